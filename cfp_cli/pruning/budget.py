@@ -1,0 +1,55 @@
+"""How many channels a set keeps, and how that number is shared over its clusters."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def kept_count(size: int, keep: float, minimum: int = 1, multiple: int = 1) -> int:
+    """Channels that a set of `size` keeps at the fraction `keep`, in [min(minimum, size), size].
+
+    With `multiple` > 1 the nearest multiple of it that is at least `minimum` and not above `size`; a set smaller than
+    `multiple` stays whole.
+    """
+    count = round(keep * size)
+    if multiple > 1:
+        if size < multiple:
+            return size
+        lowest = -(-max(minimum, 1) // multiple) * multiple
+        count = max(multiple * round(keep * size / multiple), lowest)
+        if count > size:
+            count = size // multiple * multiple
+    return min(max(count, minimum, 1), size)
+
+
+def shares(count: int, sizes: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Share `count` kept channels over clusters of the given sizes: proportional, by largest remainder.
+
+    Every cluster keeps at least one channel while the budget allows; where it does not, the larger clusters do. No
+    cluster gets more than it has. Equal remainders go to the lower cluster.
+
+    Raises:
+        ValueError: `count` is not between 1 and the number of channels.
+    """
+    sizes = np.asarray(sizes, np.int64)
+    total = int(sizes.sum())
+    if not 1 <= count <= total:
+        raise ValueError(f"cannot keep {count} of {total} channels")
+    if count <= len(sizes):
+        given = np.zeros(len(sizes), np.int64)
+        given[np.argsort(-sizes, kind="stable")[:count]] = 1
+        return given
+    exact = count * sizes / total
+    given = np.maximum(np.floor(exact + 1e-9).astype(np.int64), 1)
+    while given.sum() != count:
+        lack = int(count - given.sum())
+        remainder = exact - given
+        if lack > 0:
+            remainder[given >= sizes] = -np.inf
+            given[np.argmax(remainder)] += 1
+        else:
+            # The floors of one channel a small cluster are paid by the clusters that are most above their exact share.
+            remainder[given <= 1] = np.inf
+            given[np.argmin(remainder)] -= 1
+    return given
