@@ -1,0 +1,139 @@
+"""From one target to a number of kept channels for every set.
+
+A rule gives each set a share; one scale for all shares is then found by bisection so that the target is met.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cfp_cli.errors import TargetError
+from cfp_cli.pruning.budget import kept_count
+from cfp_cli.scoring.scores import SetScores
+
+ALLOCATIONS = ("redundancy", "uniform", "global")
+TOLERANCE = 0.005
+MOST_HALVINGS = 40
+
+Counts = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what a set may keep.
+
+    Attributes:
+        minimum: fewest channels of a set.
+        multiple: kept counts are multiples of it.
+        whole: sets that keep all their channels.
+    """
+
+    minimum: int = 1
+    multiple: int = 1
+    whole: frozenset[str] = frozenset()
+
+    def count(self, name: str, size: int, keep: float) -> int:
+        """Channels that a set keeps at a fraction."""
+        return size if name in self.whole else kept_count(size, keep, self.minimum, self.multiple)
+
+
+def at_scale(allocation: str, scores: Mapping[str, SetScores], limits: Limits) -> Callable[[float], Counts]:
+    """The rule that turns a scale in [0, 1] into kept counts by set name: 0 keeps the least, 1 keeps all.
+
+    - `uniform`: every set keeps the same fraction.
+    - `redundancy`: a set whose channels are more like one another, and poorer in detail, keeps less: the fraction is
+      scale ** exponent, the exponent being larger for more redundant sets.
+    - `global`: one threshold over all channels of the network on their richness relative to their set's richest.
+    """
+    if allocation == "uniform":
+        return lambda scale: {name: limits.count(name, s.channels, scale) for name, s in scores.items()}
+    if allocation == "redundancy":
+        exponents = _exponents(scores)
+        return lambda scale: {name: limits.count(name, s.channels, scale ** exponents[name]) for name, s in scores.items()}
+    if allocation == "global":
+        worth = {name: _relative_richness(s) for name, s in scores.items()}
+        everything = np.sort(np.concatenate(list(worth.values()))) if worth else np.zeros(1)
+
+        def counts(scale: float) -> Counts:
+            threshold = everything[min(round((1 - scale) * len(everything)), len(everything) - 1)] if scale < 1 else -np.inf
+            return {name: limits.count(name, len(w), float((w >= threshold).mean())) for name, w in worth.items()}
+
+        return counts
+    raise ValueError(f"no allocation '{allocation}'; one of {', '.join(ALLOCATIONS)}")
+
+
+def solve(
+    counts_at: Callable[[float], Counts],
+    cost: Callable[[Counts], float],
+    ratio: float,
+    *,
+    tolerance: float = TOLERANCE,
+    most: int = MOST_HALVINGS,
+) -> Counts:
+    """Find the scale at which the fraction `ratio` of the cost is removed.
+
+    Args:
+        counts_at: kept counts by scale, growing with it.
+        cost: what a set of counts costs.
+        ratio: fraction to remove, in [0, 1).
+        tolerance: how far from `ratio` the result may be, as a fraction of the whole cost.
+        most: how often the interval of scales is halved.
+
+    Raises:
+        TargetError: the floors, frozen channels or roundings do not allow it; the message gives what can be reached.
+    """
+    whole = cost(counts_at(1.0))
+    low, high = 0.0, 1.0
+    tried: list[tuple[float, Counts]] = [(0.0, counts_at(1.0))]
+    least = counts_at(0.0)
+    tried.append((1 - cost(least) / whole, least))
+    for _ in range(most):
+        scale = (low + high) / 2
+        counts = counts_at(scale)
+        removed = 1 - cost(counts) / whole
+        tried.append((removed, counts))
+        if removed > ratio:
+            low = scale
+        else:
+            high = scale
+        if high - low < 1e-9:
+            break
+    removed, counts = min(tried, key=lambda pair: abs(pair[0] - ratio))
+    if abs(removed - ratio) > tolerance:
+        most_removed = max(pair[0] for pair in tried)
+        reachable = (
+            f"at most {most_removed:.2%} can be removed" if ratio > most_removed else f"the nearest reachable is {removed:.2%}"
+        )
+        raise TargetError(
+            f"cannot remove {ratio:.2%}: {reachable} with these floors, roundings and frozen channels "
+            f"(reachable range 0% to {most_removed:.2%}); change --ratio, --min-channels or --round-to"
+        )
+    return counts
+
+
+def _relative_richness(scores: SetScores) -> NDArray[np.float64]:
+    top = scores.richness.max()
+    return scores.richness / top if top > 0 else np.ones(scores.channels)
+
+
+def redundancy(scores: SetScores) -> float:
+    """How redundant a set is, in [0, 1]: near 1 where channels are alike and poor in detail beside their set's richest.
+
+    One minus the product of the mean distance relative to the mean norm (both bounded to 1) and the mean relative
+    richness.
+    """
+    if scores.channels == 1:
+        return 0.0
+    spread = float(scores.distance.mean()) / max(float(scores.norm.mean()), 1e-12)
+    return 1 - min(spread, 1.0) * float(_relative_richness(scores).mean())
+
+
+def _exponents(scores: Mapping[str, SetScores]) -> dict[str, float]:
+    """Exponent of each set's kept fraction: 1 for a set of average redundancy, between 1/2 and 2."""
+    values = {name: redundancy(s) for name, s in scores.items()}
+    mean = float(np.mean(list(values.values()))) if values else 0.0
+    return {name: float(np.clip(value / mean, 0.5, 2.0)) if mean > 0 else 1.0 for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""From images to scores: taps, accumulators, and the score file."""
