@@ -26,10 +26,20 @@ def _flag(attribute: str) -> Callable[[click.Context, click.Parameter, bool], No
 def talk(command: Command) -> Command:
     """`--json`, `-q`, `-v` and `--debug`: how much a command says, and in what form."""
     for decorator in (
-        click.option("--debug", is_flag=True, expose_value=False, callback=_flag("debug"), help="Show the traceback of a failure."),
+        click.option(
+            "--debug",
+            is_flag=True,
+            expose_value=False,
+            callback=_flag("debug"),
+            help="Show the traceback of a failure.",
+        ),
         click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_flag("verbose"), help="Say more."),
-        click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_flag("quiet"), help="Say only errors."),
-        click.option("--json", is_flag=True, expose_value=False, callback=_flag("json"), help="Print one JSON value on stdout."),
+        click.option(
+            "-q", "--quiet", is_flag=True, expose_value=False, callback=_flag("quiet"), help="Say only errors."
+        ),
+        click.option(
+            "--json", is_flag=True, expose_value=False, callback=_flag("json"), help="Print one JSON value on stdout."
+        ),
     ):
         command = decorator(command)
     return command
@@ -53,9 +63,13 @@ def machine(batch_size: int) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         for decorator in (
-            click.option("--batch-size", type=click.IntRange(1), default=batch_size, show_default=True, help="Images a batch."),
+            click.option(
+                "--batch-size", type=click.IntRange(1), default=batch_size, show_default=True, help="Images a batch."
+            ),
             click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads.  [default: all cores]"),
-            click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."),
+            click.option(
+                "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."
+            ),
         ):
             command = decorator(command)
         return command
@@ -66,9 +80,18 @@ def machine(batch_size: int) -> Callable[[Command], Command]:
 def model_source(command: Command) -> Command:
     """`--arch`, `--input-size` and `--unsafe-pickle`: how to read a model that is not a cfp checkpoint."""
     for decorator in (
-        click.option("--unsafe-pickle", is_flag=True, help="Also load files that can run code. Only for files you trust."),
-        click.option("--input-size", type=click.IntRange(8), default=None, help="Input side in pixels, where the file does not say."),
-        click.option("--arch", default=None, metavar="NAME", help="vgg16_bn_gap, torchvision:NAME, timm:NAME or file.py:factory."),
+        click.option(
+            "--unsafe-pickle", is_flag=True, help="Also load files that can run code. Only for files you trust."
+        ),
+        click.option(
+            "--input-size",
+            type=click.IntRange(8),
+            default=None,
+            help="Input side in pixels, where the file does not say.",
+        ),
+        click.option(
+            "--arch", default=None, metavar="NAME", help="vgg16_bn_gap, torchvision:NAME, timm:NAME or file.py:factory."
+        ),
     ):
         command = decorator(command)
     return command

@@ -46,7 +46,9 @@ class ClusterRule:
                 return cls(count=int(text))
         except ValueError:
             pass
-        raise UsageError(f"'{text}' is no cluster rule; use a number of clusters or adaptive:S with S > 0, such as adaptive:2")
+        raise UsageError(
+            f"'{text}' is no cluster rule; use a number of clusters or adaptive:S with S > 0, such as adaptive:2"
+        )
 
     def __str__(self) -> str:
         return str(self.count) if self.count else f"adaptive:{self.scale:g}"
@@ -62,18 +64,23 @@ def linkage(distance: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def labels(distance: NDArray[np.floating], rule: ClusterRule) -> NDArray[np.int32]:
     """Cluster label of every channel [C], 1-based, from condensed distances [C(C-1)/2]."""
-    return cut(linkage(distance), distance, rule)
+    return cut(linkage(distance), span(distance), rule)
 
 
-def cut(table: NDArray[np.float64], distance: NDArray[np.floating], rule: ClusterRule) -> NDArray[np.int32]:
-    """Cut a linkage table by `rule`; the adaptive cut reads the range of `distance`."""
+def span(distance: NDArray[np.floating]) -> float:
+    """Range of condensed distances, max d - min d; 0 for one channel."""
+    return float(distance.max() - distance.min()) if distance.size else 0.0
+
+
+def cut(table: NDArray[np.float64], width: float, rule: ClusterRule) -> NDArray[np.int32]:
+    """Cut a linkage table by `rule`; the adaptive cut needs `width`, the range of the distances."""
     if len(table) == 0:
         return np.ones(1, np.int32)
     found: NDArray[np.int32]
     if rule.count:
         found = hierarchy.fcluster(table, rule.count, "maxclust")
         return found
-    found = hierarchy.fcluster(table, (distance.max() - distance.min()) / rule.scale, "distance")
+    found = hierarchy.fcluster(table, width / rule.scale, "distance")
     if found.max() > MOST_ADAPTIVE:
         found = hierarchy.fcluster(table, MOST_ADAPTIVE, "maxclust")
     return found

@@ -134,24 +134,14 @@ def plan(model: nn.Module, scores: Scores, options: PruneOptions, *, graph: Chan
     )
 
 
-def apply(
-    model: nn.Module,
-    plan: Plan,
-    *,
-    graph: ChannelGraph,
-    example: Tensor,
-    loader: Iterable[tuple[Tensor, Tensor]] | None = None,
-    progress: Progress = SILENT,
-) -> tuple[nn.Module, Plan]:
-    """Rebuild `model` as `plan` says, prove the rebuild, and re-estimate batch norm over `loader` where one is given.
+def apply(model: nn.Module, plan: Plan, *, graph: ChannelGraph, example: Tensor) -> tuple[nn.Module, Plan]:
+    """Rebuild `model` as `plan` says and prove the rebuild; batch norm keeps its sliced statistics.
 
     Args:
         model: the original network; it is left as it is.
         plan: what stays.
         graph: the network's channel sets.
         example: images float32 [N, 3, H, W] on which the proof is made.
-        loader: batches of training images and labels.
-        progress: told of the recalibration.
 
     Returns:
         The pruned network in eval mode, and the plan with the proof's error.
@@ -163,11 +153,11 @@ def apply(
     known = {group.name: group.size for group in graph.sets}
     for group in plan.sets:
         if known.get(group.name) != group.channels:
-            raise RunError(f"the plan does not fit this network (set {group.name}); prune the checkpoint it was made for")
+            raise RunError(
+                f"the plan does not fit this network (set {group.name}); prune the checkpoint it was made for"
+            )
     pruned = rebuild(model, graph, plan.kept)
     error = verify(model, pruned, graph, plan.kept, example)
-    if loader is not None:
-        recalibrate(pruned, loader, progress)
     return pruned.eval(), replace(plan, max_abs_logit_error=error)
 
 
@@ -202,12 +192,16 @@ def prune(
         ProofError: the rebuilt network differs from the channel-zeroed original.
     """
     wanted = PruneOptions(ratio=ratio, **options)
-    example = _example(loader, scores.input_size).to(next(model.parameters()).device)
+    example = proof_images(loader, scores.input_size).to(next(model.parameters()).device)
     graph = graph or channel_sets(model, example[:1])
-    return apply(model, plan(model, scores, wanted, graph=graph), graph=graph, example=example, loader=loader, progress=progress)
+    pruned, made = apply(model, plan(model, scores, wanted, graph=graph), graph=graph, example=example)
+    if loader is not None:
+        recalibrate(pruned, loader, progress)
+    return pruned, made
 
 
-def _example(loader: Iterable[tuple[Tensor, Tensor]] | None, input_size: tuple[int, int]) -> Tensor:
+def proof_images(loader: Iterable[tuple[Tensor, Tensor]] | None, input_size: tuple[int, int]) -> Tensor:
+    """A few images for the proof: the first of `loader`, or seeded noise."""
     if loader is not None:
         for images, _ in loader:
             return images[:PROOF_IMAGES]

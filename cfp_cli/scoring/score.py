@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cfp_cli.errors import DataError
 from cfp_cli.graph import ChannelGraph, Tap, channel_sets
 from cfp_cli.progress import SILENT, Progress
-from cfp_cli.pruning.clusters import linkage
+from cfp_cli.pruning.clusters import linkage, span
 from cfp_cli.scoring.scores import Scores, SetScores, TapScores
 
 SIMILARITIES = ("norm", "ssim", "cosine")
@@ -113,7 +113,10 @@ def _tap_scores(tap: Tap, finished: dict[str, Any]) -> TapScores:
         norms=finished["norms"].astype(np.float32),
         richness=finished["richness"],
         linkage=linkage(finished["distance"]),
-        saturated=tuple(name for name in ("similarity", "richness") if finished[f"saturated_{name}"] and tap.channels > 1),
+        span=span(finished["distance"]),
+        saturated=tuple(
+            name for name in ("similarity", "richness") if finished[f"saturated_{name}"] and tap.channels > 1
+        ),
     )
 
 
@@ -170,7 +173,9 @@ def _per_unit(values: NDArray[np.float64], units: NDArray[np.int64], size: int) 
     return (total / count[:, None]).T
 
 
-def _square(distance: NDArray[np.float64], channels: NDArray[np.int64], units: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+def _square(
+    distance: NDArray[np.float64], channels: NDArray[np.int64], units: NDArray[np.int64], size: int
+) -> NDArray[np.float64]:
     square = np.full((size, size), np.nan)
     square[np.ix_(units, units)] = squareform(distance)[np.ix_(channels, channels)]
     return square

@@ -20,6 +20,7 @@ from cfp_cli.errors import RunError
 from cfp_cli.files import write_bytes
 
 FORMAT = "cfp-scores/1"
+_TAP_FACTS = ("name", "height", "width", "span", "saturated")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TapScores:
         norms: Frobenius norm of every map, float32 [N, C].
         richness: detail richness of every channel, float64 [C].
         linkage: average-linkage table of the channels' distances, float64 [C-1, 4].
+        span: range of those distances, max - min.
         saturated: names of the scores that are the same for every channel here.
     """
 
@@ -41,6 +43,7 @@ class TapScores:
     norms: NDArray[np.float32]
     richness: NDArray[np.float64]
     linkage: NDArray[np.float64]
+    span: float = 0.0
     saturated: tuple[str, ...] = ()
 
     @property
@@ -112,9 +115,9 @@ class Scores:
             tensors[f"set/{group.name}/norm"] = group.norm
         facts = {
             "format": FORMAT,
-            "taps": [{"name": t.name, "height": t.height, "width": t.width, "saturated": t.saturated} for t in self.taps],
+            "taps": [{key: getattr(tap, key) for key in _TAP_FACTS} for tap in self.taps],
             "sets": [group.name for group in self.sets],
-            **{name: value for name, value in asdict(_Facts.of(self)).items()},
+            **asdict(_Facts.of(self)),
         }
         metadata = {"cfp": json.dumps(facts)}
         write_bytes(path, safetensors.numpy.save({n: np.ascontiguousarray(v) for n, v in tensors.items()}, metadata))
@@ -139,6 +142,7 @@ class Scores:
                         name=tap["name"],
                         height=tap["height"],
                         width=tap["width"],
+                        span=tap["span"],
                         norms=read(f"tap/{tap['name']}/norms"),
                         richness=read(f"tap/{tap['name']}/richness"),
                         linkage=read(f"tap/{tap['name']}/linkage"),

@@ -1,0 +1,80 @@
+"""`cfp eval MODEL DATA`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cfp_cli.commands.options import machine, model_source, pass_console, seed_option, talk
+from cfp_cli.console import Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cfp_cli.metrics import Metrics
+
+
+@click.command("eval", epilog="Example: cfp eval cfp-run/finetuned.pt data/ --split test")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@model_source
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Split to test on.")
+@seed_option
+@machine(batch_size=64)
+@talk
+@pass_console
+def evaluate(
+    console: Console,
+    model: Path,
+    data: Path,
+    arch: str | None,
+    input_size: int | None,
+    unsafe_pickle: bool,
+    split: str,
+    seed: int,
+    device: str,
+    threads: int | None,
+    batch_size: int,
+) -> None:
+    """Measure MODEL on a split of DATA: accuracy, macro and per-class figures, confusion matrix."""
+    from cfp_cli.compute import use
+    from cfp_cli.steps.evaluate import evaluate_step
+    from cfp_cli.steps.inputs import DataInput, ModelInput
+
+    metrics = evaluate_step(
+        ModelInput(model, arch, input_size, unsafe_pickle),
+        DataInput(data, seed),
+        split,
+        batch_size=batch_size,
+        device=use(device, threads),
+        progress=console,
+    )
+    console.result(metrics.to_json(), metrics_table(metrics, f"{model.name} on {split}"), confusion_table(metrics))
+
+
+def metrics_table(metrics: Metrics, title: str) -> Table:
+    """Figures over all classes, then of each class."""
+    from rich.table import Table
+
+    table = Table("", "recall", "precision", "F1", "images", title=title)
+    for name, each in metrics.per_class.items():
+        table.add_row(name, f"{each.recall:.2%}", f"{each.precision:.2%}", f"{each.f1:.2%}", str(each.images))
+    table.add_section()
+    row = (f"{metrics.macro_recall:.2%}", f"{metrics.macro_precision:.2%}", f"{metrics.macro_f1:.2%}", str(metrics.images))
+    table.add_row("macro average", *row)
+    table.add_row("accuracy", f"{metrics.accuracy:.2%}", "", "", "")
+    table.add_row("balanced accuracy", f"{metrics.balanced_accuracy:.2%}", "", "", "")
+    return table
+
+
+def confusion_table(metrics: Metrics) -> Table:
+    """Images by true class (row) and predicted class (column)."""
+    from rich.table import Table
+
+    names = list(metrics.per_class)
+    table = Table("true \\ predicted", *(str(index) for index in range(len(names))), title="confusion")
+    for index, (name, row) in enumerate(zip(names, metrics.confusion, strict=True)):
+        table.add_row(f"{index} {name}", *(str(count) if count else "." for count in row))
+    return table

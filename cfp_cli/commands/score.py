@@ -1,0 +1,123 @@
+"""`cfp score MODEL DATA`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cfp_cli.commands.options import machine, model_source, pass_console, run_option, seed_option, talk
+from cfp_cli.console import Console
+
+
+@click.command(epilog="Example: cfp score model.pt data/ --arch torchvision:resnet50 --input-size 224")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@model_source
+@click.option("--images", type=click.IntRange(1), default=640, show_default=True, help="Training images to sample.")
+@click.option(
+    "--similarity",
+    type=click.Choice(["norm", "ssim", "cosine"]),
+    default="norm",
+    show_default=True,
+    help="Distance between channels.",
+)
+@click.option(
+    "--richness",
+    type=click.Choice(["rank", "effective-rank", "entropy", "nuclear"]),
+    default="rank",
+    show_default=True,
+    help="Detail of a channel.",
+)
+@click.option("--decimals", type=click.IntRange(0, 7), default=4, show_default=True, help="Rounding before the rank.")
+@click.option("--max-bad", default="1%", show_default=True, help="Most broken images before that is an error.")
+@run_option
+@seed_option
+@machine(batch_size=16)
+@talk
+@pass_console
+def score(
+    console: Console,
+    model: Path,
+    data: Path,
+    arch: str | None,
+    input_size: int | None,
+    unsafe_pickle: bool,
+    images: int,
+    similarity: str,
+    richness: str,
+    decimals: int,
+    max_bad: str,
+    run_folder: Path,
+    seed: int,
+    device: str,
+    threads: int | None,
+    batch_size: int,
+) -> None:
+    """Score every prunable channel of MODEL over images of DATA.
+
+    One forward pass: for every channel, structural similarity to its siblings and detail richness of its feature maps.
+    The run directory remembers MODEL and DATA for the steps that follow.
+    """
+    from rich.table import Table
+
+    from cfp_cli.compute import use
+    from cfp_cli.pruning.clusters import ClusterRule, cut
+    from cfp_cli.run import Run
+    from cfp_cli.steps.inputs import DataInput, ModelInput
+    from cfp_cli.steps.score import ScoreOptions, score_step
+
+    scores = score_step(
+        Run.open(run_folder),
+        ModelInput(model, arch, input_size, unsafe_pickle),
+        DataInput(data, seed, max_bad=fraction(max_bad)),
+        ScoreOptions(images, similarity, richness, decimals, seed, batch_size),
+        device=use(device, threads),
+        progress=console,
+    )
+    layers = [
+        {
+            "name": tap.name,
+            "channels": tap.channels,
+            "height": tap.height,
+            "width": tap.width,
+            "clusters": int(cut(tap.linkage, tap.span, ClusterRule()).max()),
+            "richness_mean": float(tap.richness.mean()),
+            "saturated": list(tap.saturated),
+        }
+        for tap in scores.taps
+    ]
+    table = Table("feature map", *(f"{n}" for n in ("channels", "size", "clusters", f"mean {richness}")), title="scores")
+    for layer in layers:
+        size = f"{layer['height']}x{layer['width']}"
+        row = (layer["name"], layer["channels"], size, layer["clusters"], f"{layer['richness_mean']:.2f}")
+        table.add_row(*map(str, row))
+    for tap in scores.taps:
+        for name in tap.saturated:
+            criterion = similarity if name == "similarity" else richness
+            console.say(f"warning: {criterion} is the same for every channel of {tap.name}; it cannot tell them apart there")
+    console.result(
+        {
+            "layers": layers,
+            "images": scores.images,
+            "seconds": scores.seconds,
+            "forward_seconds": scores.forward_seconds,
+        },
+        table,
+        f"{scores.images} images in {scores.seconds:.1f} s ({scores.forward_seconds:.1f} s of it the network itself)",
+    )
+
+
+def fraction(text: str) -> float:
+    """Read `1%` or `0.01`.
+
+    Raises:
+        click.BadParameter: the text is neither, or is not in [0, 1].
+    """
+    try:
+        value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise click.BadParameter(f"'{text}' is not a fraction such as 1% or 0.01")
+    return value

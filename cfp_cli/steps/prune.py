@@ -1,0 +1,129 @@
+"""`cfp prune` in a run directory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cfp_cli.checkpoint import ModelSpec, save, spec_of
+from cfp_cli.data.images import ImageStore, load_images
+from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.files import sha256
+from cfp_cli.graph import channel_sets
+from cfp_cli.metrics import Metrics, evaluate
+from cfp_cli.progress import SILENT, Progress
+from cfp_cli.pruning.plan import Plan
+from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
+from cfp_cli.pruning.recalibrate import recalibrate
+from cfp_cli.run import Run
+from cfp_cli.scoring.scores import Scores
+from cfp_cli.steps.inputs import ModelInput, fit_classes, scored_data, scored_model
+from cfp_cli.steps.score import sample
+
+RECALIBRATION_IMAGES = 1024
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a prune came to.
+
+    Attributes:
+        plan: the plan, with the proof's error.
+        before, rebuilt, recalibrated: metrics on the validation split of the original, of the rebuilt network, and after
+            its batch norm was re-estimated (None where that was not asked for); all None for a dry run.
+        out: the checkpoint, or None for a dry run.
+    """
+
+    plan: Plan
+    before: Metrics | None = None
+    rebuilt: Metrics | None = None
+    recalibrated: Metrics | None = None
+    out: Path | None = None
+
+
+def prune_step(
+    run: Run,
+    model: ModelInput | None,
+    options: PruneOptions | None,
+    *,
+    replay: Plan | None = None,
+    out: Path | None = None,
+    bn_recalibrate: bool = True,
+    dry_run: bool = False,
+    batch_size: int = 64,
+    seed: int = 0,
+    device: torch.device,
+    progress: Progress = SILENT,
+) -> Pruned:
+    """Prune the model that the run was scored with; writes `RUN/pruned.pt` and `RUN/plan.json` once the proof holds.
+
+    Args:
+        run: the run directory.
+        model: the model, which must be the one that was scored; None takes that one.
+        options: what is asked for; None with `replay`.
+        replay: a plan to carry out again instead of making one.
+        out: where the checkpoint goes, if not `RUN/pruned.pt`.
+        bn_recalibrate: re-estimate batch-norm statistics on training images.
+        dry_run: make the plan and write nothing.
+        batch_size: images a batch.
+        seed: seed of the sample of training images.
+        device: where to compute.
+        progress: told of what takes long.
+
+    Raises:
+        CfpError: an input does not fit the run, the target cannot be met, or the proof fails.
+    """
+    began = time.perf_counter()
+    source = scored_model(run, model)
+    data, dataset = scored_data(run, None, progress)
+    network = fit_classes(source.load(), dataset, source.path).to(device)
+    spec = spec_of(network)
+    scores = Scores.load(run.scores)
+    images = sample(dataset, RECALIBRATION_IMAGES, seed, Preprocessing.of(spec), progress).batches(batch_size)
+    example = proof_images(images, scores.input_size).to(device)
+    graph = channel_sets(network, example[:1])
+    if replay is not None:
+        made = replay
+    else:
+        assert options is not None
+        made = plan(network, scores, options, graph=graph)
+    if dry_run:
+        return Pruned(made)
+    pruned, made = apply(network, made, graph=graph, example=example)
+    held_out = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
+    before, rebuilt = (_measured(each, held_out, spec, batch_size, progress) for each in (network, pruned))
+    recalibrated = None
+    if bn_recalibrate:
+        recalibrate(pruned, images, progress)
+        recalibrated = _measured(pruned, held_out, spec, batch_size, progress)
+    inputs = {"model": source.record(), "data": data.record(dataset)}
+    path = out or run.pruned
+    facts = {"from": inputs["model"]["sha256"], "compression": made.compression, "achieved": made.achieved}
+    save(path, pruned, replace(spec.followed_by("prune", **facts), plan=made.to_json()))
+    made.save(run.plan)
+    run.record(
+        "prune",
+        arguments=asdict(options) if options is not None else {"plan": made.options},
+        seed=seed,
+        inputs=inputs,
+        seconds=time.perf_counter() - began,
+        metrics={
+            "params_before": made.params_before,
+            "params_after": made.params_after,
+            "compression": made.compression,
+            "max_abs_logit_error": made.max_abs_logit_error,
+            "accuracy_before": before.accuracy,
+            "accuracy_rebuilt": rebuilt.accuracy,
+            "accuracy_recalibrated": recalibrated.accuracy if recalibrated else None,
+        },
+        outputs={"pruned": str(path.resolve()), "pruned_sha256": sha256(path), "plan": str(run.plan.resolve())},
+    )
+    return Pruned(made, before, rebuilt, recalibrated, path)
+
+
+def _measured(model: nn.Module, store: ImageStore, spec: ModelSpec, batch_size: int, progress: Progress) -> Metrics:
+    return evaluate(model, store.batches(batch_size), spec.classes, progress=progress)
