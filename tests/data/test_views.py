@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from cfp_cli.data.broken import BrokenImages
+from cfp_cli.data.dataset import Item
+from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.data.views import ViewStore
+from cfp_cli.errors import UsageError
+
+SIZE = (16, 16)
+
+
+@pytest.fixture
+def items(tmp_path: Path) -> list[Item]:
+    made = []
+    for index in range(12):
+        pixels = np.random.default_rng(index).integers(0, 256, (20 + index, 26 - index, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index:02}.png")
+        made.append(Item(tmp_path / f"{index:02}.png", index % 3))
+    return made
+
+
+def test_none_is_the_deterministic_transform(items: list[Item]) -> None:
+    preprocessing = Preprocessing(SIZE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    store = ViewStore(items, preprocessing, "none")
+    assert (store.views, store.images.shape) == (1, (12, 1, 3, 16, 16))
+    batch = store.get([3, 0], [0, 0])
+    assert batch.dtype == torch.float32
+    for row, index in enumerate((3, 0)):
+        assert torch.equal(
+            batch[row], preprocessing.normalise(torch.from_numpy(preprocessing.pixels(items[index].path)))
+        )
+
+
+@pytest.mark.parametrize("size", [(16, 16), (22, 14), (64, 64)])
+def test_paper_views_equal_torchvision(items: list[Item], size: tuple[int, int]) -> None:
+    store = ViewStore(items, Preprocessing(size), "paper")
+    crop, resize = v2.CenterCrop(size), v2.Resize(size, antialias=True)
+    tensor = v2.PILToTensor()
+    for index, item in enumerate(items):
+        image = Image.open(item.path)
+        plain = [tensor(crop(image)), tensor(resize(image))]
+        expected = plain + [view.flip(2) for view in plain] + [view.flip(1) for view in plain]
+        assert torch.equal(store.images[index], torch.stack(expected))
+
+
+def test_paper_views_are_seen_in_their_share(items: list[Item]) -> None:
+    store = ViewStore(items, Preprocessing(SIZE), "paper")
+    drawn = np.concatenate([store.draw(np.arange(12), epoch) for epoch in range(2000)])
+    shares = np.bincount(drawn, minlength=6) / len(drawn)
+    assert np.abs(shares - (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)).max() < 0.015
+
+
+def test_strong_views_depend_on_seed_image_and_view_only(items: list[Item], tmp_path: Path) -> None:
+    store = ViewStore(items, Preprocessing(SIZE), "strong", views=5, seed=3, threads=1)
+    again = ViewStore(items, Preprocessing(SIZE), "strong", views=5, seed=3, threads=4)
+    disk = ViewStore(items, Preprocessing(SIZE), "strong", views=5, seed=3, budget=0, cache_folder=tmp_path / "cache")
+    fewer = ViewStore(items, Preprocessing(SIZE), "strong", views=2, seed=3)
+    assert torch.equal(store.images, again.images)
+    assert torch.equal(store.images, disk.images)
+    assert torch.equal(store.images[:, :2], fewer.images)
+    assert not torch.equal(store.images, ViewStore(items, Preprocessing(SIZE), "strong", views=5, seed=4).images)
+    flat = store.images.reshape(60, -1)
+    assert len(torch.unique(flat, dim=0)) == 60
+
+
+def test_strong_views_are_mild(tmp_path: Path) -> None:
+    """A grey square keeps its level within the jitter, and a view keeps at least 60 % of the image's area."""
+    ramp = np.tile(np.linspace(60, 180, 64).astype(np.uint8), (48, 1))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    store = ViewStore([Item(tmp_path / "ramp.png", 0)], Preprocessing((32, 40)), "strong", views=60)
+    views = store.images[0].double()
+    assert torch.equal(views[:, 0], views[:, 1])
+    assert torch.equal(views[:, 0], views[:, 2])
+    assert (views.mean((1, 2, 3)) - 120).abs().max() < 20 + 0.25 * 120
+    slopes = (views[:, 0, :, -4:].mean((1, 2)) - views[:, 0, :, :4].mean((1, 2))).abs()
+    assert slopes.min() > 120 * 0.6 * 0.7 * 0.8
+    assert slopes.max() < 120 * 1.25
+
+
+def test_right_angle_turns_only_where_the_input_is_square(tmp_path: Path) -> None:
+    ramp = np.tile(np.linspace(0, 255, 64).astype(np.uint8), (64, 1))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    item = Item(tmp_path / "ramp.png", 0)
+
+    def lies(size: tuple[int, int]) -> set[bool]:
+        views = ViewStore([item], Preprocessing(size), "strong", views=40).images[0, :, 0].double()
+        return {bool(view.mean(0).std() > view.mean(1).std()) for view in views}
+
+    assert lies((32, 32)) == {True, False}
+    assert lies((32, 40)) == {True}
+
+
+def test_equal_views_are_cycled(items: list[Item]) -> None:
+    store = ViewStore(items, Preprocessing(SIZE), "strong", views=4)
+    seen = np.stack([store.draw(np.arange(12), epoch) for epoch in range(8)])
+    for column in seen.T:
+        assert sorted(column[:4]) == sorted(column[4:]) == [0, 1, 2, 3]
+    assert len(set(seen[0])) > 1
+    # An image that a balanced epoch shows several times is shown in several views.
+    assert sorted(store.draw([7, 2, 7, 7, 7], 0)[[0, 2, 3, 4]]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("augment", ["paper", "strong"])
+def test_draws_do_not_depend_on_other_images(items: list[Item], augment: str) -> None:
+    store = ViewStore(items, Preprocessing(SIZE), augment, views=4, seed=2)  # type: ignore[arg-type]
+    whole = store.draw(np.arange(12), 9)
+    order = np.array([5, 3, 11, 0])
+    assert np.array_equal(store.draw(order, 9), whole[order])
+
+
+def test_key_names_what_the_views_are_made_of(items: list[Item], tmp_path: Path) -> None:
+    def key(items: list[Item] = items, size: tuple[int, int] = SIZE, mean: float = 0.0, **options: object) -> str:
+        return ViewStore(items, Preprocessing(size, (mean,) * 3), **{"augment": "strong", "views": 2, **options}).key
+
+    moved = tmp_path / tmp_path.name
+    moved.mkdir()
+    for item in items:
+        shutil.copy2(item.path, moved)
+    assert key([Item(moved / item.path.name, item.label) for item in items]) == key()
+    keys = [
+        key(),
+        key(items[:-1]),
+        key([*items[:-1], Item(items[-1].path, 0)]),
+        key(size=(16, 17)),
+        key(mean=0.5),
+        key(views=3),
+        key(seed=1),
+        key(augment="paper"),
+        key(augment="none"),
+    ]
+    Image.open(items[0].path).transpose(Image.Transpose.ROTATE_180).save(items[0].path)
+    keys.append(key())
+    assert len(set(keys)) == len(keys)
+
+
+def test_broken_images_leave_the_other_views_as_they_are(items: list[Item]) -> None:
+    whole = ViewStore(items, Preprocessing(SIZE), "strong", views=2)
+    items[4].path.write_bytes(b"no image")
+    broken = BrokenImages(len(items), 0.2)
+    store = ViewStore(items, Preprocessing(SIZE), "strong", views=2, broken=broken)
+    assert broken.paths == (items[4].path,)
+    kept = [index for index in range(12) if index != 4]
+    assert torch.equal(store.images, whole.images[kept])
+    assert store.labels.tolist() == [items[index].label for index in kept]
+
+
+def test_wrong_usage(items: list[Item]) -> None:
+    with pytest.raises(UsageError, match="unknown augmentation 'hard'; use one of none, paper, strong"):
+        ViewStore(items, Preprocessing(SIZE), "hard")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="0 views"):
+        ViewStore(items, Preprocessing(SIZE), "strong", views=0)
