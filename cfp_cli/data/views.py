@@ -29,9 +29,10 @@ Augment = Literal["none", "paper", "strong"]
 Int64 = npt.NDArray[np.int64]
 
 # The authors' training transform: one of {horizontal flip with p = 1/2, vertical flip with p = 1/2}, then one of
-# {centre crop, resize}: six views of unequal probability. Each is (crop, axis to flip in [3, H, W]).
+# {centre crop, resize}: six views, of which the two without a flip are twice as probable. Each is (crop, axis to flip in
+# [3, H, W]). Naming those two twice makes eight views of equal weight.
 _PAPER = tuple((crop, flip) for flip in (None, 2, 1) for crop in (True, False))
-_PAPER_WEIGHTS = (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)
+_PAPER_NAMED = (0, 1, 0, 1, 2, 3, 4, 5)
 # Changing what a view is changes this number, so that cached answers to older views are not taken for new ones.
 _VERSION = 1
 
@@ -42,11 +43,11 @@ class ViewStore:
     Args:
         items: image files and their labels.
         preprocessing: the deterministic transform of the model.
-        augment: `none`: the resized image. `paper`: {none 50 %, horizontal flip 25 %, vertical flip 25 %} x {centre crop
-            of the raw image, zero-padded where it is smaller, or resize}, six views. `strong`: `views` draws of flips,
+        augment: `none`: the resized image. `paper`: {none 50 %, horizontal flip 25 %, vertical flip 25 %} x {centre
+            crop of the raw image, zero-padded where smaller, or resize}, 8 views. `strong`: `views` draws of flips,
             right-angle turns where the input is square, a mild random resized crop, brightness, contrast, small noise.
-        views: number of draws of each image under `strong`; the other two have 1 and 6 views whatever it is.
-        seed: of the draws under `strong`, and of `draw`.
+        views: number of draws of each image under `strong`; the other two have 1 and 8 views whatever it is.
+        seed: of the draws under `strong`.
         broken: counts the images that cannot be decoded; without it, more than 1 % of `items` is an error.
         cache_folder: where the views go that do not fit the budget; the system's temporary folder where None.
         budget: largest number of bytes to hold in memory.
@@ -54,11 +55,10 @@ class ViewStore:
         progress: told of the images done and of those skipped.
 
     Attributes:
-        images: uint8 [N, V, 3, H, W] in [0, 255].
+        images: uint8 [N, distinct views, 3, H, W] in [0, 255].
         labels: int64 [N].
         paths: the file of each image.
-        views: V.
-        weights: float64 [V], how often each view is to be seen.
+        views: V, the number of views, all of which are to be shown equally often.
         key: names the images, the transform, the augmentation and the seed, in hex.
 
     Raises:
@@ -85,10 +85,9 @@ class ViewStore:
         if views < 1:
             raise UsageError(f"{views} views of an image are none; ask for 1 or more")
         self.preprocessing = preprocessing
-        self.seed = seed
-        weights = {"none": (1.0,), "paper": _PAPER_WEIGHTS, "strong": (1 / views,) * views}[augment]
-        self.weights = np.array(weights)
-        self.views = len(weights)
+        named = {"none": (0,), "paper": _PAPER_NAMED, "strong": tuple(range(views))}[augment]
+        self.views = len(named)
+        self._stored = torch.tensor(named)
         size = preprocessing.input_size
 
         def read(index: int, path: Path) -> UInt8:
@@ -102,7 +101,7 @@ class ViewStore:
         pixels, kept = decode_all(
             items,
             read,
-            (self.views, 3, *size),
+            (max(named) + 1, 3, *size),
             budget=budget,
             cache_folder=cache_folder,
             threads=threads,
@@ -123,37 +122,14 @@ class ViewStore:
 
         Args:
             indices: [n] positions of images.
-            view_indices: [n] the view of each.
+            view_indices: [n] the view of each, from 0 to V - 1.
         """
-        return self.preprocessing.normalise(self.images[torch.as_tensor(indices), torch.as_tensor(view_indices)])
-
-    def draw(self, indices: Int64 | Sequence[int], epoch: int) -> Int64:
-        """The view in which an epoch shows each image, int64 [n], drawn by `weights`.
-
-        It depends on the seed, the epoch, the image and how often `indices` held the image before, not on the batches.
-        Under equal weights an image is seen in all its views before it is seen in one again.
-        """
-        chosen = np.asarray(indices, np.int64)
-        if len(set(self.weights)) > 1:
-            table = np.random.default_rng([self.seed, epoch]).random((len(self), 8))
-            cuts = np.cumsum(self.weights)[:-1]
-            return np.searchsorted(cuts, table[chosen, _repeats(chosen) % 8], side="right").astype(np.int64)
-        start = np.random.default_rng([self.seed]).integers(0, self.views, len(self))
-        return (start[chosen] + epoch + _repeats(chosen)) % self.views
-
-
-def _repeats(indices: Int64) -> Int64:
-    """How often each entry occurred earlier in `indices`."""
-    order = np.argsort(indices, kind="stable")
-    ordered = indices[order]
-    firsts = np.searchsorted(ordered, ordered, side="left")
-    seen = np.empty(len(indices), np.int64)
-    seen[order] = np.arange(len(indices)) - firsts
-    return seen
+        stored = self._stored[torch.as_tensor(view_indices)]
+        return self.preprocessing.normalise(self.images[torch.as_tensor(indices), stored])
 
 
 def _paper_views(image: Image.Image, size: tuple[int, int]) -> UInt8:
-    """The six views of the authors' transform, uint8 [6, 3, H, W]."""
+    """The six distinct views of the authors' transform, uint8 [6, 3, H, W]."""
     plain = {True: channels_first(centre_crop(image, size)), False: channels_first(resized(image, size))}
     return np.stack([plain[crop] if flip is None else np.flip(plain[crop], flip) for crop, flip in _PAPER])
 

@@ -52,11 +52,13 @@ def test_paper_views_equal_torchvision(items: list[Item], size: tuple[int, int])
         assert torch.equal(store.images[index], torch.stack(expected))
 
 
-def test_paper_views_are_seen_in_their_share(items: list[Item]) -> None:
+def test_paper_views_shown_equally_often_have_the_papers_shares(items: list[Item]) -> None:
     store = ViewStore(items, Preprocessing(SIZE), "paper")
-    drawn = np.concatenate([store.draw(np.arange(12), epoch) for epoch in range(2000)])
-    shares = np.bincount(drawn, minlength=6) / len(drawn)
-    assert np.abs(shares - (0.25, 0.25, 0.125, 0.125, 0.125, 0.125)).max() < 0.015
+    assert store.views == 8
+    views = store.get([5] * 8, range(8))
+    distinct = store.preprocessing.normalise(store.images[5])
+    shares = [sum(torch.equal(view, kind) for view in views) / 8 for kind in distinct]
+    assert shares == [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]
 
 
 def test_strong_views_depend_on_seed_image_and_view_only(items: list[Item], tmp_path: Path) -> None:
@@ -97,24 +99,6 @@ def test_right_angle_turns_only_where_the_input_is_square(tmp_path: Path) -> Non
 
     assert lies((32, 32)) == {True, False}
     assert lies((32, 40)) == {True}
-
-
-def test_equal_views_are_cycled(items: list[Item]) -> None:
-    store = ViewStore(items, Preprocessing(SIZE), "strong", views=4)
-    seen = np.stack([store.draw(np.arange(12), epoch) for epoch in range(8)])
-    for column in seen.T:
-        assert sorted(column[:4]) == sorted(column[4:]) == [0, 1, 2, 3]
-    assert len(set(seen[0])) > 1
-    # An image that a balanced epoch shows several times is shown in several views.
-    assert sorted(store.draw([7, 2, 7, 7, 7], 0)[[0, 2, 3, 4]]) == [0, 1, 2, 3]
-
-
-@pytest.mark.parametrize("augment", ["paper", "strong"])
-def test_draws_do_not_depend_on_other_images(items: list[Item], augment: str) -> None:
-    store = ViewStore(items, Preprocessing(SIZE), augment, views=4, seed=2)  # type: ignore[arg-type]
-    whole = store.draw(np.arange(12), 9)
-    order = np.array([5, 3, 11, 0])
-    assert np.array_equal(store.draw(order, 9), whole[order])
 
 
 def test_key_names_what_the_views_are_made_of(items: list[Item], tmp_path: Path) -> None:
