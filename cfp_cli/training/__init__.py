@@ -1,0 +1,1 @@
+"""Training of teachers and fine-tuning of pruned students: one loop, resumable at any step."""
