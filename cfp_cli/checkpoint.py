@@ -87,7 +87,9 @@ def spec_of(model: nn.Module) -> ModelSpec:
     """
     spec = getattr(model, "spec", None)
     if not isinstance(spec, ModelSpec):
-        raise CheckpointError("this network carries no spec; attach one with cfp_cli.describe(model, arch=..., classes=...)")
+        raise CheckpointError(
+            "this network carries no spec; attach one with cfp_cli.describe(model, arch=..., classes=...)"
+        )
     return spec
 
 
@@ -108,7 +110,7 @@ def load(
     """Load a network in eval mode on the CPU, with its `ModelSpec` as attribute `spec`.
 
     Args:
-        path: a cfp checkpoint, a dict with `state_dict`, or a bare state dict (`.pt`, `.pth`, `.pth.tar`, `.safetensors`).
+        path: a cfp checkpoint, a dict with `state_dict`, or a bare state dict; `.pt`, `.pth`, `.pth.tar` or `.safetensors`.
         arch: the architecture; a cfp checkpoint knows its own.
         input_size: height and width in pixels; overrides what the file says.
         classes: class names; for files that do not hold any.
@@ -130,7 +132,9 @@ def load(
     count = _class_count(path, arch, spec_facts.get("arch_kwargs") or {}, state)
     names = spec_facts.get("classes") or classes or tuple(str(index) for index in range(count))
     if len(names) != count:
-        raise CheckpointError(f"{path} names {len(names)} classes but its head has {count} outputs; the file is inconsistent")
+        raise CheckpointError(
+            f"{path} names {len(names)} classes but its head has {count} outputs; the file is inconsistent"
+        )
     spec = ModelSpec.from_json({**spec_facts, "classes": names})
     if input_size is not None:
         spec = replace(spec, input_size=input_size)
@@ -144,7 +148,7 @@ def load(
 def save(path: str | Path, model: nn.Module, spec: ModelSpec | None = None) -> None:
     """Write a network and its spec, atomically; as safetensors when the name ends so.
 
-    Subnormal weights are written as zero: they change no output that float32 can tell and make CPUs several times slower.
+    Subnormal weights are written as zero: they change no output visibly and make CPUs several times slower.
 
     Raises:
         CheckpointError: the network carries no spec and none is given.
@@ -193,7 +197,9 @@ def _read(path: Path, unsafe_pickle: bool) -> Any:
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} is not a readable checkpoint ({_first_line(error)}); save it again") from error
     except (ImportError, AttributeError) as error:
-        raise CheckpointError(f"{path} needs code that is not here ({_first_line(error)}); save model.state_dict() instead") from error
+        raise CheckpointError(
+            f"{path} needs code that is not here ({_first_line(error)}); save model.state_dict() instead"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -209,7 +215,9 @@ def _state_and_facts(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[
         state = content["state_dict"]
         facts = {name: value for name, value in content.items() if name != "state_dict"}
     if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path} holds no state dict; save model.state_dict() or a dict with the key 'state_dict'")
+        raise CheckpointError(
+            f"{path} holds no state dict; save model.state_dict() or a dict with the key 'state_dict'"
+        )
     named = facts.get("format")
     if isinstance(named, str) and named.startswith("cfp/") and named != FORMAT:
         raise CheckpointError(f"{path} has format {named}, this version reads {FORMAT}; update cfp")
@@ -238,7 +246,9 @@ def _pair(value: Any) -> tuple[int, int]:
 def _refuse_unusable(path: Path, state: Mapping[str, Tensor]) -> None:
     for name, value in state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise CheckpointError(f"{path} holds NaN or infinity in '{name}'; train it again from an earlier checkpoint")
+            raise CheckpointError(
+                f"{path} holds NaN or infinity in '{name}'; train it again from an earlier checkpoint"
+            )
 
 
 def _class_count(path: Path, arch: str, kwargs: Mapping[str, Any], state: Mapping[str, Tensor]) -> int:
@@ -249,7 +259,9 @@ def _class_count(path: Path, arch: str, kwargs: Mapping[str, Any], state: Mappin
     for name in reversed(heads):
         if name in state and state[name].dim() >= 1:
             return int(state[name].shape[0])
-    raise CheckpointError(f"{path} does not fit {arch}: it has no '{heads[-1] if heads else 'head'}'; pass the right --arch")
+    raise CheckpointError(
+        f"{path} does not fit {arch}: it has no '{heads[-1] if heads else 'head'}'; pass the right --arch"
+    )
 
 
 def _fill(path: Path, model: nn.Module, state: Mapping[str, Tensor], arch: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-import cfp_core
 import torch
 
+import cfp_core
 from cfp_cli.errors import UsageError
 
 
@@ -20,7 +20,9 @@ def use(device: str = "auto", threads: int | None = None) -> torch.device:
     Raises:
         UsageError: the device does not exist here.
     """
-    count = threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or os.cpu_count() or 1
+    count = (
+        threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or os.cpu_count() or 1
+    )
     torch.set_num_threads(count)
     cfp_core.set_threads(count)
     if device == "auto":

@@ -34,7 +34,7 @@ class InOrder(click.Group):
 @click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="cfp", message="cfp %(version)s")
 def cli() -> None:
-    """Shrink defect-inspection CNNs 40 to 100 times without losing the rare classes.
+    r"""Shrink defect-inspection CNNs 40 to 100 times without losing the rare classes.
 
     \b
     Three lines, from a trained model to a small one:

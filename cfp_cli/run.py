@@ -10,7 +10,7 @@ import json
 import platform
 import sys
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ class Run:
                 "seconds": round(seconds, 3),
                 "metrics": metrics,
                 "versions": versions(),
-                "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             }
         )
         write_json(self.folder / "run.json", {"format": FORMAT, "steps": self.steps})

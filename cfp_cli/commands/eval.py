@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @model_source
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Split to test on.")
+@click.option(
+    "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Split to test on."
+)
 @seed_option
 @machine(batch_size=64)
 @talk
@@ -62,7 +64,12 @@ def metrics_table(metrics: Metrics, title: str) -> Table:
     for name, each in metrics.per_class.items():
         table.add_row(name, f"{each.recall:.2%}", f"{each.precision:.2%}", f"{each.f1:.2%}", str(each.images))
     table.add_section()
-    row = (f"{metrics.macro_recall:.2%}", f"{metrics.macro_precision:.2%}", f"{metrics.macro_f1:.2%}", str(metrics.images))
+    row = (
+        f"{metrics.macro_recall:.2%}",
+        f"{metrics.macro_precision:.2%}",
+        f"{metrics.macro_f1:.2%}",
+        str(metrics.images),
+    )
     table.add_row("macro average", *row)
     table.add_row("accuracy", f"{metrics.accuracy:.2%}", "", "", "")
     table.add_row("balanced accuracy", f"{metrics.balanced_accuracy:.2%}", "", "", "")

@@ -49,7 +49,9 @@ def inspect(console: Console, model: Path, arch: str | None, input_size: int | N
             }
             for group in graph.sets
         ],
-        "frozen": [{"module": module, "operator": operator, "reason": reason} for module, operator, reason in graph.frozen],
+        "frozen": [
+            {"module": module, "operator": operator, "reason": reason} for module, operator, reason in graph.frozen
+        ],
     }
     console.result(data, _tree(graph, f"{spec.arch}: {everything:,} parameters, {len(spec.classes)} classes"))
 

@@ -37,12 +37,16 @@ if TYPE_CHECKING:
 )
 @click.option("--clusters", default="adaptive:2", show_default=True, help="K clusters a set, or adaptive:S.")
 @click.option("--min-channels", type=click.IntRange(1), default=1, show_default=True, help="Fewest channels of a set.")
-@click.option("--round-to", type=click.IntRange(1), default=1, show_default=True, help="Kept counts are multiples of it.")
+@click.option(
+    "--round-to", type=click.IntRange(1), default=1, show_default=True, help="Kept counts are multiples of it."
+)
 @click.option("--keep", multiple=True, metavar="PATTERN", help="Keep all outputs of matching modules. Repeatable.")
 @click.option("--ignore", multiple=True, metavar="PATTERN", help="Leave matching modules untouched. Repeatable.")
 @click.option("--compat", type=click.Choice(["reference"]), default=None, help="Select as the published results did.")
 @click.option("--plan", "plan_file", type=click.Path(path_type=Path), default=None, help="Carry out this plan again.")
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="Checkpoint to write.  [default: RUN/pruned.pt]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=None, help="Checkpoint to write.  [default: RUN/pruned.pt]"
+)
 @click.option("--bn-recalibrate/--no-bn-recalibrate", default=True, show_default=True, help="Re-estimate batch norm.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @run_option
@@ -172,12 +176,16 @@ def summary_table(done: Pruned) -> Table:
     table = Table("", "before", "after", "change", title="pruned")
     table.add_row("parameters", f"{plan.params_before:,}", f"{plan.params_after:,}", f"{plan.compression:.1f}x fewer")
     times = plan.macs_before / max(plan.macs_after, 1)
-    table.add_row("multiply-adds", f"{plan.macs_before / 1e6:,.1f} M", f"{plan.macs_after / 1e6:,.1f} M", f"{times:.1f}x fewer")
+    table.add_row(
+        "multiply-adds", f"{plan.macs_before / 1e6:,.1f} M", f"{plan.macs_after / 1e6:,.1f} M", f"{times:.1f}x fewer"
+    )
     asked = f"asked {plan.requested:.2%}" if plan.requested is not None else "by rates"
     table.add_row(f"removed ({plan.target})", "", f"{plan.achieved:.2%}", asked)
     if done.before and done.rebuilt:
         table.add_row("val accuracy, rebuilt", f"{done.before.accuracy:.2%}", f"{done.rebuilt.accuracy:.2%}", "")
         if done.recalibrated:
-            table.add_row("val accuracy, batch norm re-estimated", "", f"{done.recalibrated.accuracy:.2%}", "fine-tune next")
+            table.add_row(
+                "val accuracy, batch norm re-estimated", "", f"{done.recalibrated.accuracy:.2%}", "fine-tune next"
+            )
         table.add_row("largest logit error of the rebuild", "", f"{plan.max_abs_logit_error:.1e}", "proven")
     return table

@@ -87,7 +87,9 @@ def score(
         }
         for tap in scores.taps
     ]
-    table = Table("feature map", *(f"{n}" for n in ("channels", "size", "clusters", f"mean {richness}")), title="scores")
+    table = Table(
+        "feature map", *(f"{n}" for n in ("channels", "size", "clusters", f"mean {richness}")), title="scores"
+    )
     for layer in layers:
         size = f"{layer['height']}x{layer['width']}"
         row = (layer["name"], layer["channels"], size, layer["clusters"], f"{layer['richness_mean']:.2f}")
@@ -95,7 +97,9 @@ def score(
     for tap in scores.taps:
         for name in tap.saturated:
             criterion = similarity if name == "similarity" else richness
-            console.say(f"warning: {criterion} is the same for every channel of {tap.name}; it cannot tell them apart there")
+            console.say(
+                f"warning: {criterion} is the same for every channel of {tap.name}; it cannot tell them apart there"
+            )
     console.result(
         {
             "layers": layers,

@@ -29,7 +29,7 @@ Augment = Literal["none", "paper", "strong"]
 Int64 = npt.NDArray[np.int64]
 
 # The authors' training transform: one of {horizontal flip with p = 1/2, vertical flip with p = 1/2}, then one of
-# {centre crop, resize}: six views, of which the two without a flip are twice as probable. Each is (crop, axis to flip in
+# {centre crop, resize}: six views, of which the two unflipped are twice as probable. Each is (crop, axis to flip in
 # [3, H, W]). Naming those two twice makes eight views of equal weight.
 _PAPER = tuple((crop, flip) for flip in (None, 2, 1) for crop in (True, False))
 _PAPER_NAMED = (0, 1, 0, 1, 2, 3, 4, 5)

@@ -53,13 +53,17 @@ def at_scale(allocation: str, scores: Mapping[str, SetScores], limits: Limits) -
         return lambda scale: {name: limits.count(name, s.channels, scale) for name, s in scores.items()}
     if allocation == "redundancy":
         exponents = _exponents(scores)
-        return lambda scale: {name: limits.count(name, s.channels, scale ** exponents[name]) for name, s in scores.items()}
+        return lambda scale: {
+            name: limits.count(name, s.channels, scale ** exponents[name]) for name, s in scores.items()
+        }
     if allocation == "global":
         worth = {name: _relative_richness(s) for name, s in scores.items()}
         everything = np.sort(np.concatenate(list(worth.values()))) if worth else np.zeros(1)
 
         def counts(scale: float) -> Counts:
-            threshold = everything[min(round((1 - scale) * len(everything)), len(everything) - 1)] if scale < 1 else -np.inf
+            threshold = (
+                everything[min(round((1 - scale) * len(everything)), len(everything) - 1)] if scale < 1 else -np.inf
+            )
             return {name: limits.count(name, len(w), float((w >= threshold).mean())) for name, w in worth.items()}
 
         return counts
@@ -106,7 +110,9 @@ def solve(
     if abs(removed - ratio) > tolerance:
         most_removed = max(pair[0] for pair in tried)
         reachable = (
-            f"at most {most_removed:.2%} can be removed" if ratio > most_removed else f"the nearest reachable is {removed:.2%}"
+            f"at most {most_removed:.2%} can be removed"
+            if ratio > most_removed
+            else f"the nearest reachable is {removed:.2%}"
         )
         raise TargetError(
             f"cannot remove {ratio:.2%}: {reachable} with these floors, roundings and frozen channels "

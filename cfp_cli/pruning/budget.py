@@ -10,11 +10,11 @@ def kept_count(size: int, keep: float, minimum: int = 1, multiple: int = 1) -> i
     """Channels that a set of `size` keeps at the fraction `keep`, in [min(minimum, size), size].
 
     With `multiple` > 1 the nearest multiple of it that is at least `minimum` and not above `size`; a set smaller than
-    `multiple` stays whole.
+    `multiple`, or of which all is kept, stays whole.
     """
     count = round(keep * size)
     if multiple > 1:
-        if size < multiple:
+        if size < multiple or keep >= 1:
             return size
         lowest = -(-max(minimum, 1) // multiple) * multiple
         count = max(multiple * round(keep * size / multiple), lowest)

@@ -177,8 +177,8 @@ def prune(
         model: the network that `scores` were made with; it is left as it is.
         scores: scores of its channels.
         ratio: fraction of parameters (or of `target`) to remove.
-        loader: batches of training images (float32 [N, 3, H, W]) and labels, on which batch norm is re-estimated and the
-            rebuild proven; without it the proof uses seeded noise and batch norm keeps its sliced statistics.
+        loader: batches of training images (float32 [N, 3, H, W]) and labels, on which batch norm is re-estimated and
+            the rebuild proven; without it the proof uses seeded noise and batch norm keeps its sliced statistics.
         graph: the network's channel sets, where they are known already.
         progress: told of the recalibration.
         options: fields of `PruneOptions`.

@@ -14,8 +14,8 @@ TERM = re.compile(r"\[\s*(\d*\.?\d+|\d+\.)\s*\](?:\s*\*\s*(\d+))?")
 def parse_rates(text: str, names: Sequence[str]) -> dict[str, float]:
     """Read rates (fractions removed, in [0, 1)) for the prunable sets `names`.
 
-    Two forms: `[0.]+[0.25]*6+[0.35]*14`, exactly one rate for each set in network order; or `layer1.*=0.5,layer2.*=0.7`,
-    by shell pattern on the sets' names, the last match counting, sets without a match staying whole.
+    Two forms: `[0.]+[0.25]*6+[0.35]*14`, exactly one rate for each set in network order; or
+    `layer1.*=0.5,layer2.*=0.7`, by shell pattern on the sets' names, the last match counting, sets without a match staying whole.
 
     Raises:
         UsageError: the text is neither, a rate is out of range, the count is wrong, or a pattern matches nothing.
@@ -36,7 +36,9 @@ def parse_rates(text: str, names: Sequence[str]) -> dict[str, float]:
             raise UsageError(f"--rates term '{term}' is not like [0.25] or [0.25]*6")
         listed.extend([_rate(match[1])] * int(match[2] or 1))
     if len(listed) != len(names):
-        raise UsageError(f"--rates gives {len(listed)} rates but the network has {len(names)} prunable sets; see `cfp inspect`")
+        raise UsageError(
+            f"--rates gives {len(listed)} rates but the network has {len(names)} prunable sets; see `cfp inspect`"
+        )
     return dict(zip(names, listed, strict=True))
 
 

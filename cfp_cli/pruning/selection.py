@@ -67,8 +67,8 @@ class Ranking:
 def balanced(graph: ChannelGraph, kept: Kept, rankings: Mapping[str, Ranking]) -> Kept:
     """Change a selection as little as needed so that every balance of the graph holds.
 
-    Operators such as a channel shuffle, an equal split or a grouped convolution need the same number of kept channels in
-    each of their groups. The nearest such selection is an integer program over the channels of the sets that they link:
+    Operators such as a channel shuffle, an equal split or a grouped convolution need the same number of kept channels
+    in each of their groups. The nearest such selection is an integer program over the channels of the sets that they link:
     keep the number of channels of each set, then as many of the selected channels, the richer first.
 
     Raises:

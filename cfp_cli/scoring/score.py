@@ -10,13 +10,13 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-import cfp_core
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import squareform
 from torch import Tensor, nn
 
+import cfp_core
 from cfp_cli.errors import DataError
 from cfp_cli.graph import ChannelGraph, Tap, channel_sets
 from cfp_cli.progress import SILENT, Progress
@@ -165,7 +165,7 @@ def _set_scores(graph: ChannelGraph, index: int, finished: dict[str, dict[str, A
 
 
 def _per_unit(values: NDArray[np.float64], units: NDArray[np.int64], size: int) -> NDArray[np.float64]:
-    """Values of tap channels [N, channels] as values of units [N, size]: the mean of each unit's channels, NaN for none."""
+    """Values of tap channels [N, channels] as units [N, size]: the mean of each unit's channels, NaN for none."""
     total = np.zeros((size, len(values)))
     np.add.at(total, units, values.T)
     count = np.bincount(units, minlength=size).astype(float)

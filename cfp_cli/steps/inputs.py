@@ -143,7 +143,10 @@ def fit_classes(model: nn.Module, dataset: Dataset, path: Path) -> nn.Module:
 def write_splits(run: Run, dataset: Dataset) -> None:
     """Record in `RUN/splits.json` which image is in which split, and where each split comes from."""
     splits = {
-        name: [str(item.path.relative_to(dataset.root) if item.path.is_relative_to(dataset.root) else item.path) for item in items]
+        name: [
+            str(item.path.relative_to(dataset.root) if item.path.is_relative_to(dataset.root) else item.path)
+            for item in items
+        ]
         for name, items in dataset.splits.items()
     }
     content = {"root": str(dataset.root.resolve()), "origin": dict(dataset.split_origin), "splits": splits}

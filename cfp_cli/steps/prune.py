@@ -33,8 +33,8 @@ class Pruned:
 
     Attributes:
         plan: the plan, with the proof's error.
-        before, rebuilt, recalibrated: metrics on the validation split of the original, of the rebuilt network, and after
-            its batch norm was re-estimated (None where that was not asked for); all None for a dry run.
+        before, rebuilt, recalibrated: metrics on the validation split of the original, of the rebuilt network, and
+            after its batch norm was re-estimated (None where that was not asked for); all None for a dry run.
         out: the checkpoint, or None for a dry run.
     """
 

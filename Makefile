@@ -1,0 +1,55 @@
+# Everything sets itself up: a fresh clone needs only Python 3.11 or newer and cargo.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUST := Cargo.toml Cargo.lock cfp_core/Cargo.toml $(shell find cfp_core/src -name '*.rs')
+
+.PHONY: help setup demo test test-fast rust lint format bench clean
+
+help: ## show what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## create .venv and install cfp in it, with the tools of its developers
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cfp needs Python 3.11 or newer; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(STAMP): $(BIN)/python pyproject.toml $(RUST)
+	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[export,report]'
+	touch $@
+
+demo: setup ## the whole pipeline on a generated defect set
+	$(BIN)/cfp demo
+
+test: setup rust lint ## all checks: Rust tests, format, lint, types, pytest
+	$(BIN)/python -m pytest -n 2
+
+test-fast: setup ## pytest without the slow tests
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+rust: setup ## Rust tests, with and without the Python bindings
+	cargo test --workspace --quiet
+	cargo test --workspace --quiet --no-default-features
+
+lint: setup ## format, lint and types, of Rust and Python
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## format and fix what can be fixed
+	cargo fmt --all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## the benchmarks that make docs/performance.md
+	$(BIN)/python benchmarks/scoring.py
+
+clean: ## remove what was built
+	rm -rf $(VENV) target cfp-run
