@@ -110,7 +110,8 @@ def load(
     """Load a network in eval mode on the CPU, with its `ModelSpec` as attribute `spec`.
 
     Args:
-        path: a cfp checkpoint, a dict with `state_dict`, or a bare state dict; `.pt`, `.pth`, `.pth.tar` or `.safetensors`.
+        path: a cfp checkpoint, a dict with `state_dict`, or a bare state dict; a `.pt`, `.pth`, `.pth.tar` or
+            `.safetensors` file.
         arch: the architecture; a cfp checkpoint knows its own.
         input_size: height and width in pixels; overrides what the file says.
         classes: class names; for files that do not hold any.

@@ -58,21 +58,26 @@ run_option = click.option(
 seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
 
 
+def placed(command: Command) -> Command:
+    """`--device` and `--threads`: where the work runs."""
+    for decorator in (
+        click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads.  [default: all cores]"),
+        click.option(
+            "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."
+        ),
+    ):
+        command = decorator(command)
+    return command
+
+
 def machine(batch_size: int) -> Callable[[Command], Command]:
     """`--device`, `--threads` and `--batch-size`: where and how the work runs."""
+    batches = click.option(
+        "--batch-size", type=click.IntRange(1), default=batch_size, show_default=True, help="Images a batch."
+    )
 
     def decorate(command: Command) -> Command:
-        for decorator in (
-            click.option(
-                "--batch-size", type=click.IntRange(1), default=batch_size, show_default=True, help="Images a batch."
-            ),
-            click.option("--threads", type=click.IntRange(1), default=None, help="CPU threads.  [default: all cores]"),
-            click.option(
-                "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."
-            ),
-        ):
-            command = decorator(command)
-        return command
+        return placed(batches(command))
 
     return decorate
 

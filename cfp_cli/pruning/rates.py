@@ -15,7 +15,8 @@ def parse_rates(text: str, names: Sequence[str]) -> dict[str, float]:
     """Read rates (fractions removed, in [0, 1)) for the prunable sets `names`.
 
     Two forms: `[0.]+[0.25]*6+[0.35]*14`, exactly one rate for each set in network order; or
-    `layer1.*=0.5,layer2.*=0.7`, by shell pattern on the sets' names, the last match counting, sets without a match staying whole.
+    `layer1.*=0.5,layer2.*=0.7`, by shell pattern on the sets' names; the last match counts and sets
+    without a match stay whole.
 
     Raises:
         UsageError: the text is neither, a rate is out of range, the count is wrong, or a pattern matches nothing.

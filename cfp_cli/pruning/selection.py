@@ -68,8 +68,8 @@ def balanced(graph: ChannelGraph, kept: Kept, rankings: Mapping[str, Ranking]) -
     """Change a selection as little as needed so that every balance of the graph holds.
 
     Operators such as a channel shuffle, an equal split or a grouped convolution need the same number of kept channels
-    in each of their groups. The nearest such selection is an integer program over the channels of the sets that they link:
-    keep the number of channels of each set, then as many of the selected channels, the richer first.
+    in each of their groups. The nearest such selection is an integer program over the channels of the sets that they
+    link: keep the number of channels of each set, then as many of the selected channels, the richer first.
 
     Raises:
         TargetError: no selection satisfies the balances.

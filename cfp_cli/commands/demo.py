@@ -1,0 +1,53 @@
+"""`cfp demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cfp_cli.commands.options import pass_console, placed, run_option, seed_option, talk
+from cfp_cli.console import Console
+
+
+@click.command(epilog="Example: cfp demo --run demo-run")
+@run_option
+@seed_option
+@placed
+@talk
+@pass_console
+def demo(console: Console, run_folder: Path, seed: int, device: str, threads: int | None) -> None:
+    """See the whole pipeline on a generated defect set: two teachers, score, prune, fine-tune.
+
+    Nothing is downloaded; it takes about two minutes on two cores.
+    """
+    from cfp_cli.commands.finetune import summary_table as finetuned_table
+    from cfp_cli.commands.prune import summary_table as pruned_table
+    from cfp_cli.commands.training import telling
+    from cfp_cli.compute import use
+    from cfp_cli.run import Run
+    from cfp_cli.steps.demo import demo_step
+
+    done = demo_step(
+        Run.open(run_folder),
+        seed=seed,
+        device=use(device, threads),
+        telling=lambda epochs: telling(console, epochs),
+        progress=console,
+    )
+    plan, history = done.pruned.plan, done.finetuned.history
+    console.result(
+        {
+            "data": str(done.data),
+            "params_before": plan.params_before,
+            "params_after": plan.params_after,
+            "compression": plan.compression,
+            "teachers": [each.to_json() if each else None for each in done.finetuned.teachers],
+            "val": history.val.to_json(),
+            "test": history.test.to_json() if history.test else None,
+            "out": str(done.finetuned.out),
+        },
+        pruned_table(done.pruned),
+        finetuned_table(done.finetuned),
+        f"the small network is {done.finetuned.out}; everything else of the run is in {run_folder}",
+    )

@@ -1,0 +1,121 @@
+"""`cfp finetune [MODEL] [DATA] --teachers RL.pt CL.pt`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cfp_cli.commands.options import pass_console, placed, run_option, seed_option, talk
+from cfp_cli.commands.training import take_options, telling, training_options
+from cfp_cli.console import Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cfp_cli.steps.finetune import Finetuned
+
+
+class TakesTeachers(click.Command):
+    """A command whose `--teachers` takes the one or two values that follow it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Write `--teachers a b` as `--teachers a --teachers b`, which click understands."""
+        if "--teachers" in args:
+            start = args.index("--teachers") + 1
+            end = start
+            while end < min(len(args), start + 2) and not args[end].startswith("-"):
+                end += 1
+            if end - start == 2:
+                args = [*args[: start + 1], "--teachers", *args[start + 1 :]]
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    cls=TakesTeachers,
+    epilog="Examples: cfp finetune --teachers rl.pt cl.pt, or cfp finetune pruned.pt data/ --teachers rl.pt cl.pt",
+)
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.argument("data", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--teachers",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="RL.pt [CL.pt]",
+    help="Unpruned teachers: representation, then class-balanced. One alone is allowed.",
+)
+@click.option("--arch", default=None, metavar="NAME", help="Architecture of teachers that do not say theirs.")
+@click.option("--temperature", type=float, default=2.0, show_default=True, help="T of the distillation loss.")
+@click.option(
+    "--label-weight", type=float, default=0.0, show_default=True, help="Weight of class-balanced cross-entropy."
+)
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Checkpoint.  [default: RUN/finetuned.pt]")
+@click.option(
+    "--tensorboard", type=click.Path(path_type=Path), default=None, help="Folder of TensorBoard logs (extra)."
+)
+@training_options(epochs=300, lr=5e-5, batch_size=128, augment="paper")
+@run_option
+@seed_option
+@placed
+@talk
+@pass_console
+def finetune(
+    console: Console,
+    model: Path | None,
+    data: Path | None,
+    teachers: tuple[Path, ...],
+    arch: str | None,
+    temperature: float,
+    label_weight: float,
+    out: Path | None,
+    tensorboard: Path | None,
+    resume: bool,
+    run_folder: Path,
+    seed: int,
+    device: str,
+    threads: int | None,
+    **values: Any,
+) -> None:
+    """Fine-tune the pruned model by dual-teacher distillation; the best epoch on the validation split is kept.
+
+    MODEL is what `cfp prune` wrote and DATA what `cfp score` read; both may be left out.
+    """
+    from cfp_cli.compute import use
+    from cfp_cli.run import Run
+    from cfp_cli.steps.finetune import finetune_step
+    from cfp_cli.steps.inputs import DataInput, ModelInput
+
+    options = take_options(values, seed=seed, temperature=temperature, label_weight=label_weight)
+    with telling(console, options.epochs) as listen:
+        done = finetune_step(
+            Run.open(run_folder),
+            ModelInput(model, arch) if model is not None else None,
+            DataInput(data, seed) if data is not None else None,
+            [ModelInput(teacher, arch) for teacher in teachers],
+            options,
+            resume=resume,
+            out=out,
+            tensorboard=tensorboard,
+            device=use(device, threads),
+            progress=console,
+            listen=listen,
+        )
+    data_out = {name: value for name, value in done.history.to_json().items() if name != "rows"}
+    console.result({**data_out, "out": str(done.out)}, summary_table(done), f"written {done.out}")
+
+
+def summary_table(done: Finetuned) -> Table:
+    """Teachers, and the student before and after."""
+    from rich.table import Table
+
+    history = done.history
+    table = Table("", "split", "accuracy", "macro-F1", "balanced accuracy", title="fine-tuned")
+    rows = [("student before", "val", done.before), (f"student, epoch {history.best_epoch + 1}", "val", history.val)]
+    rows += [(f"teacher {n}", "test", each) for n, each in enumerate(done.teachers, 1) if each is not None]
+    if history.test is not None:
+        rows.append(("student after", "test", history.test))
+    for name, split, each in rows:
+        table.add_row(name, split, f"{each.accuracy:.2%}", f"{each.macro_f1:.2%}", f"{each.balanced_accuracy:.2%}")
+    return table

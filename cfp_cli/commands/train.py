@@ -1,0 +1,74 @@
+"""`cfp train DATA --arch A --out X.pt`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cfp_cli.commands.options import pass_console, placed, seed_option, talk
+from cfp_cli.commands.training import take_options, telling, training_options
+from cfp_cli.console import Console
+
+
+@click.command(
+    epilog="Examples: cfp train data/ --arch vgg16_bn_gap --input-size 64 --out rl.pt, "
+    "then cfp train data/ --init rl.pt --sampler balanced --epochs 10 --out cl.pt"
+)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--arch", default=None, metavar="NAME", help="vgg16_bn_gap, torchvision:NAME, timm:NAME or file.py:factory."
+)
+@click.option("--init", type=click.Path(path_type=Path), default=None, help="Checkpoint to start from.")
+@click.option("--input-size", type=click.IntRange(8), default=None, help="Input side in pixels.  [default: 224]")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
+@click.option(
+    "--tensorboard", type=click.Path(path_type=Path), default=None, help="Folder of TensorBoard logs (extra)."
+)
+@training_options(epochs=60, lr=5e-4, batch_size=64, augment="strong")
+@seed_option
+@placed
+@talk
+@pass_console
+def train(
+    console: Console,
+    data: Path,
+    arch: str | None,
+    init: Path | None,
+    input_size: int | None,
+    out: Path,
+    tensorboard: Path | None,
+    resume: bool,
+    seed: int,
+    device: str,
+    threads: int | None,
+    **values: Any,
+) -> None:
+    """Train a teacher on DATA; the best epoch on the validation split is kept.
+
+    The representation teacher: --sampler instance. The classifier teacher: --sampler balanced, from the first by --init.
+    """
+    from cfp_cli.commands.eval import metrics_table
+    from cfp_cli.compute import use
+    from cfp_cli.steps.inputs import DataInput, ModelInput
+    from cfp_cli.steps.train import train_step
+
+    options = take_options(values, seed=seed)
+    with telling(console, options.epochs) as listen:
+        history = train_step(
+            DataInput(data, seed),
+            arch,
+            out,
+            options,
+            input_size=input_size,
+            init=ModelInput(init, None, input_size) if init is not None else None,
+            resume=resume,
+            tensorboard=tensorboard,
+            device=use(device, threads),
+            progress=console,
+            listen=listen,
+        )
+    split, metrics = ("test", history.test) if history.test else ("val", history.val)
+    data_out = {name: value for name, value in history.to_json().items() if name != "rows"}
+    console.result({**data_out, "out": str(out)}, metrics_table(metrics, f"{out.name} on {split}"), f"written {out}")

@@ -1,0 +1,111 @@
+"""`cfp demo`: the whole pipeline on a generated defect set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cfp_cli.data.synthetic import generate
+from cfp_cli.errors import RunError
+from cfp_cli.progress import SILENT, Progress
+from cfp_cli.pruning.prune import PruneOptions
+from cfp_cli.run import Run
+from cfp_cli.steps.finetune import Finetuned, finetune_step
+from cfp_cli.steps.inputs import DataInput, ModelInput
+from cfp_cli.steps.prune import Pruned, prune_step
+from cfp_cli.steps.score import ScoreOptions, score_step
+from cfp_cli.steps.train import train_step
+from cfp_cli.training.loop import Listener
+from cfp_cli.training.options import TrainOptions
+
+ARCH = "torchvision:resnet18"
+SIZE = 64
+PER_CLASS = 160
+TEST_PER_CLASS = 40
+IMBALANCE = 4.0
+TEACHER_EPOCHS = 12
+BALANCED_EPOCHS = 4
+STUDENT_EPOCHS = 30
+RATIO = 0.95
+
+Telling = Callable[[int], AbstractContextManager[Listener | None]]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo came to."""
+
+    data: Path
+    pruned: Pruned
+    finetuned: Finetuned
+
+
+def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, progress: Progress = SILENT) -> Demo:
+    """Generate a defect set, train two teachers, score, prune by 95 %, fine-tune; all of it goes to the run directory.
+
+    Args:
+        run: the run directory; one that holds another run is refused.
+        seed: seed of the images and of every random choice.
+        device: where to compute.
+        telling: gives the listener to the epochs of a training, by their number.
+        progress: told of what takes long.
+
+    Raises:
+        RunError: the directory holds a run that is not a demo.
+        CfpError: a step fails.
+    """
+    folder = run.folder / "demo"
+    images = folder / "data"
+    if run.steps and not folder.is_dir():
+        raise RunError(f"{run.folder} holds another run; pass --run DIR for the demo")
+    if not images.is_dir():
+        progress.say(f"generating surface defects in {images}")
+        generate(images, PER_CLASS, TEST_PER_CLASS, SIZE, seed, IMBALANCE, progress=progress)
+    data = DataInput(images, seed)
+    representation, classifier = folder / "rl.pt", folder / "cl.pt"
+    teacher = TrainOptions(
+        epochs=TEACHER_EPOCHS, batch_size=32, lr=1e-3, weight_decay=5e-4, augment="strong", views=4, seed=seed
+    )
+    progress.say("training the representation teacher")
+    with telling(TEACHER_EPOCHS) as listen:
+        train_step(
+            data, ARCH, representation, teacher, input_size=SIZE, device=device, progress=progress, listen=listen
+        )
+    progress.say("training the class-balanced teacher")
+    balanced = TrainOptions(
+        epochs=BALANCED_EPOCHS,
+        batch_size=32,
+        lr=2e-4,
+        weight_decay=5e-4,
+        sampler="balanced",
+        augment="strong",
+        views=4,
+        seed=seed,
+    )
+    start = ModelInput(representation)
+    with telling(BALANCED_EPOCHS) as listen:
+        train_step(data, None, classifier, balanced, init=start, device=device, progress=progress, listen=listen)
+    progress.say("scoring the channels")
+    score_step(run, start, data, ScoreOptions(images=256, seed=seed), device=device, progress=progress)
+    progress.say(f"pruning {RATIO:.0%} of the parameters")
+    pruned = prune_step(run, None, PruneOptions(ratio=RATIO), seed=seed, device=device, progress=progress)
+    progress.say("fine-tuning with both teachers")
+    student = TrainOptions(
+        epochs=STUDENT_EPOCHS, batch_size=32, lr=2e-3, weight_decay=5e-4, augment="strong", views=4, seed=seed
+    )
+    with telling(STUDENT_EPOCHS) as listen:
+        finetuned = finetune_step(
+            run,
+            None,
+            None,
+            [start, ModelInput(classifier)],
+            student,
+            device=device,
+            progress=progress,
+            listen=listen,
+        )
+    return Demo(images, pruned, finetuned)
