@@ -1,0 +1,1 @@
+"""Networks: the built-in architectures, the lookup by name, and the fitting of pruned shapes."""

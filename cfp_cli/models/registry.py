@@ -1,0 +1,132 @@
+"""From an architecture's name to a network with fresh weights: built-in, torchvision, timm, or a user's factory."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from cfp_cli.errors import UsageError
+
+TORCHVISION = "torchvision:"
+TIMM = "timm:"
+
+# Their auxiliary heads exist for training on ImageNet only; nothing reads them in eval mode.
+_TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "inception_v3": {"aux_logits": False, "init_weights": False},
+}
+
+
+def create(arch: str, classes: int, **arch_kwargs: Any) -> nn.Module:
+    """Build a network with fresh weights; nothing is ever downloaded.
+
+    Args:
+        arch: a built-in (`vgg16_bn_gap`, `repvgg_a0`, `dddn`), `torchvision:NAME` or a bare torchvision NAME,
+            `timm:NAME`, or `FILE.py:FACTORY`, a function that takes the number of classes (as `num_classes`, `classes` or
+            its first argument) and gives a module.
+        classes: number of logits.
+        arch_kwargs: further arguments of the factory.
+
+    Raises:
+        UsageError: there is no such architecture, or its factory does not take these arguments.
+    """
+    try:
+        model = _factory(arch)(classes, arch_kwargs)
+    except TypeError as error:
+        raise UsageError(f"architecture '{arch}' cannot be built ({error}); check its arguments") from error
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"'{arch}' gives a {type(model).__name__}, not a torch.nn.Module; fix the factory")
+    return model
+
+
+def known_architectures() -> list[str]:
+    """Names of the built-in and torchvision classifiers, sorted."""
+    return sorted([*_built_in(), *_torchvision_names()])
+
+
+def _factory(arch: str) -> Callable[[int, dict[str, Any]], Any]:
+    if arch.startswith(TIMM):
+        return _timm(arch.removeprefix(TIMM))
+    if ":" in arch and not arch.startswith(TORCHVISION):
+        path, _, name = arch.rpartition(":")
+        return _from_file(Path(path), name)
+    built_in = _built_in().get(arch)
+    if built_in is not None:
+        return lambda classes, kwargs: built_in(classes, **kwargs)
+    name = arch.removeprefix(TORCHVISION)
+    if name in _torchvision_names():
+        return _torchvision(name)
+    close = difflib.get_close_matches(name, known_architectures(), 3)
+    hint = f"did you mean {' or '.join(close)}" if close else "use a torchvision name, timm:NAME or FILE.py:FACTORY"
+    raise UsageError(f"no architecture '{arch}'; {hint}")
+
+
+def _built_in() -> dict[str, Callable[..., nn.Module]]:
+    from cfp_cli.models.vgg import vgg16_bn_gap
+
+    return {"vgg16_bn_gap": vgg16_bn_gap}
+
+
+def _torchvision_names() -> list[str]:
+    from torchvision import models
+
+    return list(models.list_models(module=models))
+
+
+def _torchvision(name: str) -> Callable[[int, dict[str, Any]], Any]:
+    from torchvision import models
+
+    def build(classes: int, kwargs: dict[str, Any]) -> Any:
+        arguments = _TORCHVISION_DEFAULTS.get(name, {}) | kwargs
+        return models.get_model(name, weights=None, num_classes=classes, **arguments)
+
+    return build
+
+
+def _timm(name: str) -> Callable[[int, dict[str, Any]], Any]:
+    try:
+        import timm
+    except ImportError as error:
+        raise UsageError(f"'{TIMM}{name}' needs timm; install it with: pip install 'cfp[timm]'") from error
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), 3)
+        hint = f"did you mean {' or '.join(close)}" if close else "see timm.list_models()"
+        raise UsageError(f"timm has no model '{name}'; {hint}")
+    return lambda classes, kwargs: timm.create_model(name, pretrained=False, num_classes=classes, **kwargs)
+
+
+def _from_file(path: Path, name: str) -> Callable[[int, dict[str, Any]], Any]:
+    if not path.is_file():
+        raise UsageError(f"no file {path} for architecture '{path}:{name}'; give FILE.py:FACTORY, timm:NAME or a name")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} is not a Python file; give FILE.py:FACTORY")
+    module = importlib.util.module_from_spec(spec)
+    # A factory's file may import its neighbours.
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"{path} cannot be imported ({type(error).__name__}: {error}); fix the file") from error
+    finally:
+        sys.path.remove(folder)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise UsageError(f"{path} has no function '{name}'; give FILE.py:FACTORY")
+    return lambda classes, kwargs: _call(factory, classes, kwargs)
+
+
+def _call(factory: Callable[..., Any], classes: int, kwargs: dict[str, Any]) -> Any:
+    parameters = inspect.signature(factory).parameters
+    for name in ("num_classes", "classes"):
+        if name in parameters:
+            return factory(**{name: classes}, **kwargs)
+    return factory(classes, **kwargs)
