@@ -28,7 +28,7 @@ from cfp_cli.training.loss import Draw, Objective
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.order import Order, Sampler, Views, step_seed
 from cfp_cli.training.precision import autocast_dtype
-from cfp_cli.training.state import copy_flushed, finite, read_state, write_state
+from cfp_cli.training.state import copy_flushed, finite, read_state, remove_leftovers, write_state
 
 Listener = Callable[[Sequence[EpochRow]], None]
 
@@ -112,6 +112,7 @@ def fit(
     """
     device = torch.device(device)
     training = _Training(model, data, objective, options, files, identity or {}, device, listen, progress)
+    training.tidy()
     if resume:
         training.restore()
     devices = [device] if device.type == "cuda" else []
@@ -146,7 +147,9 @@ class _Training:
         self.listen, self.progress = listen, progress
         self.identity = {**identity, "world": self.workers.world, **options.to_json()}
         self.labels = data.labels.to(device)
-        self.order = Order(data.sampler, data.views, options.batch_size, self.workers.rank, self.workers.world)
+        self.order = Order(
+            data.sampler, data.views, options.batch_size, options.seed, self.workers.rank, self.workers.world
+        )
         self.dtype = autocast_dtype(options.amp, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.optimizer = _optimizer(self.model, options)
@@ -165,6 +168,12 @@ class _Training:
         self.written_best = -1
         self.written_at, self.write_seconds = time.monotonic(), 0.0
         self.board: TensorBoard | None = None
+
+    def tidy(self) -> None:
+        """Delete what killed runs left half written."""
+        for path in (self.files.best, self.files.last, self.files.history):
+            if path and self.workers.first:
+                remove_leftovers(path)
 
     def steps_left(self) -> int:
         """How many optimiser steps are still to be made, unless patience ends first."""

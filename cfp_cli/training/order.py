@@ -33,10 +33,6 @@ class Views(Protocol):
         """Images float32 [n, 3, H, W], preprocessed, for positions int64 [n] and views int64 [n]."""
         ...
 
-    def draw(self, indices: Indices, epoch: int, /) -> Indices:
-        """The view int64 [n] in which an epoch shows each image, the same on every call."""
-        ...
-
 
 class Sampler(Protocol):
     """An order of the training images for each epoch."""
@@ -49,6 +45,7 @@ class Sampler(Protocol):
 class Order:
     """The batches of every epoch, and this process's part of each.
 
+    An image meets its V views in turn, one more each time it is drawn, from a seeded start.
     Batches of an epoch differ by at most one image in size: no small rest is left, on which batch norm would have
     little to go by.
 
@@ -56,6 +53,7 @@ class Order:
         sampler: the images of an epoch.
         views: the views of each.
         batch_size: images of a batch at most, over all processes.
+        seed: of the views' starts.
         rank: which process this is.
         world: how many processes share a batch.
 
@@ -63,16 +61,19 @@ class Order:
         UsageError: there are fewer than two images for each process.
     """
 
-    def __init__(self, sampler: Sampler, views: Views, batch_size: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, sampler: Sampler, views: Views, batch_size: int, seed: int, rank: int = 0, world: int = 1
+    ) -> None:
         images = len(views)
         self.sampler = sampler
-        self.views = views
+        self.views = views.views
         self.rank = rank
         self.world = world
         if images < 2 * world:
             raise UsageError(f"{images} training images are too few for {world} processes; use fewer processes")
         # Batch norm needs two images in each process, even where the batch size alone would leave it fewer.
         self.steps = min(math.ceil(images / batch_size), images // (2 * world))
+        self._start = np.random.default_rng([seed, images]).integers(self.views, size=images)
         self._epoch = -1
         self._batches: list[tuple[Indices, Indices]] = []
 
@@ -87,10 +88,19 @@ class Order:
 
     def _plan(self, epoch: int) -> list[tuple[Indices, Indices]]:
         drawn = np.asarray(self.sampler.epoch(epoch), dtype=np.int64)
-        views = self.views.draw(drawn, epoch)
+        views = (self._start[drawn] + epoch + _earlier(drawn)) % self.views
         return list(zip(np.array_split(drawn, self.steps), np.array_split(views, self.steps), strict=True))
 
 
 def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
     """A seed for what a step draws by itself, such as dropout."""
     return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _earlier(drawn: Indices) -> Indices:
+    """How often each draw's image was drawn before it in the same epoch."""
+    by_image = np.argsort(drawn, kind="stable")
+    ordered = drawn[by_image]
+    counts = np.empty_like(drawn)
+    counts[by_image] = np.arange(len(drawn)) - np.searchsorted(ordered, ordered)
+    return counts

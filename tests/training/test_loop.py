@@ -60,7 +60,7 @@ def test_one_step_is_the_plain_adam_step(tmp_path):
     model, _ = run(tmp_path, options, start)
     source = data()
     order = torch.from_numpy(source.sampler.epoch(0))
-    batch = torch.stack([source.views.pixels[i, v] for i, v in _first_views(source, order)])
+    batch = torch.stack([source.views.pixels[i, v] for i, v in _first_views(source, order, options.seed)])
     optimizer = torch.optim.Adam(expected.parameters(), 1e-2, weight_decay=5e-4)
     functional.cross_entropy(expected(batch), source.labels[order]).backward()
     optimizer.step()
@@ -68,10 +68,10 @@ def test_one_step_is_the_plain_adam_step(tmp_path):
         torch.testing.assert_close(value, expected.state_dict()[name], rtol=2e-4, atol=2e-6)
 
 
-def _first_views(source, order):
+def _first_views(source, order, seed):
     from cfp_cli.training.order import Order
 
-    images, views, share = Order(source.sampler, source.views, 64).batch(0, 0)
+    images, views, share = Order(source.sampler, source.views, 64, seed).batch(0, 0)
     assert share == 1.0
     assert images.tolist() == order.tolist()
     return zip(images.tolist(), views.tolist(), strict=True)
@@ -227,9 +227,9 @@ def test_subnormals_are_not_kept(tmp_path):
 def test_batch_too_small_for_the_processes():
     from cfp_cli.training.order import Order
 
-    assert Order(data().sampler, data().views, 3, world=2).steps == 11
+    assert Order(data().sampler, data().views, 3, 0, world=2).steps == 11
     with pytest.raises(UsageError, match="3 training images are too few for 2 processes"):
-        Order(data().sampler, data(3).views, 3, world=2)
+        Order(data().sampler, data(3).views, 3, 0, world=2)
 
 
 @pytest.mark.parametrize(

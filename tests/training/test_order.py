@@ -13,7 +13,7 @@ from cfp_cli.training.order import Order, step_seed
 
 
 def order_of(images: int, views: int, batch_size: int, **arguments) -> Order:
-    return Order(Shuffle(images), TensorViews(torch.zeros(images, views, 1, 1, 1)), batch_size, **arguments)
+    return Order(Shuffle(images), TensorViews(torch.zeros(images, views, 1, 1, 1)), batch_size, 0, **arguments)
 
 
 @settings(max_examples=40)
@@ -27,6 +27,26 @@ def test_every_image_once_and_batches_even(images, batch_size, views, epoch):
     assert min(sizes) >= 2
     assert max(sizes) - min(sizes) <= 1
     assert all((batch[1] >= 0).all() and (batch[1] < views).all() for batch in batches)
+
+
+class Repeats:
+    def epoch(self, number: int):
+        return np.random.default_rng(number).integers(20, size=20)
+
+
+@pytest.mark.parametrize("sampler", [Shuffle(20), Repeats()], ids=["instance", "repeats"])
+def test_views_are_met_in_turn(sampler):
+    pixels = TensorViews(torch.zeros(20, 4, 1, 1, 1))
+    first: dict[int, int] = {}
+    for epoch in range(4):
+        order = Order(sampler, pixels, 8, seed=0)
+        turns: Counter[int] = Counter()
+        for step in range(order.steps):
+            for image, view in zip(*map(np.ndarray.tolist, order.batch(epoch, step)[:2]), strict=True):
+                start = first.setdefault(image, (view - epoch) % 4)
+                assert view == (start + epoch + turns[image]) % 4
+                turns[image] += 1
+    assert len(set(first.values())) > 1
 
 
 def test_all_views_of_all_images_in_v_epochs():

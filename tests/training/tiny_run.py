@@ -31,9 +31,6 @@ class TensorViews:
     def get(self, indices, views) -> Tensor:
         return self.pixels[torch.as_tensor(indices), torch.as_tensor(views)]
 
-    def draw(self, indices, epoch: int):
-        return (np.asarray(indices) + epoch) % self.views
-
 
 class Shuffle:
     def __init__(self, count: int, seed: int = 0) -> None:

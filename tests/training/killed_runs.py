@@ -1,0 +1,96 @@
+"""Kills one run of distillation again and again (SIGKILL at random moments), and compares what comes out in the end.
+
+Run as a program: `python killed_runs.py FOLDER KILLS SEED`. It forks its children, which so need not import torch anew;
+it computes nothing itself, as threads of autograd do not survive a fork. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+import torch._dynamo
+import torchmetrics.functional.classification  # noqa: F401
+from tiny_run import CLASSES, TensorViews, data, files, network, same
+
+from cfp_cli.training.loop import fit
+from cfp_cli.training.loss import Distillation
+from cfp_cli.training.options import TrainOptions
+from cfp_cli.training.teacher_cache import teacher_logits
+
+OPTIONS = TrainOptions(epochs=10, batch_size=12, lr=1e-2, ema=0.9, clip_norm=1.0, seed=1)
+
+
+def run(folder: Path) -> None:
+    """The whole command: cache the teachers' logits, then train, both going on from what is there."""
+    torch.set_num_threads(1)
+    source = data(count=60, views=8)
+    assert isinstance(source.views, TensorViews)
+    tables = [teacher_logits(network(seed), source.views, len(CLASSES), folder / "teachers") for seed in (11, 12)]
+    fit(network(), source, Distillation(tables, OPTIONS.epochs), OPTIONS, files(folder), resume=True)
+
+
+def child(folder: Path) -> int:
+    """Start the run in a process of its own."""
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            run(folder)
+            status = 0
+        finally:
+            os._exit(status)
+    return process
+
+
+def main() -> None:
+    folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    chance = random.Random(seed)
+    # The first run also warms up what the operating system caches; the second is what a life is measured by.
+    assert os.waitpid(child(folder / "warm"), 0)[1] == 0
+    started = time.monotonic()
+    assert os.waitpid(child(folder / "whole"), 0)[1] == 0
+    seconds = time.monotonic() - started
+    killed, lives, phases = 0, 0, Counter()
+    while killed < kills:
+        # A run that ends early is taken up again under another name, until there were enough kills.
+        cut = folder / f"cut{lives}"
+        lives += 1
+        while True:
+            process = child(cut)
+            deadline = time.monotonic() + chance.uniform(0.0, 2.2 * seconds / kills)
+            while time.monotonic() < deadline and killed < kills:
+                time.sleep(0.0005)
+            if killed < kills:
+                os.kill(process, signal.SIGKILL)
+            status = os.waitpid(process, 0)[1]
+            if status == 0:
+                break
+            if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+                raise SystemExit(f"the run failed with status {status}")
+            killed += 1
+            phases["training" if (cut / "last.pt").exists() else "caching"] += 1
+    results = [torch.load(path / "last.pt", weights_only=True) for path in (folder / "whole", cut)]
+    best = [torch.load(path / "best.pt", weights_only=True) for path in (folder / "whole", cut)]
+    report = {
+        "kills": killed,
+        "seconds": seconds,
+        "runs": lives,
+        "phases": phases,
+        "best": same(*best),
+        "last": same(results[0]["model"], results[1]["model"]),
+        "losses": [row["loss"] for row in results[0]["rows"]] == [row["loss"] for row in results[1]["rows"]],
+        "leftovers": [path.name for path in cut.rglob("*.tmp")],
+    }
+    sys.stdout.write(json.dumps(report) + "\n")
+
+
+if __name__ == "__main__":
+    main()
