@@ -47,7 +47,7 @@ def train(
 ) -> None:
     """Train a teacher on DATA; the best epoch on the validation split is kept.
 
-    The representation teacher: --sampler instance. The classifier teacher: --sampler balanced, from the first by --init.
+    Use --sampler instance for the representation teacher, --sampler balanced and --init for the classifier one.
     """
     from cfp_cli.commands.eval import metrics_table
     from cfp_cli.compute import use

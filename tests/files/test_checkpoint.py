@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cfp_cli.checkpoint import ModelSpec, describe, fingerprint, load, save, spec_of
+from cfp_cli.errors import CheckpointError
+from cfp_cli.models.registry import create
+
+SPEC = ModelSpec("torchvision:squeezenet1_1", ("a", "b", "c"), input_size=(32, 48), mean=(0.5,) * 3, std=(0.2,) * 3)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return describe(create(SPEC.arch, 3).eval(), SPEC)
+
+
+def logits(model: nn.Module) -> Tensor:
+    with torch.inference_mode():
+        return model(torch.ones(2, 3, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.pth", "m.pth.tar", "m.safetensors"])
+def test_what_is_saved_is_loaded(tmp_path: Path, network: nn.Module, name: str) -> None:
+    save(tmp_path / name, network)
+    loaded = load(tmp_path / name)
+    assert spec_of(loaded) == SPEC
+    assert not loaded.training
+    assert fingerprint(loaded) == fingerprint(network)
+    assert torch.equal(logits(loaded), logits(network))
+
+
+def test_a_checkpoint_is_plain_data(tmp_path: Path, network: nn.Module) -> None:
+    save(tmp_path / "m.pt", network)
+    content = torch.load(tmp_path / "m.pt", weights_only=True)
+    assert content["format"] == "cfp/1"
+    wanted = {"format", "arch", "arch_kwargs", "classes", "input_size", "mean", "std", "state_dict", "plan", "lineage"}
+    assert set(content) == wanted
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s}, lambda s: {"epoch": 3, "state_dict": s}])
+def test_other_peoples_files_load_with_an_architecture(tmp_path: Path, network: nn.Module, wrap: object) -> None:
+    state = {f"module.{name}": value.half() for name, value in network.state_dict().items()}
+    torch.save(wrap(state), tmp_path / "m.pth")  # type: ignore[operator]
+    loaded = load(tmp_path / "m.pth", SPEC.arch, input_size=(40, 40))
+    assert spec_of(loaded).classes == ("0", "1", "2")
+    assert spec_of(loaded).input_size == (40, 40)
+    assert all(value.dtype == torch.float32 for value in loaded.state_dict().values())
+
+
+def test_subnormals_are_written_as_zero(tmp_path: Path, network: nn.Module) -> None:
+    model = describe(create(SPEC.arch, 3), SPEC)
+    with torch.no_grad():
+        next(model.parameters()).flatten()[:4] = torch.tensor([1e-40, -1e-42, 1e-37, 0.0])
+    save(tmp_path / "m.pt", model)
+    first = next(load(tmp_path / "m.pt").parameters()).flatten()[:4]
+    assert first.tolist() == [0.0, 0.0, pytest.approx(1e-37), 0.0]
+
+
+def test_a_pruned_network_is_built_from_its_shapes(tmp_path: Path) -> None:
+    model = create("vgg16_bn_gap", 3)
+    from cfp_cli.models.shapes import fit
+
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in (
+        "features.0.weight",
+        "features.0.bias",
+        *(f"features.1.{n}" for n in ("weight", "bias", "running_mean")),
+    ):
+        shapes[name] = (7, *shapes[name][1:])
+    shapes["features.1.running_var"] = (7,)
+    shapes["features.3.weight"] = (64, 7, 3, 3)
+    fit(model, shapes)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter.data, std=0.05)
+    for name, buffer in model.named_buffers():
+        if "var" in name:
+            buffer.fill_(1.0)
+        elif "mean" in name:
+            buffer.zero_()
+    spec = replace(SPEC, arch="vgg16_bn_gap", plan={"sets": []})
+    save(tmp_path / "m.pt", describe(model.eval(), spec))
+    loaded = load(tmp_path / "m.pt")
+    assert loaded.features[0].out_channels == 7
+    assert torch.equal(logits(loaded), logits(model))
+
+
+class Payload:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("unpickled",))
+
+
+def test_a_pickled_module_is_refused_without_running_it(
+    tmp_path: Path, network: nn.Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=r"save model\.state_dict"):
+        load(tmp_path / "m.pt", SPEC.arch)
+    (tmp_path / "p.pt").write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(CheckpointError):
+        load(tmp_path / "p.pt", SPEC.arch)
+    assert "unpickled" not in capsys.readouterr().out
+
+
+def test_a_pickled_module_loads_when_trusted(tmp_path: Path, network: nn.Module) -> None:
+    bare = create(SPEC.arch, 3)
+    bare.load_state_dict(network.state_dict())
+    torch.save(bare, tmp_path / "m.pt")
+    assert fingerprint(load(tmp_path / "m.pt", SPEC.arch, unsafe_pickle=True)) == fingerprint(network)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("features.0.weight"), "lacks 'features.0.weight'"),
+        (lambda s: s.update(extra=torch.zeros(1)), "unknown 'extra'"),
+        (lambda s: s.update({"features.0.weight": torch.zeros(1, 3, 3, 3)}), "another shape of 'features.0.weight'"),
+        (
+            lambda s: s.update({"features.0.bias": torch.full((64,), float("nan"))}),
+            "NaN or infinity in 'features.0.bias'",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, network: nn.Module, change: object, message: str) -> None:
+    state = dict(network.state_dict())
+    change(state)  # type: ignore[operator]
+    torch.save(state, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=message):
+        load(tmp_path / "m.pt", SPEC.arch)
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "bad.safetensors").write_bytes(b"\x00" * 40)
+    torch.save([1, 2], tmp_path / "list.pt")
+    for name in ("text.pt", "empty.pt", "bad.safetensors", "list.pt", "missing.pt"):
+        with pytest.raises(CheckpointError, match=name):
+            load(tmp_path / name, SPEC.arch)
+
+
+def test_a_file_that_does_not_say_its_architecture_asks_for_it(tmp_path: Path, network: nn.Module) -> None:
+    torch.save(network.state_dict(), tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match="--arch"):
+        load(tmp_path / "m.pt")
+
+
+def test_a_network_without_a_spec_cannot_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="describe"):
+        save(tmp_path / "m.pt", nn.Linear(2, 2))
+    assert not list(tmp_path.iterdir())

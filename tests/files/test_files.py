@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from cfp_cli.files import sha256, write_atomic, write_bytes, write_json
+
+
+def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    write_bytes(path, b"old")
+
+    def fail(file: BinaryIO) -> None:
+        file.write(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, fail)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_kill_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    write_bytes(path, b"old")
+    code = (
+        "import sys, time, pathlib\nfrom cfp_cli.files import write_atomic\n"
+        "def slow(file):\n    file.write(b'half'); file.flush(); print('writing', flush=True); time.sleep(60)\n"
+        f"write_atomic(pathlib.Path({str(path)!r}), slow)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "writing\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert path.read_bytes() == b"old"
+
+
+def test_written_files_are_as_readable_as_others(tmp_path: Path) -> None:
+    write_json(tmp_path / "a" / "f.json", {"x": 1})
+    (tmp_path / "other").touch()
+    assert (tmp_path / "a" / "f.json").stat().st_mode == (tmp_path / "other").stat().st_mode
+    assert (tmp_path / "a" / "f.json").read_text() == '{\n  "x": 1\n}\n'
+
+
+def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
+    write_bytes(tmp_path / "f", b"abc")
+    assert sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
