@@ -1,0 +1,27 @@
+"""Folders written whole or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from cfp_cli.errors import DataError
+
+
+def fill_folder(folder: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder whole or not at all: `fill` writes into a temporary folder, which then gets its name.
+
+    Raises:
+        DataError: the folder holds something, or is a file.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} exists and is not an empty folder; choose another or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
+        target = Path(name) / folder.name
+        target.mkdir()
+        fill(target)
+        if folder.exists():
+            folder.rmdir()
+        target.rename(folder)

@@ -1,0 +1,96 @@
+"""A defect data set out of nothing: what `cfp demo` runs on where no images are at hand."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from cfp_cli.data.decoding import usable_cores
+from cfp_cli.data.defects import DEFECTS
+from cfp_cli.data.filling import fill_folder
+from cfp_cli.data.steel import Canvas, photograph, surface
+from cfp_cli.errors import UsageError
+from cfp_cli.progress import SILENT, Progress
+
+CLASSES = tuple(DEFECTS)
+SIZES = (64, 256)
+
+
+def render(label: str, size: int, seed: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """One image of a class, uint8 grey [size, size], decided by class, size and seed."""
+    generator = np.random.default_rng([CLASSES.index(label), *seed])
+    canvas = Canvas(size, int(generator.integers(0, 2)), generator)
+    return photograph(canvas, surface(canvas) + DEFECTS[label](canvas))
+
+
+def class_sizes(per_class: int, imbalance: float) -> dict[str, int]:
+    """Training images of each class: from `per_class` down to `per_class / imbalance`, a geometric series."""
+    steps = np.linspace(0.0, 1.0, len(CLASSES))
+    return {label: max(1, round(per_class * imbalance**-step)) for label, step in zip(CLASSES, steps, strict=True)}
+
+
+def generate(
+    folder: str | Path,
+    per_class: int = 200,
+    test_per_class: int = 50,
+    size: int = 64,
+    seed: int = 0,
+    imbalance: float = 1.0,
+    threads: int | None = None,
+    progress: Progress = SILENT,
+) -> Path:
+    """Write `folder/{train,test}/CLASS/*.png`: six kinds of defects on textured steel, grey.
+
+    Args:
+        folder: a folder that does not exist or is empty.
+        per_class: training images of the largest class.
+        test_per_class: test images of every class; the test set is balanced, whatever the training set.
+        size: height and width in pixels, 64 to 256.
+        seed: gives the same images for the same size, whatever the number of images and threads.
+        imbalance: how many times more training images the largest class has than the smallest.
+        threads: number of threads, or one for each core this process may use.
+        progress: told of the images written.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: a number is out of range.
+        DataError: the folder holds something.
+    """
+    folder = Path(folder)
+    if per_class < 1 or test_per_class < 1:
+        raise UsageError(
+            f"{per_class} training and {test_per_class} test images of a class are too few; ask for 1 or more"
+        )
+    if not SIZES[0] <= size <= SIZES[1]:
+        raise UsageError(f"image size {size} is out of range; use {SIZES[0]} to {SIZES[1]} pixels")
+    if not imbalance >= 1:
+        raise UsageError(f"imbalance {imbalance:g} is below 1; it is the ratio of the largest to the smallest class")
+    counts = {"train": class_sizes(per_class, imbalance), "test": dict.fromkeys(CLASSES, test_per_class)}
+    jobs = [
+        (split, label, index)
+        for split, sizes in counts.items()
+        for label, count in sizes.items()
+        for index in range(count)
+    ]
+
+    def fill(target: Path) -> None:
+        def write(job: tuple[str, str, int]) -> None:
+            split, label, index = job
+            pixels = render(label, size, (seed, list(counts).index(split), index))
+            Image.fromarray(pixels).save(target / split / label / f"{label}_{index:04}.png", compress_level=1)
+
+        for split in counts:
+            for label in CLASSES:
+                (target / split / label).mkdir(parents=True)
+        with ThreadPoolExecutor(threads or usable_cores()) as pool:
+            for _ in progress.track(pool.map(write, jobs), "drawing images", total=len(jobs), unit="image"):
+                pass
+
+    fill_folder(folder, fill)
+    return folder
