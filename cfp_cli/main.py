@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import click
 
+from cfp_cli.commands.data import data
 from cfp_cli.commands.demo import demo
 from cfp_cli.commands.eval import evaluate
 from cfp_cli.commands.finetune import finetune
@@ -34,7 +35,7 @@ class InOrder(click.Group):
 @click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="cfp", message="cfp %(version)s")
 def cli() -> None:
-    r"""Shrink defect-inspection CNNs 40 to 100 times without losing the rare classes.
+    """Shrink defect-inspection CNNs 40 to 100 times without losing the rare classes.
 
     \b
     Three lines, from a trained model to a small one:
@@ -43,10 +44,10 @@ def cli() -> None:
       cfp finetune --teachers rl.pt cl.pt
 
     Or see it all on a generated data set: cfp demo
-    """
+    """  # noqa: D301 - click reads the backspace as "keep these lines"
 
 
-for command in (demo, train, score, prune, finetune, evaluate, inspect):
+for command in (demo, train, score, prune, finetune, evaluate, inspect, data):
     cli.add_command(command)
 
 

@@ -10,7 +10,7 @@ from cfp_cli.commands.options import pass_console, placed, run_option, seed_opti
 from cfp_cli.console import Console
 
 
-@click.command(epilog="Example: cfp demo --run demo-run")
+@click.command(short_help="The whole pipeline on a generated defect set.", epilog="Example: cfp demo --run demo-run")
 @run_option
 @seed_option
 @placed

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from cfp_cli.metrics import Metrics
 
 
-@click.command("eval", epilog="Example: cfp eval cfp-run/finetuned.pt data/ --split test")
+@click.command(
+    "eval",
+    short_help="Measure a model on a split of the data.",
+    epilog="Example: cfp eval cfp-run/finetuned.pt data/ --split test",
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @model_source

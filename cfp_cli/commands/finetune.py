@@ -33,6 +33,7 @@ class TakesTeachers(click.Command):
 
 
 @click.command(
+    short_help="Fine-tune the pruned model with two teachers.",
     cls=TakesTeachers,
     epilog="Examples: cfp finetune --teachers rl.pt cl.pt, or cfp finetune pruned.pt data/ --teachers rl.pt cl.pt",
 )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cfp_cli.graph import ChannelGraph
 
 
-@click.command(epilog="Example: cfp inspect model.pt")
+@click.command(short_help="Show what can be pruned, what is frozen and why.", epilog="Example: cfp inspect model.pt")
 @click.argument("model", type=click.Path(path_type=Path))
 @model_source
 @talk

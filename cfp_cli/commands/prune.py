@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from cfp_cli.steps.prune import Pruned
 
 
-@click.command(epilog="Example: cfp prune --ratio 0.95 --keep 'layer4.*'")
+@click.command(
+    short_help="Prune the scored model to a target.", epilog="Example: cfp prune --ratio 0.95 --keep 'layer4.*'"
+)
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @model_source
 @click.option("--ratio", type=float, default=None, help="Fraction of the target to remove, such as 0.95.")

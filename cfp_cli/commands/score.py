@@ -10,7 +10,10 @@ from cfp_cli.commands.options import machine, model_source, pass_console, run_op
 from cfp_cli.console import Console
 
 
-@click.command(epilog="Example: cfp score model.pt data/ --arch torchvision:resnet50 --input-size 224")
+@click.command(
+    short_help="Score every prunable channel of a model.",
+    epilog="Example: cfp score model.pt data/ --arch torchvision:resnet50 --input-size 224",
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
 @model_source

@@ -13,8 +13,9 @@ from cfp_cli.console import Console
 
 
 @click.command(
+    short_help="Train a teacher.",
     epilog="Examples: cfp train data/ --arch vgg16_bn_gap --input-size 64 --out rl.pt, "
-    "then cfp train data/ --init rl.pt --sampler balanced --epochs 10 --out cl.pt"
+    "then cfp train data/ --init rl.pt --sampler balanced --epochs 10 --out cl.pt",
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(

@@ -1,0 +1,47 @@
+"""`cfp data split SRC DST`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cfp_cli.commands.options import pass_console, seed_option, talk
+from cfp_cli.console import Console
+
+
+@click.group()
+def data() -> None:
+    """Arrange image folders."""
+
+
+@data.command(epilog="Example: cfp data split NEU-CLS/ data/ --layout neu")
+@click.argument("source")
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option(
+    "--layout",
+    type=click.Choice(["auto", "neu", "gc10", "x-sdd", "elpv"]),
+    default="auto",
+    show_default=True,
+    help="How SOURCE is laid out.",
+)
+@click.option("--long-tail", is_flag=True, help="X-SDD: keep 20/20/20/200/10/10/10 training images, as the paper does.")
+@seed_option
+@talk
+@pass_console
+def split(console: Console, source: str, destination: Path, layout: str, long_tail: bool, seed: int) -> None:
+    """Copy a public set from its own layout to DESTINATION/{train,val,test}/CLASS/.
+
+    SOURCE is the set's folder, or elpv-dataset for the installed package of that name.
+    """
+    from rich.table import Table
+
+    from cfp_cli.data.arrange import split_layout
+    from cfp_cli.data.layouts import X_SDD_LONG_TAIL
+
+    counts = X_SDD_LONG_TAIL if long_tail else None
+    done = split_layout(source, destination, layout, seed, counts=counts, progress=console)
+    table = Table("class", *done.images, title=f"{done.layout} layout")
+    for name in done.classes:
+        table.add_row(name, *(str(images[name]) for images in done.images.values()))
+    console.result(done.to_json(), table, f"written {done.destination}")
