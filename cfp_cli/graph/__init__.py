@@ -1,0 +1,9 @@
+"""The channel graph: a traced network, its channel sets, and where their maps are scored."""
+
+from __future__ import annotations
+
+from cfp_cli.graph.channel_set import Balance, ChannelGraph, ChannelSet, Dimension, Tap
+from cfp_cli.graph.derive import derive as channel_sets
+from cfp_cli.graph.trace import TracedGraph, trace
+
+__all__ = ["Balance", "ChannelGraph", "ChannelSet", "Dimension", "Tap", "TracedGraph", "channel_sets", "trace"]

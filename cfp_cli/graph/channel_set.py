@@ -1,0 +1,203 @@
+"""Channel sets: which channels of a network stay or go together, where they are read, and what forbids their removal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.fx import Node
+
+from cfp_cli.graph.trace import TracedGraph
+
+Units = NDArray[np.int64]
+Kept = Mapping[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class ChannelSet:
+    """Channels that are pruned by one decision, such as a residual stream with everything that adds to it.
+
+    Attributes:
+        name: full name of the first module that makes them, in network order.
+        size: number of units; a unit is the channels that stay or go together.
+        producers: modules that make the channels.
+        consumers: modules that read them.
+        frozen: why they must all stay; empty where they may be pruned.
+        taps: indices into `ChannelGraph.taps` of the feature maps that show them.
+    """
+
+    name: str
+    size: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    frozen: tuple[str, ...]
+    taps: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Feature maps as a consumer reads them.
+
+    Attributes:
+        node: the operator call whose value they are.
+        name: module that makes them; unique.
+        channels: number of channels.
+        units: for every channel its set and its unit in the set, int64 [channels, 2]; -1 for channels of no set.
+    """
+
+    node: str
+    name: str
+    channels: int
+    units: Units
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Groups that must keep the same number of units.
+
+    Attributes:
+        groups: for every group the (set, unit) of its channels, int64 [channels, 2].
+    """
+
+    groups: tuple[Units, ...]
+
+    @property
+    def sets(self) -> frozenset[int]:
+        """Indices of the sets that have channels in it."""
+        return frozenset(int(index) for group in self.groups for index in np.unique(group[:, 0]))
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One dimension of a parameter or buffer that shrinks with its channels.
+
+    Attributes:
+        name: full name of the tensor.
+        dim: the dimension.
+        units: running number of the unit at each position, int64 [size], -1 for positions that always stay; or
+            [groups, size] where each group of a grouped convolution has its own channels at the same positions.
+    """
+
+    name: str
+    dim: int
+    units: Units
+
+
+@dataclass
+class ChannelGraph:
+    """The channel sets of a network.
+
+    Attributes:
+        traced: the traced network.
+        sets: channel sets in network order.
+        taps: feature maps to score, in network order; every prunable set has one.
+        balances: equal-count constraints on what may be kept.
+        dimensions: what is sliced when channels go.
+        frozen: (module, operator, reason) of whatever keeps channels from being pruned, the logits left out.
+        labels: by node, running unit numbers that broadcast over its value, -1 for none.
+        masked: by node, the names of arguments through which it consumes channels.
+        mixing: nodes that compute over channels.
+        places: by weight of a convolution or linear layer, multiply-adds of one weight element for one image, per use.
+        sizes: number of elements of every parameter, by name.
+    """
+
+    traced: TracedGraph
+    sets: tuple[ChannelSet, ...]
+    taps: tuple[Tap, ...]
+    balances: tuple[Balance, ...]
+    dimensions: tuple[Dimension, ...]
+    frozen: tuple[tuple[str, str, str], ...]
+    labels: dict[Node, list[Units]]
+    masked: dict[Node, tuple[str, ...]]
+    mixing: frozenset[Node]
+    places: dict[str, int]
+    sizes: dict[str, int]
+    _counting: _Counting | None = field(default=None, repr=False)
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """Running number of the first unit of every set, and the number of all units."""
+        return np.concatenate([[0], np.cumsum([group.size for group in self.sets])]).astype(np.int64)
+
+    @property
+    def prunable(self) -> tuple[ChannelSet, ...]:
+        """Sets that may be pruned."""
+        return tuple(group for group in self.sets if not group.frozen)
+
+    @property
+    def parameters(self) -> dict[str, dict[int, Units]]:
+        """Running unit numbers by parameter or buffer and dimension."""
+        found: dict[str, dict[int, Units]] = {}
+        for dimension in self.dimensions:
+            found.setdefault(dimension.name, {})[dimension.dim] = dimension.units
+        return found
+
+    def mask(self, kept: Kept) -> NDArray[np.bool_]:
+        """Which units stay, by running number, with one further True at the end that index -1 finds.
+
+        Sets that `kept` leaves out stay whole.
+
+        Raises:
+            KeyError: `kept` names a set that is not here.
+        """
+        offsets = self.offsets
+        mask = np.ones(int(offsets[-1]) + 1, bool)
+        index = {group.name: place for place, group in enumerate(self.sets)}
+        for name, units in kept.items():
+            start = int(offsets[index[name]])
+            mask[start : start + self.sets[index[name]].size] = False
+            mask[start + np.asarray(units, np.int64)] = True
+        return mask
+
+    def parameters_at(self, kept: Kept) -> int:
+        """Number of parameters of the network that keeps the units `kept` of each set; nothing is rebuilt."""
+        return sum(self._counts().sizes_at(self.mask(kept)).values())
+
+    def macs_at(self, kept: Kept) -> int:
+        """Multiply-adds of convolutions and linear layers for one image at the traced input size, as `parameters_at`."""
+        sizes = self._counts().sizes_at(self.mask(kept))
+        return sum(places * sizes[name] for name, places in self.places.items())
+
+    def linked_balances(self) -> Iterator[tuple[list[int], list[Sequence[Units]]]]:
+        """Sets that balances link, as lists of indices, each with the groups of all balances among them."""
+        remaining = list(self.balances)
+        while remaining:
+            linked = set(remaining[0].sets)
+            grown = True
+            while grown:
+                more = linked.union(*(balance.sets for balance in remaining if balance.sets & linked))
+                grown, linked = more != linked, more
+            inside = [balance for balance in remaining if balance.sets & linked]
+            remaining = [balance for balance in remaining if not balance.sets & linked]
+            yield sorted(linked), [balance.groups for balance in inside]
+
+    def _counts(self) -> _Counting:
+        if self._counting is None:
+            self._counting = _Counting(self)
+        return self._counting
+
+
+class _Counting:
+    """Numbers of elements of all parameters as products of kept positions, in a few array operations."""
+
+    def __init__(self, graph: ChannelGraph) -> None:
+        self.sizes = graph.sizes
+        used = [dimension for dimension in graph.dimensions if dimension.name in graph.sizes]
+        self.names = [dimension.name for dimension in used]
+        # Balanced groups keep equally many positions each, so the mean over groups is the count of any of them.
+        self.groups = np.array([1 if d.units.ndim == 1 else len(d.units) for d in used])
+        self.full = np.array([d.units.shape[-1] for d in used])
+        self.units = np.concatenate([d.units.reshape(-1) for d in used]) if used else np.empty(0, np.int64)
+        self.starts = np.concatenate([[0], np.cumsum([d.units.size for d in used])])[:-1].astype(np.int64)
+
+    def sizes_at(self, mask: NDArray[np.bool_]) -> dict[str, int]:
+        """Number of elements of every parameter, where the units of `mask` stay."""
+        sizes = dict(self.sizes)
+        if len(self.units) == 0:
+            return sizes
+        counts = np.add.reduceat(mask[self.units].astype(np.int64), self.starts) // self.groups
+        for name, count, full in zip(self.names, counts, self.full, strict=True):
+            sizes[name] = sizes[name] // int(full) * int(count)
+        return sizes

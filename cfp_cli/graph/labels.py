@@ -1,0 +1,191 @@
+"""Which channel every element of every tensor belongs to.
+
+An *atom* is one position along one dimension of one parameter, such as output channel 3 of a convolution. The labels of a
+value are an integer array that broadcasts over its shape: dimensions along which the label does not change have size 1, and
+-1 stands for "no channel". Operators that move data move labels; operators that combine elements unite the atoms they bring
+together. The ledger collects these facts; they are resolved once at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = NDArray[np.int64]
+Reason = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor's shape at the traced batch size and its labels.
+
+    Attributes:
+        shape: sizes, the batch included.
+        labels: atoms, as many dimensions as `shape`, each of full size or 1.
+        dynamic: for each dimension, whether its size follows the batch size.
+    """
+
+    shape: tuple[int, ...]
+    labels: Labels
+    dynamic: tuple[bool, ...]
+
+    @property
+    def varying(self) -> tuple[int, ...]:
+        """Dimensions along which labels change."""
+        return tuple(dim for dim, size in enumerate(self.labels.shape) if size > 1)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether any element has a label."""
+        return bool((self.labels >= 0).any())
+
+    def along(self, dim: int) -> Labels:
+        """Labels along one dimension in full size, where they change along no other [shape[dim]]."""
+        return (
+            np.broadcast_to(self.labels.reshape(-1), (self.shape[dim],))
+            if self.labels.size == 1
+            else self.labels.reshape(-1)
+        )
+
+
+def unlabelled(shape: Sequence[int], dynamic: Sequence[bool]) -> Value:
+    """A value without labels."""
+    return Value(tuple(shape), np.full((1,) * len(shape), -1), tuple(dynamic))
+
+
+def along_only(size: int, ndim: int, dim: int) -> tuple[int, ...]:
+    """Shape that is `size` at one dimension and 1 elsewhere."""
+    return tuple(size if place == dim else 1 for place in range(ndim))
+
+
+@dataclass
+class Ledger:
+    """The facts that operator rules find out about atoms.
+
+    Attributes:
+        count: number of atoms.
+        unions: pairs of arrays of atoms that belong together.
+        frozen: atoms that must all stay, with the index of the reason.
+        reasons: (module, operator, reason).
+        balances: lists of groups of atoms, all groups keeping the same number.
+        dims: labels of parameters and buffers by name and dimension: [size], or [groups, size] for the dimension of a
+            grouped convolution's weight that each group reads differently.
+        producers: (module, parameter, atoms) of every operator that makes new channels, in network order.
+        consumers: (module, atoms, node name) of every operator that reads channels, in network order.
+    """
+
+    count: int = 0
+    unions: list[tuple[Labels, Labels]] = field(default_factory=list)
+    frozen: list[tuple[Labels, int]] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
+    balances: list[list[Labels]] = field(default_factory=list)
+    dims: dict[tuple[str, int], Labels] = field(default_factory=dict)
+    producers: list[tuple[str, str, Labels]] = field(default_factory=list)
+    consumers: list[tuple[str, Labels, str]] = field(default_factory=list)
+
+    def new(self, shape: tuple[int, ...]) -> Labels:
+        """New atoms."""
+        size = int(np.prod(shape))
+        atoms = np.arange(self.count, self.count + size).reshape(shape)
+        self.count += size
+        return atoms
+
+    def of(self, name: str, dim: int, shape: tuple[int, ...]) -> Labels:
+        """Atoms of one dimension of a parameter or buffer, new at first use.
+
+        Raises:
+            ValueError: the same dimension was used with another grouping.
+        """
+        atoms = self.dims.setdefault((name, dim), np.empty(0, np.int64))
+        if atoms.size == 0:
+            atoms = self.dims[name, dim] = self.new(shape)
+        if atoms.shape != shape:
+            raise ValueError(f"{name} is used with different groups")
+        return atoms
+
+    def unite(self, first: Labels, second: Labels, reason: Reason) -> None:
+        """Make the atoms of two broadcastable arrays stay or go together; a labelled one facing -1 must stay."""
+        first, second = np.broadcast_arrays(first, second)
+        both = (first >= 0) & (second >= 0)
+        self.unions.append((first[both], second[both]))
+        lone = (first >= 0) ^ (second >= 0)
+        if lone.any():
+            self.freeze(np.maximum(first, second)[lone], reason)
+
+    def freeze(self, atoms: Labels, reason: Reason) -> None:
+        """Make atoms stay."""
+        atoms = np.unique(atoms[atoms >= 0])
+        if atoms.size == 0:
+            return
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        self.frozen.append((atoms, self.reasons.index(reason)))
+
+    def balance(self, groups: Sequence[Labels]) -> None:
+        """Make groups of atoms keep the same number each."""
+        if len(groups) > 1:
+            self.balances.append([np.asarray(group).reshape(-1) for group in groups])
+
+
+def shrink(labels: Labels) -> Labels:
+    """The same labels with size 1 along every dimension in which they do not change."""
+    for dim in range(labels.ndim):
+        if labels.shape[dim] > 1:
+            first = labels.take([0], dim)
+            if (labels == first).all():
+                labels = first
+    return labels
+
+
+def reshape(value: Value, shape: tuple[int, ...]) -> Labels:
+    """Labels of `value` after a reshape to `shape`, without expanding dimensions that have nothing to do with channels."""
+    pieces = list(_matching(value.shape, shape))
+    expanded = tuple(
+        size if any(dim in old and any(value.labels.shape[d] > 1 for d in old) for old, _ in pieces) else 1
+        for dim, size in enumerate(value.shape)
+    )
+    labels = np.broadcast_to(value.labels, expanded)
+    target = [1] * len(shape)
+    for old, new in pieces:
+        if any(value.labels.shape[dim] > 1 for dim in old):
+            for dim in new:
+                target[dim] = shape[dim]
+    return shrink(np.ascontiguousarray(labels).reshape(target))
+
+
+def _matching(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Split two shapes of equal product into the smallest runs of dimensions of equal product."""
+    pieces: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        first_i, first_j = i, j
+        left = right = 1
+        if i < len(old):
+            left, i = old[i], i + 1
+        if j < len(new):
+            right, j = new[j], j + 1
+        while left != right:
+            if left < right:
+                left, i = left * old[i], i + 1
+            else:
+                right, j = right * new[j], j + 1
+        pieces.append((tuple(range(first_i, i)), tuple(range(first_j, j))))
+    return pieces
+
+
+def split_groups(value: Value, shape: tuple[int, ...]) -> list[list[Labels]]:
+    """Groups that must keep equal counts where a reshape splits one dimension of channels into several.
+
+    The leading parts are taken to be fixed numbers of groups, the last part to be the channels of a group.
+    """
+    found = []
+    labels = reshape(value, shape)
+    for old, new in _matching(value.shape, shape):
+        split = [dim for dim in new if labels.shape[dim] > 1]
+        if len([dim for dim in old if value.labels.shape[dim] > 1]) == 1 and len(split) > 1:
+            rows = np.moveaxis(labels, split[-1], -1).reshape(-1, labels.shape[split[-1]])
+            found.append(list(rows))
+    return found

@@ -1,0 +1,84 @@
+"""Operators that work on maps channel by channel: pooling, interpolation, padding, pixel and channel shuffle."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cfp_cli.graph.labels import along_only
+from cfp_cli.graph.rules.site import Result, Site, rule
+
+POOLS = [
+    f"{adaptive}{kind}_pool{n}d{suffix}"
+    for n in (1, 2, 3)
+    for adaptive in ("", "adaptive_")
+    for kind in ("max", "avg")
+    for suffix in ("", "_with_indices")
+]
+UPSAMPLES = ["upsample_nearest", "_upsample_nearest_exact", "upsample_bilinear", "upsample_linear", "upsample_bicubic"]
+
+
+@rule(
+    *POOLS,
+    *(f"{name}{n}d" for name in (*UPSAMPLES, "upsample_trilinear") for n in (1, 2, 3)),
+    *(f"_{name}{n}d_aa" for name in ("upsample_bilinear", "upsample_bicubic") for n in (2,)),
+    *(f"{name}_pad{n}d" for name in ("reflection", "replication") for n in (1, 2, 3)),
+    *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d"),
+)
+def per_map(site: Site) -> Result:
+    """Every map by itself: channels along dimension 1 of a batched value."""
+    value = site.tensors()[0][1]
+    if any(dim != 1 for dim in value.varying) or (value.labelled and not value.dynamic[0]):
+        return site.refuse("channels lie along another dimension")
+    outs = [site.made(value.labels, shape, dynamic) for shape, dynamic in site.shapes()]
+    return outs[0] if len(outs) == 1 else outs
+
+
+@rule("pad", "constant_pad_nd")
+def pad(site: Site) -> Result:
+    """Padding by a constant or by edge values; padded channels belong to none."""
+    value = site.tensors()[0][1]
+    amounts = [int(amount) for amount in site.args["pad"]]
+    labels = value.labels
+    for place in range(len(amounts) // 2):
+        dim = len(value.shape) - 1 - place
+        before, after = amounts[2 * place : 2 * place + 2]
+        if dim not in value.varying or (before == 0 and after == 0):
+            continue
+        if min(before, after) < 0 or site.args.get("mode", "constant") != "constant":
+            return site.refuse("channels are cut or repeated")
+        widths = [(before, after) if d == dim else (0, 0) for d in range(labels.ndim)]
+        labels = np.pad(labels, widths, constant_values=-1)
+    return site.out(labels)
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(site: Site) -> Result:
+    """Blocks of r * r channels become pixels of one channel and stay or go together."""
+    value = site.tensors()[0][1]
+    if value.varying and value.varying != (1,):
+        return site.refuse("channels lie along another dimension")
+    factor = int(site.args["upscale_factor"]) ** 2
+    blocks = value.along(1).reshape(-1, factor)
+    site.ledger.unite(blocks, blocks[:, :1], site.reason("channels meet values that belong to none"))
+    return site.out(blocks[:, 0].reshape(along_only(len(blocks), len(value.shape), 1)))
+
+
+@rule("pixel_unshuffle")
+def pixel_unshuffle(site: Site) -> Result:
+    """Pixels of a channel become r * r channels, all with its label."""
+    value = site.tensors()[0][1]
+    if value.varying and value.varying != (1,):
+        return site.refuse("channels lie along another dimension")
+    repeated = np.repeat(value.along(1), int(site.args["downscale_factor"]) ** 2)
+    return site.out(repeated.reshape(along_only(len(repeated), len(value.shape), 1)))
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(site: Site) -> Result:
+    """Interleave equal groups of channels."""
+    value = site.tensors()[0][1]
+    if value.varying and value.varying != (1,):
+        return site.refuse("channels lie along another dimension")
+    rows = value.along(1).reshape(int(site.args["groups"]), -1)
+    site.ledger.balance(list(rows))
+    return site.out(rows.T.reshape(along_only(rows.size, len(value.shape), 1)))

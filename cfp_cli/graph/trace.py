@@ -1,0 +1,291 @@
+"""A network as a list of operator calls, and the interpreter that runs it node by node.
+
+The front end is `torch.export` and not `torch.fx`: Python's control flow is followed as it runs, module, functional, method
+and operator forms of a call become the same ATen operator, every operator has an exact schema, parameters carry their full
+names, and shapes are known at every node. The exported program is not decomposed, so that convolution, linear, batch norm,
+chunk or flatten stay one call each. In-place operators stay in it too: what reads a tensor after it was changed in place
+is made to read the operator that changed it.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from cfp_cli.errors import GraphError
+
+# Batch size of the trace. A prime that is no usual channel count keeps the batch apart from channels in every reshape.
+BATCH = 13
+
+Execute = Callable[[Node, tuple[Any, ...], dict[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the value of a placeholder comes from.
+
+    Attributes:
+        kind: `input`, `parameter`, `buffer` or `constant`.
+        name: full name of the parameter or buffer, or key of the constant.
+        persistent: whether a state dict holds it.
+    """
+
+    kind: str
+    name: str
+    persistent: bool = True
+
+
+@dataclass
+class TracedGraph:
+    """The operator calls of a network in evaluation mode, for any batch size at the traced input size.
+
+    Attributes:
+        model: the network; its parameters and buffers are read at each run.
+        nodes: operator calls in the order they run, placeholders first.
+        sources: where each placeholder's value comes from, by node name.
+        constants: tensors that the network's code makes itself.
+        modules: holder of sub-programs that some operators call.
+        output: the node whose value is the logits.
+        input_size: height and width of the traced input.
+        channel_dims: for taps whose channels are not dimension 1, the dimension they are, by node name.
+    """
+
+    model: nn.Module
+    nodes: tuple[Node, ...]
+    sources: Mapping[str, Source]
+    constants: Mapping[str, Any]
+    modules: nn.Module
+    output: Node
+    input_size: tuple[int, int]
+    channel_dims: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Find out after which node each value is no longer needed."""
+        last: dict[Node, Node] = {}
+        for node in self.nodes:
+            last[node] = node
+            for used in node.all_input_nodes:
+                last[used] = node
+        last.pop(self.output, None)
+        self._freed: dict[Node, list[Node]] = {}
+        for used, node in last.items():
+            self._freed.setdefault(node, []).append(used)
+
+    @torch.no_grad()
+    def run(
+        self, x: Tensor, nodes: Container[str] = (), on_value: Callable[[str, Tensor], None] | None = None
+    ) -> Tensor:
+        """Run the network on images float32 [N, 3, H, W] and give its logits [N, classes].
+
+        Args:
+            x: images; they are not changed.
+            nodes: names of nodes whose values `on_value` is shown.
+            on_value: called with name and value [N, C, H, W] while it is hot; a later in-place operator may overwrite the
+                value after the call.
+        """
+        logits = None
+        for node, value in self.steps(x):
+            if on_value is not None and node.name in nodes:
+                on_value(node.name, self.as_maps(node.name, value))
+            if node is self.output:
+                logits = value
+        assert isinstance(logits, Tensor)
+        return logits
+
+    def as_maps(self, node: str, value: Tensor) -> Tensor:
+        """A tap's value as feature maps [N, C, H, W]; a view."""
+        channels = self.channel_dims.get(node, 1)
+        if value.dim() == 4 and channels == 1:
+            return value
+        maps = value.movedim(channels, 1)
+        return maps.flatten(2).unflatten(2, (maps.shape[2], -1)) if maps.dim() > 4 else _four(maps)
+
+    def steps(self, x: Tensor, execute: Execute | None = None) -> Iterator[tuple[Node, Any]]:
+        """Run node by node, yielding each operator call and its value; values are freed after their last use.
+
+        Args:
+            x: images float32 [N, 3, H, W].
+            execute: runs an operator call on its arguments; the default calls the operator.
+        """
+        run = execute or call
+        values: dict[Node, Any] = {}
+        for node in self.nodes:
+            if node.op == "placeholder":
+                values[node] = self._source(node, x)
+            elif node.op == "get_attr":
+                values[node] = getattr(self.modules, str(node.target))
+            else:
+                args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+                values[node] = run(node, args, kwargs)
+                yield node, values[node]
+            for freed in self._freed.get(node, ()):
+                del values[freed]
+
+    def _source(self, node: Node, x: Tensor) -> Any:
+        source = self.sources[node.name]
+        if source.kind == "input":
+            # In-place operators on the input must not reach the caller's tensor.
+            return x.clone()
+        if source.kind == "parameter":
+            return self.model.get_parameter(source.name)
+        if source.kind == "buffer":
+            return self.model.get_buffer(source.name)
+        return self.constants[source.name]
+
+
+def _four(maps: Tensor) -> Tensor:
+    return maps.reshape(*maps.shape, *([1] * (4 - maps.dim())))
+
+
+def call(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call a node's operator."""
+    assert callable(node.target)
+    return node.target(*args, **kwargs)
+
+
+def trace(model: nn.Module, example: Tensor) -> TracedGraph:
+    """Trace a network in evaluation mode.
+
+    Args:
+        model: a classifier that takes images and gives logits; left as it was.
+        example: images float32 [N, 3, H, W] on the network's device; only their shape counts.
+
+    Raises:
+        GraphError: the network cannot be traced, fixes its batch size, or does not give one tensor.
+    """
+    batch = torch.zeros(BATCH, *example.shape[1:], dtype=example.dtype, device=example.device)
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(model, (batch,), strict=False, dynamic_shapes=({0: torch.export.Dim.AUTO},))
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        raise GraphError(
+            f"the network cannot be traced ({type(error).__name__}: {first}); its control flow must not depend on the "
+            "values of tensors, and it must take one batch of images"
+        ) from error
+    finally:
+        for module in training:
+            module.training = True
+    return _traced(model, program, (int(example.shape[-2]), int(example.shape[-1])))
+
+
+def _traced(model: nn.Module, program: torch.export.ExportedProgram, input_size: tuple[int, int]) -> TracedGraph:
+    signature = program.graph_signature
+    persistent = set(model.state_dict(keep_vars=True))
+    sources: dict[str, Source] = {}
+    for node in program.graph.nodes:
+        if node.op != "placeholder":
+            continue
+        if node.name in signature.inputs_to_parameters:
+            sources[node.name] = Source("parameter", signature.inputs_to_parameters[node.name])
+        elif node.name in signature.inputs_to_buffers:
+            name = signature.inputs_to_buffers[node.name]
+            sources[node.name] = Source("buffer", name, name in persistent)
+        elif node.name in signature.inputs_to_lifted_tensor_constants:
+            sources[node.name] = Source("constant", signature.inputs_to_lifted_tensor_constants[node.name])
+        elif node.name in signature.user_inputs:
+            sources[node.name] = Source("input", node.name)
+            if isinstance(node.meta["val"].shape[0], int):
+                raise GraphError("the network fixes its batch size; make its forward take any number of images")
+        else:
+            raise GraphError(f"the network takes an input that is not an image batch ({node.name}); wrap it")
+    _follow_in_place(program.graph)
+    (outputs,) = next(node for node in program.graph.nodes if node.op == "output").args
+    results = [node for node in outputs if isinstance(node, Node)]
+    if len(results) != 1 or len(shape_of(results[0])) != 2:
+        shapes = ", ".join(str(list(shape_of(node))) for node in results)
+        raise GraphError(
+            f"the network gives {len(results)} outputs ({shapes}), not one tensor of logits [N, classes]; wrap it so that "
+            "its forward returns the logits only"
+        )
+    nodes = tuple(node for node in program.graph.nodes if node.op != "output" and not _is_check(node))
+    return TracedGraph(model, nodes, sources, program.constants, program.graph_module, results[0], input_size)
+
+
+def _is_check(node: Node) -> bool:
+    """Whether a node only asserts something about sizes or values."""
+    name = str(node.target)
+    return node.op == "call_module" or (not node.users and ("assert" in name or "sym_constrain" in name))
+
+
+def is_in_place(node: Node) -> bool:
+    """Whether a node's operator changes its first argument and gives it back."""
+    schema = getattr(node.target, "_schema", None)
+    return bool(
+        schema is not None
+        and schema.is_mutable
+        and schema.name.endswith("_")
+        and node.args
+        and isinstance(node.args[0], Node)
+    )
+
+
+def _follow_in_place(graph: torch.fx.Graph) -> None:
+    """Make every later reader of a tensor that was changed in place read the operator that changed it."""
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if node.op == "call_function" and is_in_place(node):
+            changed = node.args[0]
+            changed.replace_all_uses_with(node, lambda user, at=order[node]: order[user] > at)
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    """Shape of a node's value at the traced batch size.
+
+    Raises:
+        GraphError: the value is no tensor, or its shape depends on values of tensors.
+    """
+    return shape_of_value(node.meta.get("val"), node.name)
+
+
+def shape_of_value(value: Any, name: str = "") -> tuple[int, ...]:
+    """Shape of a traced value at the traced batch size; see `shape_of`."""
+    if not isinstance(value, Tensor):
+        raise GraphError(f"the value of '{name}' is not a tensor; wrap the network so that it gives logits")
+    return tuple(_hint(size, name) for size in value.shape)
+
+
+def _hint(size: Any, name: str) -> int:
+    if isinstance(size, int):
+        return size
+    hint = size.node.hint
+    if hint is None:
+        raise GraphError(f"the shape of '{name}' depends on the values of tensors; such networks cannot be pruned")
+    return int(hint)
+
+
+def is_dynamic(value: Any) -> tuple[bool, ...]:
+    """For each dimension of a traced value, whether its size follows the batch size."""
+    return tuple(not isinstance(size, int) for size in value.shape)
+
+
+def module_of(node: Node) -> str:
+    """Full name of the module whose code calls the node's operator; empty for the network itself."""
+    stack = node.meta.get("nn_module_stack") or {}
+    names = [str(path) for path, _ in stack.values() if not str(path).startswith("_empty_nn_module")]
+    return names[-1].removeprefix("L['self'].") if names else ""
+
+
+def operator_of(node: Node) -> str:
+    """Name of a node's operator without overload and in-place mark, such as `relu`; `getitem` for picking a result."""
+    if node.target is operator.getitem:
+        return "getitem"
+    packet = getattr(node.target, "_schema", None)
+    if packet is None:
+        return str(getattr(node.target, "__name__", node.target))
+    name = str(packet.name)
+    namespace, _, short = name.partition("::")
+    if short.endswith("_") and not short.endswith("__"):
+        short = short[:-1]
+    return short if namespace == "aten" else f"{namespace}.{short}"
