@@ -226,8 +226,8 @@ def _state_and_facts(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[
         # Another tool's dict: only facts of the right kind are taken, and never a plan.
         facts = {
             name: facts[name]
-            for name, kind in {"arch": str, "classes": (list, tuple), "input_size": (list, tuple, int)}.items()
-            if isinstance(facts.get(name), kind)
+            for name, kinds in (("arch", (str,)), ("classes", (list, tuple)), ("input_size", (list, tuple, int)))
+            if isinstance(facts.get(name), kinds)
         }
     stripped = {name.removeprefix("module."): _full(value) for name, value in state.items()}
     return stripped, facts

@@ -64,6 +64,7 @@ class TakesTeachers(click.Command):
 @pass_console
 def finetune(
     console: Console,
+    /,
     model: Path | None,
     data: Path | None,
     teachers: tuple[Path, ...],

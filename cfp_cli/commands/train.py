@@ -34,6 +34,7 @@ from cfp_cli.console import Console
 @pass_console
 def train(
     console: Console,
+    /,
     data: Path,
     arch: str | None,
     init: Path | None,

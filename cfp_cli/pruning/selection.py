@@ -95,10 +95,10 @@ def balanced(graph: ChannelGraph, kept: Kept, rankings: Mapping[str, Ranking]) -
         slack = 2 * len(linked)
         equal = np.hstack([np.array(rows).reshape(len(rows), total), np.zeros((len(rows), slack))])
         count = np.zeros((len(linked), total + slack))
-        for row, (offset, size) in enumerate(zip(offsets, sizes, strict=False)):
-            count[row, offset : offset + size] = 1
-            count[row, total + 2 * row : total + 2 * row + 2] = (1, -1)
-        floor = count[:, :].copy()
+        for place_of_set, (offset, size) in enumerate(zip(offsets, sizes, strict=False)):
+            count[place_of_set, offset : offset + size] = 1
+            count[place_of_set, total + 2 * place_of_set : total + 2 * place_of_set + 2] = (1, -1)
+        floor = count.copy()
         floor[:, total:] = 0
         result = optimize.milp(
             np.concatenate([-worth, np.full(slack, 10.0)]),

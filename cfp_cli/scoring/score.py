@@ -170,7 +170,8 @@ def _per_unit(values: NDArray[np.float64], units: NDArray[np.int64], size: int) 
     np.add.at(total, units, values.T)
     count = np.bincount(units, minlength=size).astype(float)
     count[count == 0] = np.nan
-    return (total / count[:, None]).T
+    mean: NDArray[np.float64] = (total / count[:, None]).T
+    return mean
 
 
 def _square(
