@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -71,18 +70,34 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
-@contextmanager
-def group(device: torch.device) -> Iterator[Workers]:
-    """Join the processes that torchrun started, for the time of the block: gloo on CPUs, nccl on GPUs.
+def rank() -> int:
+    """Which process this is, also before the group is joined; 0 alone writes results and prints."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank()
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def join(device: torch.device) -> tuple[Workers, torch.device]:
+    """Join the processes that torchrun started, until this one ends: gloo on CPUs, nccl on GPUs.
 
     Args:
-        device: where this process computes; for several GPUs each process must choose its own (`cuda:LOCAL_RANK`).
+        device: where to compute; `cuda` without a number becomes a GPU of this process's own.
+
+    Returns:
+        The processes at work, and this one's device.
     """
-    if not launched() or dist.is_initialized():
-        yield current()
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield current()
-    finally:
+    if not launched():
+        return current(), device
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        atexit.register(_leave)
+    return current(), device
+
+
+def _leave() -> None:
+    if dist.is_initialized():
         dist.destroy_process_group()

@@ -16,6 +16,7 @@ from cfp_cli.data.samplers import Sampler
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.errors import UsageError
 from cfp_cli.progress import SILENT, Progress
+from cfp_cli.training import distributed
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Data, Files, Listener, fit
 from cfp_cli.training.loss import Distillation, class_weights
@@ -75,6 +76,8 @@ def finetune(
     """
     if not 1 <= len(teachers) <= 2:
         raise UsageError(f"{len(teachers)} teachers; pass one or two, the representation teacher first")
+    workers, device = distributed.join(torch.device(device))
+    progress = progress if workers.first else SILENT
     spec = checkpoint.spec_of(model)
     require_classes(spec.classes, dataset, "the student")
     for name, teacher in zip(_NAMES, teachers, strict=False):

@@ -16,10 +16,14 @@ class Interrupt:
     """While entered, the first SIGINT or SIGTERM only sets `requested`; the next one interrupts at once.
 
     Outside the main thread, where Python takes no signals, it does nothing.
+
+    Args:
+        patient: later signals do nothing either; a launcher of several processes passes each one on a second time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patient: bool = False) -> None:
         self.requested = False
+        self.patient = patient
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -43,6 +47,6 @@ class Interrupt:
             raise Stop
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested and not self.patient:
             raise KeyboardInterrupt
         self.requested = True

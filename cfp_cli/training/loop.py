@@ -116,7 +116,7 @@ def fit(
     if resume:
         training.restore()
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), Interrupt() as interrupt:
+    with torch.random.fork_rng(devices=devices), Interrupt(patient=distributed.launched()) as interrupt:
         try:
             for _ in progress.track(training.work(interrupt), description, total=training.steps_left()):
                 pass
@@ -380,8 +380,9 @@ class _Checked:
 
 
 def _optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+    # One fused step over all tensors: a small student has many, and each would cost more to visit than to update.
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if options.optimizer == "sgd":
-        return torch.optim.SGD(parameters, options.lr, momentum=0.9, weight_decay=options.weight_decay)
+        return torch.optim.SGD(parameters, options.lr, momentum=0.9, weight_decay=options.weight_decay, fused=True)
     kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, options.lr, weight_decay=options.weight_decay)
+    return kind(parameters, options.lr, weight_decay=options.weight_decay, fused=True)

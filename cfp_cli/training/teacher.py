@@ -15,6 +15,7 @@ from cfp_cli.data.samplers import Sampler
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.metrics import evaluate
 from cfp_cli.progress import SILENT, Progress
+from cfp_cli.training import distributed
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Data, Files, Listener, fit
 from cfp_cli.training.loss import CrossEntropy
@@ -69,6 +70,8 @@ def train(
         TrainingError: see `fit`.
         KeyboardInterrupt: SIGINT or SIGTERM came; the state has been written.
     """
+    workers, device = distributed.join(torch.device(device))
+    progress = progress if workers.first else SILENT
     spec = checkpoint.spec_of(model)
     require_classes(spec.classes, dataset, "the network")
     spec = replace(spec, classes=dataset.classes)
