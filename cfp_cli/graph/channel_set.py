@@ -1,4 +1,4 @@
-"""Channel sets: which channels of a network stay or go together, where they are read, and what forbids their removal."""
+"""Channel sets: which channels stay or go together, where they are read, and what forbids their removal."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class ChannelGraph:
         return sum(self._counts().sizes_at(self.mask(kept)).values())
 
     def macs_at(self, kept: Kept) -> int:
-        """Multiply-adds of convolutions and linear layers for one image at the traced input size, as `parameters_at`."""
+        """Multiply-adds of convolutions and linear layers for one image at the traced input size."""
         sizes = self._counts().sizes_at(self.mask(kept))
         return sum(places * sizes[name] for name, places in self.places.items())
 

@@ -14,6 +14,7 @@ from torch.fx import Node
 from cfp_cli.errors import GraphError
 from cfp_cli.graph.channel_set import Balance, ChannelGraph, ChannelSet, Dimension, Units
 from cfp_cli.graph.labels import Labels, Value
+from cfp_cli.graph.probe import probe
 from cfp_cli.graph.propagate import LOGITS, Followed, propagate
 from cfp_cli.graph.taps import find_taps
 from cfp_cli.graph.trace import TracedGraph, operator_of, shape_of, trace
@@ -37,14 +38,18 @@ class _Resolved:
 
 
 def derive(model: nn.Module, example: Tensor) -> ChannelGraph:
-    """Trace a network and find its channel sets, without probing them.
+    """Trace a network, find its channel sets, and see each of them rebuild right once.
+
+    Args:
+        model: a convolutional classifier; left as it was.
+        example: images float32 [N, 3, H, W] on the network's device; only their shape counts.
 
     Raises:
         GraphError: the network cannot be traced or has no channels.
     """
     traced = trace(model, example)
     followed = propagate(traced)
-    return assemble(traced, followed, {})
+    return probe(model, example, lambda refused: assemble(traced, followed, refused))
 
 
 def assemble(traced: TracedGraph, followed: Followed, refused: dict[str, str]) -> ChannelGraph:
@@ -195,7 +200,7 @@ def _same(groups: list[Units]) -> bool:
 
 def _users(users: list[tuple[str, Labels]], resolved: _Resolved, index: int) -> tuple[str, ...]:
     """Modules whose atoms belong to a set, in network order."""
-    found = {}
+    found: dict[str, None] = {}
     for module, atoms in users:
         atoms = atoms[atoms >= 0]
         if (resolved.set_of[atoms] == index).any():

@@ -1,9 +1,9 @@
 """Which channel every element of every tensor belongs to.
 
-An *atom* is one position along one dimension of one parameter, such as output channel 3 of a convolution. The labels of a
-value are an integer array that broadcasts over its shape: dimensions along which the label does not change have size 1, and
--1 stands for "no channel". Operators that move data move labels; operators that combine elements unite the atoms they bring
-together. The ledger collects these facts; they are resolved once at the end.
+An *atom* is one position along one dimension of one parameter, such as output channel 3 of a convolution. The labels of
+a value are an integer array that broadcasts over its shape: dimensions along which the label does not change have size
+1, and -1 stands for "no channel". Operators that move data move labels; operators that combine elements unite the atoms
+they bring together. The ledger collects these facts; they are resolved once at the end.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def shrink(labels: Labels) -> Labels:
 
 
 def reshape(value: Value, shape: tuple[int, ...]) -> Labels:
-    """Labels of `value` after a reshape to `shape`, without expanding dimensions that have nothing to do with channels."""
+    """Labels of `value` after a reshape to `shape`; dimensions without channels are never expanded."""
     pieces = list(_matching(value.shape, shape))
     expanded = tuple(
         size if any(dim in old and any(value.labels.shape[d] > 1 for d in old) for old, _ in pieces) else 1

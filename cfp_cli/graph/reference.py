@@ -1,7 +1,7 @@
 """The original network as if its dropped channels did not exist: what a rebuilt network must compute.
 
-Dropped channels are zeroed wherever a convolution or linear layer reads them. Operators that compute over channels, such as a
-layer norm or a softmax, see the kept channels only.
+Dropped channels are zeroed wherever a convolution or linear layer reads them. Operators that compute over channels,
+such as a layer norm or a softmax, see the kept channels only.
 """
 
 from __future__ import annotations

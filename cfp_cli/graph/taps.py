@@ -1,4 +1,4 @@
-"""Where feature maps are scored: as the next convolution or linear layer reads them, before they are pooled to a point."""
+"""Where feature maps are scored: as the next convolution or linear layer reads them, before pooling to a point."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from cfp_cli.graph.labels import Value
 from cfp_cli.graph.propagate import Followed
 from cfp_cli.graph.trace import TracedGraph, module_of, operator_of
 
-# What may lie between a map and the point that a linear layer reads: reshapes, pooling, and what acts on each element alone.
+# What may lie between a map and the point that a layer reads: reshapes, pooling, and what acts on each element alone.
 THROUGH = frozenset(
-    "flatten view reshape squeeze unsqueeze permute transpose contiguous clone dropout feature_dropout mean adaptive_avg_pool2d "
-    "adaptive_max_pool2d avg_pool2d max_pool2d amax batch_norm".split()
+    [
+        *("flatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose", "contiguous", "clone"),
+        *("dropout", "feature_dropout", "mean", "amax", "batch_norm", "hardswish"),
+        *("adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d"),
+    ]
 )
 
 
@@ -70,7 +73,7 @@ def _channel_dim(value: object) -> int | None:
 
 
 def _walk_back(followed: Followed, read: Node) -> tuple[Node, int | None]:
-    """From what a layer reads to the last maps with more than one pixel that it was made from; itself where there are none."""
+    """From what a layer reads back to the last maps with more than one pixel; itself where there are none."""
     node = read
     while True:
         value = followed.values.get(node)

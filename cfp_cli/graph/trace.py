@@ -1,10 +1,10 @@
 """A network as a list of operator calls, and the interpreter that runs it node by node.
 
-The front end is `torch.export` and not `torch.fx`: Python's control flow is followed as it runs, module, functional, method
-and operator forms of a call become the same ATen operator, every operator has an exact schema, parameters carry their full
-names, and shapes are known at every node. The exported program is not decomposed, so that convolution, linear, batch norm,
-chunk or flatten stay one call each. In-place operators stay in it too: what reads a tensor after it was changed in place
-is made to read the operator that changed it.
+The front end is `torch.export` and not `torch.fx`: Python's control flow is followed as it runs, module, functional,
+method and operator forms of a call become the same ATen operator, every operator has an exact schema, parameters carry
+their full names, and shapes are known at every node. The exported program is not decomposed, so that convolution,
+linear, batch norm, chunk or flatten stay one call each. In-place operators stay in it too: what reads a tensor after it
+was changed in place is made to read the operator that changed it.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class TracedGraph:
         Args:
             x: images; they are not changed.
             nodes: names of nodes whose values `on_value` is shown.
-            on_value: called with name and value [N, C, H, W] while it is hot; a later in-place operator may overwrite the
-                value after the call.
+            on_value: called with name and value [N, C, H, W] while it is hot; a later in-place operator may overwrite it
+                after the call.
         """
         logits = None
         for node, value in self.steps(x):
@@ -106,7 +106,7 @@ class TracedGraph:
         if value.dim() == 4 and channels == 1:
             return value
         maps = value.movedim(channels, 1)
-        return maps.flatten(2).unflatten(2, (maps.shape[2], -1)) if maps.dim() > 4 else _four(maps)
+        return maps.flatten(3) if maps.dim() > 4 else _four(maps)
 
     def steps(self, x: Tensor, execute: Execute | None = None) -> Iterator[tuple[Node, Any]]:
         """Run node by node, yielding each operator call and its value; values are freed after their last use.
@@ -206,8 +206,8 @@ def _traced(model: nn.Module, program: torch.export.ExportedProgram, input_size:
     if len(results) != 1 or len(shape_of(results[0])) != 2:
         shapes = ", ".join(str(list(shape_of(node))) for node in results)
         raise GraphError(
-            f"the network gives {len(results)} outputs ({shapes}), not one tensor of logits [N, classes]; wrap it so that "
-            "its forward returns the logits only"
+            f"the network gives {len(results)} outputs ({shapes}), not one tensor of logits [N, classes]; "
+            "wrap it so that its forward returns the logits only"
         )
     nodes = tuple(node for node in program.graph.nodes if node.op != "output" and not _is_check(node))
     return TracedGraph(model, nodes, sources, program.constants, program.graph_module, results[0], input_size)

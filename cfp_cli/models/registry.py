@@ -29,8 +29,8 @@ def create(arch: str, classes: int, **arch_kwargs: Any) -> nn.Module:
 
     Args:
         arch: a built-in (`vgg16_bn_gap`, `repvgg_a0`, `dddn`), `torchvision:NAME` or a bare torchvision NAME,
-            `timm:NAME`, or `FILE.py:FACTORY`, a function that takes the number of classes (as `num_classes`, `classes` or
-            its first argument) and gives a module.
+            `timm:NAME`, or `FILE.py:FACTORY`, a function that takes the number of classes (as `num_classes`, `classes`
+            or its first argument) and gives a module.
         classes: number of logits.
         arch_kwargs: further arguments of the factory.
 

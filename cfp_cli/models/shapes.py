@@ -1,7 +1,7 @@
 """Give a network the tensor shapes of its pruned self, and its modules the attributes that go with them.
 
-A pruned checkpoint is its architecture's name and its tensors. Which channels went is no longer needed: the shapes say how
-many are left, and the modules' own counts (`in_channels`, `groups`, `num_features`, ...) follow from the shapes.
+A pruned checkpoint is its architecture's name and its tensors. Which channels went is no longer needed: the shapes say
+how many are left, and the modules' own counts (`in_channels`, `groups`, `num_features`, ...) follow from the shapes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cfp_cli.errors import CheckpointError
 
 
 def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Give every parameter and buffer that `shapes` names its shape, with undefined content, and mend module attributes.
+    """Give parameters and buffers the shapes that `shapes` names, with undefined content, and mend module attributes.
 
     Tensors that already have their shape are left alone. A tensor under several names stays one tensor.
 
@@ -48,7 +48,7 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
                     # The old tensor is kept beside the new one so that its id cannot be given to another.
                     replaced[id(old)] = _empty(old, shape)
                     replaced[-id(old)] = old
-                held[name] = replaced[id(old)]  # type: ignore[assignment]
+                held[name] = replaced[id(old)]
                 changed = True
         if changed:
             _mend(module)

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.fx import Node
 
-from cfp_cli.errors import GraphError, ProofError
+from cfp_cli.errors import ProofError
 from cfp_cli.graph.channel_set import ChannelGraph
+from cfp_cli.graph.compare import evaluating, first_difference
 from cfp_cli.graph.reference import Reference
-from cfp_cli.graph.trace import trace
 
 TOLERANCE = 1e-4
-# Between layers float32 rounding may add up before the logits bring it down again.
-LAYER_TOLERANCE = 1e-3
 
 
 def verify(
@@ -41,25 +37,25 @@ def verify(
         ProofError: it exceeds 1e-4 of the largest logit, or the rebuilt network cannot run; the message names the first
             set whose rebuild differs.
     """
-    assert model is graph.traced.model
-    with _evaluating(model), _evaluating(rebuilt), _full_precision(), torch.no_grad():
+    if model is not graph.traced.model:
+        raise ProofError("the proof needs the network that its channel graph was derived from; pass that one")
+    with evaluating(model), evaluating(rebuilt), _full_precision(), torch.no_grad():
         expected = reference_logits(graph, kept, x)
         try:
             given = rebuilt(x)
         except Exception as error:
-            where = first_difference(rebuilt, graph, kept, x)
+            first = (str(error).strip().splitlines() or [""])[0][:160]
             raise ProofError(
-                f"the rebuilt network cannot run ({type(error).__name__}: {_line(error)}); {_blame(where)}"
+                f"the rebuilt network cannot run ({type(error).__name__}: {first}); {_blame(rebuilt, graph, kept, x)}"
             ) from error
         scale = float(expected.abs().max())
-        failure = float((given - expected).abs().max()) if given.shape == expected.shape else float("inf")
-        if not failure <= TOLERANCE * scale:
-            where = first_difference(rebuilt, graph, kept, x)
+        error = float((given - expected).abs().max()) if given.shape == expected.shape else float("inf")
+        if not error <= TOLERANCE * scale:
             raise ProofError(
-                f"the rebuilt network differs from the channel-zeroed original by {failure:.3g} "
-                f"(largest logit {scale:.3g}); {_blame(where)}"
+                f"the rebuilt network differs from the channel-zeroed original by {error:.3g} (largest logit {scale:.3g}); "
+                f"{_blame(rebuilt, graph, kept, x)}"
             )
-    return failure
+    return error
 
 
 def reference_logits(graph: ChannelGraph, kept: Mapping[str, NDArray[np.int64]], x: Tensor) -> Tensor:
@@ -72,71 +68,9 @@ def reference_logits(graph: ChannelGraph, kept: Mapping[str, NDArray[np.int64]],
     return logits
 
 
-def first_difference(
-    rebuilt: nn.Module, graph: ChannelGraph, kept: Mapping[str, NDArray[np.int64]], x: Tensor
-) -> str | None:
-    """Name of the first channel set whose maps differ between the original and its rebuild; None where all are equal.
-
-    Gives `forward` where the rebuilt network does not make the same operator calls.
-    """
-    try:
-        traced = trace(rebuilt, x)
-    except GraphError:
-        return "forward"
-    reference = Reference(graph, kept)
-    ours, theirs = reference.steps(x), traced.steps(x)
-    while True:
-        try:
-            node, value = next(ours)
-        except StopIteration:
-            return None
-        try:
-            other, given = next(theirs)
-        except (StopIteration, RuntimeError):
-            return _set_of(graph, node)
-        if node.target != other.target:
-            return _set_of(graph, node)
-        expected = reference.kept_part(node, value)
-        if expected is not None and _differ(expected, given):
-            return _set_of(graph, node)
-
-
-def _differ(expected: Tensor, given: Any) -> bool:
-    if not isinstance(given, Tensor) or given.shape != expected.shape:
-        return True
-    if not expected.is_floating_point() or expected.numel() == 0:
-        return False
-    return not float((given - expected).abs().max()) <= LAYER_TOLERANCE * float(expected.abs().max()) + 1e-30
-
-
-def _set_of(graph: ChannelGraph, node: Node) -> str:
-    """The set that a node's value belongs to, or one that it reads."""
-    offsets = graph.offsets
-    for source in (node, *node.all_input_nodes):
-        for units in graph.labels.get(source, []):
-            found = units[units >= 0]
-            if found.size:
-                return graph.sets[int(np.searchsorted(offsets, found.reshape(-1)[0], "right")) - 1].name
-    return "forward"
-
-
-def _blame(name: str | None) -> str:
+def _blame(rebuilt: nn.Module, graph: ChannelGraph, kept: Mapping[str, NDArray[np.int64]], x: Tensor) -> str:
+    name = first_difference(rebuilt, graph, kept, x)
     return f"the first set that differs is {name}; leave it whole with --keep" if name else "no single set differs"
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:160]
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch.fx import Node
 from cfp_cli.graph.labels import Labels, Value, reshape, shrink, split_groups
 from cfp_cli.graph.rules.site import Result, Site, rule
 
+T = TypeVar("T")
 UNEVEN = "channels are cut into parts without a common size"
 APART = "joined values have channels along different dimensions"
 
@@ -79,7 +80,7 @@ def turned(site: Site) -> Result:
     value = site.tensors()[0][1]
     dims = [int(dim) % len(value.shape) for dim in site.args["dims"]] or list(range(len(value.shape)))
     if site.operator == "flip":
-        return site.out(np.flip(value.labels, [dim for dim in dims if dim in value.varying]))
+        return site.out(np.flip(value.labels, tuple(dim for dim in dims if dim in value.varying)))
     if any(dim in value.varying for dim in dims):
         return site.refuse("channels are rolled by a fixed number")
     return site.out(value.labels)
@@ -99,12 +100,13 @@ def stacked(site: Site) -> Result:
     values = []
     for value in map(site.values.__getitem__, site.args["tensors"]):
         assert isinstance(value, Value)
-        insert = partial(_insert, dim=dim)
-        values.append(Value(insert(value.shape, 1), np.expand_dims(value.labels, dim), insert(value.dynamic, False)))
+        values.append(
+            Value(_insert(value.shape, 1, dim), np.expand_dims(value.labels, dim), _insert(value.dynamic, False, dim))
+        )
     return _join(site, values)
 
 
-def _insert(items: Sequence[object], item: object, dim: int) -> tuple[object, ...]:
+def _insert(items: Sequence[T], item: T, dim: int) -> tuple[T, ...]:
     return (*items[:dim], item, *items[dim:])
 
 
@@ -140,8 +142,8 @@ def _join_across(site: Site, values: list[Value], dim: int, others: set[tuple[in
 def _cut(site: Site, value: Value, dim: int, bounds: list[tuple[int, int]]) -> list[Labels]:
     """Labels of parts [start, end) along a dimension.
 
-    Code that cuts by a share of the channel count goes on working when every block of the parts' common size keeps equally
-    many channels; code that cuts at fixed positions does not, which the probe of the finished graph finds out.
+    Code that cuts by a share of the channel count goes on working when every block of the parts' common size keeps
+    equally many channels; code that cuts at fixed positions does not, which the probe of the finished graph finds out.
     """
     if dim not in value.varying:
         return [value.labels for _ in bounds]
@@ -167,7 +169,7 @@ def split(site: Site) -> Result:
     ends = np.cumsum(lengths).tolist()
     parts = _cut(site, value, dim, [(end - length, end) for end, length in zip(ends, lengths, strict=True)])
     if unbound:
-        parts = [part.take(0, dim) for part in parts]
+        parts = [np.squeeze(part.take([0], dim), dim) for part in parts]
     return [site.made(part, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
@@ -200,11 +202,11 @@ def selected(site: Site) -> Result:
     dim = int(site.args["dim"]) % len(value.shape)
     index = site.args["index"]
     if dim not in value.varying:
-        return site.out(value.labels.take(0, dim))
+        return site.out(np.squeeze(value.labels, dim))
     if not isinstance(index, int) or value.varying == (dim,):
         return site.refuse("one channel is picked by its number")
     index %= value.shape[dim]
-    return site.out(shrink(value.labels.take(index, dim)))
+    return site.out(shrink(np.squeeze(value.labels.take([index], dim), dim)))
 
 
 @rule("getitem")
