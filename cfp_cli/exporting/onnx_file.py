@@ -1,0 +1,134 @@
+"""ONNX, which most runtimes of edge computers read."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cfp_cli.errors import CfpError
+from cfp_cli.exporting.metadata import INPUT, OUTPUT
+from cfp_cli.exporting.pt2_file import trace
+
+NEEDS = ("onnx", "onnxscript", "onnxruntime")
+# Protocol buffers end at 2 GiB, and one file is easier to ship than two.
+_LARGEST = 2**31 - 1
+
+
+def require_extra() -> None:
+    """Check that the packages are there which only export needs.
+
+    Raises:
+        CfpError: one is missing; the message names the extra.
+    """
+    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CfpError(f'ONNX export needs {", ".join(missing)}; run pip install "cfp[export]"')
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Keep the exporters' remarks to themselves: they go to stdout, the root logger and warnings."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def to_bytes(model: nn.Module, example: Tensor, metadata: dict[str, str]) -> bytes:
+    """The content of an `.onnx` file: batch norms folded into convolutions, weights inside, batch size free.
+
+    Args:
+        model: on the CPU, in eval mode.
+        example: float32 [n >= 2, 3, H, W].
+        metadata: text values by key.
+
+    Raises:
+        CfpError: packages are missing, or an operator has no ONNX form.
+    """
+    require_extra()
+    program = trace(model, example)
+    try:
+        with hushed(), torch.no_grad():
+            exported = torch.onnx.export(
+                program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], external_data=False, verbose=False
+            )
+            if exported is None:
+                raise RuntimeError("the exporter gave nothing")
+            proto = exported.model_proto
+    except Exception as error:
+        # The exporter's errors are many and long; the cause is the last in the chain.
+        reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CfpError(f"the network has no ONNX form ({reason}); try --format pt2") from error
+    strip(proto)
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
+    if proto.ByteSize() > _LARGEST:
+        raise CfpError(f"the network takes {proto.ByteSize() / 2**30:.1f} GiB, ONNX files end at 2; use --format pt2")
+    content: bytes = proto.SerializeToString()
+    return content
+
+
+def strip(proto: Any) -> None:
+    """Take out of a model what only its maker may want: where each operator stood in the source, and paths of it."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    # Shapes of inner values can be inferred again, and are wrong for none.
+    graph.ClearField("value_info")
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the file says of itself."""
+    import onnx
+
+    return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+
+
+def session(content: Path | bytes, threads: int | None = None) -> Any:
+    """An onnxruntime session on the CPU.
+
+    Args:
+        content: file, or its bytes.
+        threads: CPU threads, or all cores.
+
+    Raises:
+        CfpError: onnxruntime is missing or refuses the file.
+    """
+    require_extra()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(
+            str(content) if isinstance(content, Path) else content, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CfpError(f"onnxruntime refuses the exported network ({reason}); try --format pt2") from error
+
+
+def runner(content: Path | bytes) -> Callable[[Tensor], Tensor]:
+    """A file as a function from images float32 [n, 3, H, W] to logits float32 [n, classes]."""
+    opened = session(content)
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(opened.run([OUTPUT], {INPUT: images.contiguous().numpy()})[0])
+
+    return run

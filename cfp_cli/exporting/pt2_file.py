@@ -1,0 +1,99 @@
+"""PyTorch's own exported program, which C++ and Python read without the network's code."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from cfp_cli.errors import CfpError
+from cfp_cli.exporting.fold import fold_batch_norms
+from cfp_cli.exporting.metadata import INPUT
+
+_EXTRA = "cfp.json"
+
+
+def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
+    """The graph of a network in eval mode, batch norms folded, with a free batch size.
+
+    Args:
+        model: on the CPU.
+        example: float32 [n >= 2, 3, H, W].
+
+    Raises:
+        CfpError: the network cannot be traced, or only for one batch size.
+    """
+    named = _Named(model).eval()
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            shapes = {INPUT: {0: Dim("batch", min=1)}}
+            program = torch.export.export(named, (), {INPUT: example}, dynamic_shapes=shapes, strict=False)
+            module = program.module(check_guards=False)
+            fold_batch_norms(module)
+            program = torch.export.export(module, (), {INPUT: example}, dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        # torch.export raises dozens of kinds, some of them private.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise CfpError(
+            f"the network cannot be traced for export ({reason}); make its forward free of data-dependent code"
+        ) from error
+    return program
+
+
+def to_bytes(model: nn.Module, example: Tensor, metadata: dict[str, str]) -> bytes:
+    """The content of a `.pt2` file.
+
+    Raises:
+        CfpError: the network cannot be traced.
+    """
+    program = trace(model, example)
+    # Where each operator stood in the network's source, and the images it was traced with, only make the file larger.
+    for node in program.graph.nodes:
+        for fact in ("stack_trace", "nn_module_stack", "torch_fn"):
+            node.meta.pop(fact, None)
+    program.example_inputs = None
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, buffer, extra_files={_EXTRA: json.dumps(metadata)})
+    return buffer.getvalue()
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the file says of itself."""
+    extra = {_EXTRA: ""}
+    torch.export.load(path, extra_files=extra)
+    return dict(json.loads(extra[_EXTRA]))
+
+
+def runner(path: Path) -> Callable[[Tensor], Tensor]:
+    """The file as a function from images float32 [n, 3, H, W] to logits float32 [n, classes]."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = torch.export.load(path).module()
+
+    def run(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = module(**{INPUT: images})
+        return logits
+
+    return run
+
+
+class _Named(nn.Module):
+    """Gives the network's input the name that the file's metadata promises."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images)
+        return logits
