@@ -67,7 +67,7 @@ def _first_broken_module(rebuilt: nn.Module, graph: ChannelGraph, kept: Kept, x:
     for node, value in reference.steps(x):
         part = reference.kept_part(node, value)
         expected.setdefault(module_of(node), []).append((node, None if part is None else part.clone()))
-    names = {
+    names: dict[nn.Module, str] = {
         module: name
         for name, module in rebuilt.named_modules()
         if isinstance(module, nn.modules.conv._ConvNd | nn.Linear | nn.modules.batchnorm._NormBase)
@@ -117,7 +117,7 @@ def differ(expected: Tensor, given: Any) -> bool:
 
 
 def set_of(graph: ChannelGraph, node: Node) -> str:
-    """Name of the channel set that a node's value belongs to, or of one that it reads; `forward` where there is none."""
+    """Name of the channel set that a node's value belongs to, or of one that it reads; `forward` for none."""
     offsets = graph.offsets
     for source in (node, *node.all_input_nodes):
         for units in graph.labels.get(source, []):

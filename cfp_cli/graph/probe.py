@@ -1,7 +1,8 @@
 """Try a channel graph out: rebuild the network with fewer channels in every set and compare every value.
 
-A trace cannot tell whether code that splits or reshapes channels computes its sizes or has them written down, nor whether a
-module keeps a channel count in an attribute of its own. The probe can: sets that do not come out right are frozen.
+A trace cannot tell whether code that splits or reshapes channels computes its sizes or has them written down, nor
+whether a module keeps a channel count in an attribute of its own. The probe can: sets that do not come out right are
+frozen.
 """
 
 from __future__ import annotations

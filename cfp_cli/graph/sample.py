@@ -55,7 +55,7 @@ def random_kept(
 def _solve(
     equal: NDArray[np.float64], sizes: list[int], fraction: float, rng: np.random.Generator
 ) -> NDArray[np.bool_] | None:
-    """A random 0/1 choice with `equal @ choice = 0` and set counts as near to the fraction as can be; None if there is none."""
+    """A random 0/1 choice with `equal @ choice = 0` and counts near the fraction; None where there is none."""
     total, sets = sum(sizes), len(sizes)
     member = np.zeros((sets, total))
     for row, (start, size) in enumerate(zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=True)):

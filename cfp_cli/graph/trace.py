@@ -88,8 +88,8 @@ class TracedGraph:
         Args:
             x: images; they are not changed.
             nodes: names of nodes whose values `on_value` is shown.
-            on_value: called with name and value [N, C, H, W] while it is hot; a later in-place operator may overwrite it
-                after the call.
+            on_value: called with name and value [N, C, H, W] while it is hot; a later in-place operator may overwrite
+                it after the call.
         """
         logits = None
         for node, value in self.steps(x):

@@ -69,9 +69,11 @@ def _factory(arch: str) -> Callable[[int, dict[str, Any]], Any]:
 
 
 def _built_in() -> dict[str, Callable[..., nn.Module]]:
+    from cfp_cli.models.dddn import dddn
+    from cfp_cli.models.repvgg import repvgg_a0
     from cfp_cli.models.vgg import vgg16_bn_gap
 
-    return {"vgg16_bn_gap": vgg16_bn_gap}
+    return {"dddn": dddn, "repvgg_a0": repvgg_a0, "vgg16_bn_gap": vgg16_bn_gap}
 
 
 def _torchvision_names() -> list[str]:

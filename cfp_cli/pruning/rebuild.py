@@ -25,7 +25,7 @@ def rebuild(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, NDArray[np
         kept: indices of the units that stay, by set name; sets left out stay whole.
 
     Raises:
-        GraphError: the selection empties a set, cuts a frozen one, or keeps unequal numbers in groups that must be equal.
+        GraphError: the selection empties a set, cuts a frozen one, or keeps unequal numbers where they must be equal.
     """
     mask = graph.mask(kept)
     for group, start in zip(graph.sets, graph.offsets, strict=False):

@@ -49,13 +49,13 @@ def verify(
                 f"the rebuilt network cannot run ({type(error).__name__}: {first}); {_blame(rebuilt, graph, kept, x)}"
             ) from error
         scale = float(expected.abs().max())
-        error = float((given - expected).abs().max()) if given.shape == expected.shape else float("inf")
-        if not error <= TOLERANCE * scale:
+        difference = float((given - expected).abs().max()) if given.shape == expected.shape else float("inf")
+        if not difference <= TOLERANCE * scale:
             raise ProofError(
-                f"the rebuilt network differs from the channel-zeroed original by {error:.3g} (largest logit {scale:.3g}); "
-                f"{_blame(rebuilt, graph, kept, x)}"
+                f"the rebuilt network differs from the channel-zeroed original by {difference:.3g} "
+                f"(largest logit {scale:.3g}); {_blame(rebuilt, graph, kept, x)}"
             )
-    return error
+    return difference
 
 
 def reference_logits(graph: ChannelGraph, kept: Mapping[str, NDArray[np.int64]], x: Tensor) -> Tensor:
