@@ -1,8 +1,13 @@
-"""One process of several that train: `python distributed_run.py FOLDER NORM`, with torchrun's environment."""
+"""One process of several that train: `python distributed_run.py FOLDER NORM STOP`, with torchrun's environment.
+
+After STOP steps (0 for never) the last process alone gets a SIGTERM; all must then stop at the same step.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -19,13 +24,16 @@ OPTIONS = TrainOptions(epochs=3, batch_size=16, lr=1e-2, seed=1)
 
 
 class Told:
-    """Counts what is told."""
+    """Counts what is told, and sends this process a signal after some steps."""
 
-    def __init__(self) -> None:
-        self.lines = 0
+    def __init__(self, stop: int) -> None:
+        self.lines, self.stop = 0, stop
 
     def track(self, items, description, total=None, unit="batch"):
-        yield from items
+        for number, item in enumerate(items, 1):
+            yield item
+            if number == self.stop:
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def say(self, message: str) -> None:
         self.lines += 1
@@ -35,7 +43,8 @@ def main() -> None:
     torch.set_num_threads(1)
     folder, norm = Path(sys.argv[1]), sys.argv[2] == "norm"
     workers, device = distributed.join(torch.device("cpu"))
-    source, told = data(views=8), Told()
+    stop = int(sys.argv[3]) if workers.rank == workers.world - 1 else 0
+    source, told = data(views=8), Told(stop)
     tables = [teacher_logits(network(seed), source.views, len(CLASSES), folder / "teachers") for seed in (11, 12)]
     model = network(norm=norm, dropout=0.3 if norm else 0.0)
     history = fit(
@@ -47,4 +56,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -16,8 +16,8 @@ from cfp_cli.training import distributed
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 
 
-def launch(folder: Path, world: int, norm: str) -> None:
-    """Start the processes as torchrun would, and wait for them."""
+def launch(folder: Path, world: int, norm: str, stop: int = 0) -> None:
+    """Start the processes as torchrun would, and wait for them to end, interrupted after `stop` steps where not 0."""
     folder.mkdir(exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -30,7 +30,7 @@ def launch(folder: Path, world: int, norm: str) -> None:
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(world),
     }
-    command = [sys.executable, str(SCRIPT), str(folder), norm]
+    command = [sys.executable, str(SCRIPT), str(folder), norm, str(stop)]
     running = [
         subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE)
         for rank in range(world)
@@ -38,7 +38,7 @@ def launch(folder: Path, world: int, norm: str) -> None:
     try:
         for process in running:
             _, errors = process.communicate(timeout=180)
-            assert process.returncode == 0, errors.decode()
+            assert process.returncode == (130 if stop else 0), errors.decode()
     finally:
         for process in running:
             process.kill()
@@ -65,9 +65,11 @@ def test_two_processes_learn_what_one_does(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_agree_and_repeat(tmp_path):
-    for name in ("first", "second"):
-        launch(tmp_path / name, 2, "norm")
+def test_two_processes_agree_and_go_on_after_an_interruption(tmp_path):
+    launch(tmp_path / "first", 2, "norm")
+    launch(tmp_path / "second", 2, "norm", stop=4)
+    assert torch.load(tmp_path / "second" / "last.pt", weights_only=True)["epoch"] == 1
+    launch(tmp_path / "second", 2, "norm")
     first, other, second = (
         weights(tmp_path / name, rank, 2) for name, rank in (("first", 0), ("first", 1), ("second", 0))
     )

@@ -16,6 +16,7 @@ from cfp_cli.training.history import read_csv
 from cfp_cli.training.loop import Data, fit
 from cfp_cli.training.loss import CrossEntropy
 from cfp_cli.training.options import TrainOptions
+from cfp_cli.training.precision import autocast_dtype
 
 OPTIONS = TrainOptions(epochs=4, batch_size=16, lr=1e-2, seed=3)
 
@@ -167,6 +168,24 @@ def test_exploding_weights_stop_the_run(tmp_path):
     options = TrainOptions(epochs=3, batch_size=16, lr=1e30, schedule="constant", optimizer="sgd")
     with pytest.raises(TrainingError, match="became NaN or infinite in epoch 1; no good state had been written"):
         run(tmp_path, options, network(norm=False))
+
+
+def test_compiled_network_learns_the_same(tmp_path, monkeypatch):
+    import functools
+
+    # Another backend needs no compiler; what is saved must still be the plain network.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    plain, _ = run(tmp_path / "plain", model=network(dropout=0.0))
+    options = TrainOptions(**{**OPTIONS.to_json(), "compile": True})
+    compiled, _ = run(tmp_path / "compiled", options, network(dropout=0.0))
+    assert same(plain.state_dict(), compiled.state_dict())
+
+
+def test_amp_is_refused_where_the_hardware_lacks_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(TrainingError, match="this cpu does not compute in bf16; pass --amp off"):
+        run(tmp_path, TrainOptions(amp="bf16"))
+    assert autocast_dtype("auto", torch.device("cpu")) is None
 
 
 def test_patience_stops_early(tmp_path):
