@@ -1,8 +1,8 @@
-"""Compare a rebuilt network with its channel-zeroed original, layer by layer."""
+"""Compare a rebuilt network with its channel-zeroed original, layer by layer, while both run side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,21 +10,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
-from cfp_cli.errors import GraphError
 from cfp_cli.graph.channel_set import ChannelGraph, Kept
 from cfp_cli.graph.reference import Reference
-from cfp_cli.graph.trace import TracedGraph, module_of, trace
+from cfp_cli.graph.trace import operator_of
 
 # Between layers float32 rounding may add up before the logits bring it down again.
 TOLERANCE = 1e-3
 WHOLE = "forward"
+LAYERS = {
+    torch.conv1d: "conv1d",
+    torch.conv2d: "conv2d",
+    torch.conv3d: "conv3d",
+    torch.conv_transpose1d: "conv_transpose1d",
+    torch.conv_transpose2d: "conv_transpose2d",
+    torch.conv_transpose3d: "conv_transpose3d",
+    functional.linear: "linear",
+}
+_NAMES = frozenset(LAYERS.values())
 
 
 def first_difference(rebuilt: nn.Module, graph: ChannelGraph, kept: Kept, x: Tensor) -> str | None:
-    """Name of the first channel set whose values differ between the original and its rebuild; None where all are equal.
+    """Name of the first channel set whose layer differs between the original and its rebuild; None where all are equal.
 
-    Gives `forward` where no channel set can be named.
+    What every convolution and linear layer gives is compared, and the logits. Gives `forward` where no set can be named.
 
     Args:
         rebuilt: the rebuilt network.
@@ -33,80 +44,75 @@ def first_difference(rebuilt: nn.Module, graph: ChannelGraph, kept: Kept, x: Ten
         x: images float32 [N, 3, H, W] at the traced input size.
     """
     with evaluating(graph.traced.model), evaluating(rebuilt), torch.no_grad():
+        side = _SideBySide(Reference(graph, kept), x)
         try:
-            traced = trace(rebuilt, x)
-        except GraphError:
-            return _first_broken_module(rebuilt, graph, kept, x[:1])
-        return _first_node(traced, graph, kept, x)
-
-
-def _first_node(traced: TracedGraph, graph: ChannelGraph, kept: Kept, x: Tensor) -> str | None:
-    """Run both networks side by side and compare every value."""
-    reference = Reference(graph, kept)
-    theirs = traced.steps(x)
-    for node, value in reference.steps(x):
-        try:
-            other, given = next(theirs)
-        except (StopIteration, RuntimeError):
-            return set_of(graph, node)
-        if node.target != other.target:
-            return set_of(graph, node)
-        expected = reference.kept_part(node, value)
-        if expected is not None and differ(expected, given):
-            return set_of(graph, node)
+            with side:
+                logits = rebuilt(x)
+        except _Found:
+            return side.found
+        except Exception:
+            # It cannot run: the layer that was about to be computed is the one to name.
+            node = side.advance()
+            return WHOLE if node is None else set_of(graph, node)
+        if side.advance() is not None:
+            return WHOLE
+        if side.logits is None or differ(side.logits, logits):
+            return set_of(graph, graph.traced.output)
     return None
 
 
-def _first_broken_module(rebuilt: nn.Module, graph: ChannelGraph, kept: Kept, x: Tensor) -> str:
-    """Run a network that cannot be traced and compare what its layers give until it breaks.
+class _Found(Exception):  # noqa: N818
+    """A layer differs."""
 
-    Only modules whose every call is one operator are compared: those are matched by name and number of call.
-    """
-    reference = Reference(graph, kept)
-    expected: dict[str, list[tuple[Node, Tensor | None]]] = {}
-    for node, value in reference.steps(x):
-        part = reference.kept_part(node, value)
-        expected.setdefault(module_of(node), []).append((node, None if part is None else part.clone()))
-    names: dict[nn.Module, str] = {
-        module: name
-        for name, module in rebuilt.named_modules()
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear | nn.modules.batchnorm._NormBase)
-    }
-    found: list[str] = []
-    called: dict[str, int] = {}
-    entered: list[Node] = []
 
-    def enter(module: nn.Module, _: Any) -> None:
-        calls = expected.get(names[module], [])
-        if called.get(names[module], 0) < len(calls):
-            entered.append(calls[called.get(names[module], 0)][0])
+class _SideBySide(TorchFunctionMode):
+    """Runs the reference on to its next layer whenever the watched network has computed one, and compares the two."""
 
-    def leave(module: nn.Module, _: Any, given: Any) -> None:
-        name = names[module]
-        number = called[name] = called.get(name, 0) + 1
-        if number <= len(expected.get(name, [])):
-            node, part = expected[name][number - 1]
-            if part is not None and differ(part, given):
-                found.append(set_of(graph, node))
+    def __init__(self, reference: Reference, x: Tensor) -> None:
+        super().__init__()
+        self.reference = reference
+        self.steps = reference.steps(x)
+        self.found: str | None = None
+        self.logits: Tensor | None = None
+        self.value: Any = None
 
-    handles = [module.register_forward_pre_hook(enter) for module in names]
-    handles += [module.register_forward_hook(leave) for module in names]
-    try:
-        rebuilt(x)
-    except Exception:
-        found += [set_of(graph, node) for node in entered[-1:]]
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found[0] if found else WHOLE
+    def advance(self) -> Node | None:
+        """Run the reference to its next layer; None at its end."""
+        for node, value in self.steps:
+            if node is self.reference.graph.traced.output:
+                self.logits = value
+            if operator_of(node) in _NAMES:
+                self.value = value
+                return node
+        return None
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Compute a call; compare its value where it is a layer."""
+        value = func(*args, **(kwargs or {}))
+        name = LAYERS.get(func)
+        if name is None:
+            return value
+        node = self.advance()
+        if node is None:
+            self.found = WHOLE
+        elif operator_of(node) != name:
+            self.found = set_of(self.reference.graph, node)
+        else:
+            expected = self.reference.kept_part(node, self.value)
+            if expected is not None and differ(expected, value):
+                self.found = set_of(self.reference.graph, node)
+        self.value = None
+        if self.found is not None:
+            raise _Found
+        return value
 
 
 def differ(expected: Tensor, given: Any) -> bool:
     """Whether a value differs in shape, or by more than rounding; where both overflow they are equal."""
     if not isinstance(given, Tensor) or given.shape != expected.shape:
         return True
-    if not expected.is_floating_point() or expected.numel() == 0:
-        return False
     finite = torch.isfinite(expected)
     if not torch.equal(finite, torch.isfinite(given)):
         return True

@@ -1,7 +1,7 @@
 """RepVGG-A0: plain convolutions at inference, with parallel branches while it is trained.
 
-Source: Ding et al. 2021, "RepVGG: Making VGG-style ConvNets Great Again" (arXiv 2101.03697), variant A0: stages of 1, 2, 4,
-14 and 1 blocks, widths 48, 48, 96, 192 and 1280, every stage beginning with stride 2.
+Source: Ding et al. 2021, "RepVGG: Making VGG-style ConvNets Great Again" (arXiv 2101.03697), variant A0: stages of 1,
+2, 4, 14 and 1 blocks, widths 48, 48, 96, 192 and 1280, every stage beginning with stride 2.
 """
 
 from __future__ import annotations
@@ -103,8 +103,9 @@ def repvgg_a0(classes: int, *, fused: bool = False) -> nn.Module:
 def fused_block(block: RepVGGBlock) -> FusedBlock:
     """The single convolution that computes what a training block computes in evaluation mode.
 
-    A branch with kernel W and norm (gamma, beta, mean, variance, eps) is the kernel W * s with bias beta - mean * s, where
-    s = gamma / sqrt(variance + eps); the 1x1 kernel is padded to 3x3, the identity is a 3x3 kernel with one 1 a channel.
+    A branch with kernel W and norm (gamma, beta, mean, variance, eps) is the kernel W * s with bias beta - mean * s,
+    where s = gamma / sqrt(variance + eps); the 1x1 kernel is padded to 3x3, the identity is a 3x3 kernel with one 1 a
+    channel.
     """
     convolution = block.conv3
     made = FusedBlock(convolution.in_channels, convolution.out_channels, int(convolution.stride[0]))
