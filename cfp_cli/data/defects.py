@@ -28,7 +28,7 @@ def scratches(canvas: Canvas) -> Grey:
         knots = np.linspace(-64, 64, 17)
         strength = np.interp(along, knots, canvas.generator.uniform(0.45, 1.15, len(knots)))
         paint += (line * strength * canvas.between(0.7, 1.0)).astype(np.float32)
-    return np.minimum(paint, 1.2) * np.float32(sign * canvas.between(0.2, 0.42))
+    return np.minimum(paint, 1.2) * np.float32(sign * canvas.between(0.24, 0.46))
 
 
 def inclusions(canvas: Canvas) -> Grey:
@@ -41,7 +41,7 @@ def inclusions(canvas: Canvas) -> Grey:
         length = width * canvas.between(2.2, 5.0)
         inside = 1 - (along / length) ** 2 - (across / width) ** 2 + 0.55 * canvas.field(1.1)
         paint = np.maximum(paint, np.asarray(1 / (1 + np.exp(-4 * inside.clip(-8, 8))), np.float32))
-    return paint * np.float32(canvas.sign(0.15) * canvas.between(0.17, 0.36))
+    return paint * np.float32(canvas.sign(0.15) * canvas.between(0.21, 0.4))
 
 
 def pits(canvas: Canvas) -> Grey:
@@ -58,7 +58,7 @@ def pits(canvas: Canvas) -> Grey:
         for scale, weight in ((1.0, -1.0), (1.9, 0.3)):
             sigma = radius * scale * canvas.unit
             paint += weight * ndimage.gaussian_filter(points, sigma, mode="constant") * np.float32(2 * np.pi * sigma**2)
-    return np.maximum(paint, -1.2) * np.float32(canvas.between(0.18, 0.38))
+    return np.maximum(paint, -1.2) * np.float32(canvas.between(0.22, 0.42))
 
 
 def patches(canvas: Canvas) -> Grey:
@@ -67,7 +67,7 @@ def patches(canvas: Canvas) -> Grey:
     edge = np.quantile(shape, 1 - canvas.between(0.15, 0.45))
     inside = np.asarray(1 / (1 + np.exp((-(shape - edge) * 14).clip(-30, 30))), np.float32)
     mottled = 1 + 0.12 * canvas.field(1.2)
-    return inside * mottled * np.float32(canvas.sign(0.45) * canvas.between(0.12, 0.3))
+    return inside * mottled * np.float32(canvas.sign(0.45) * canvas.between(0.15, 0.32))
 
 
 def crazing(canvas: Canvas) -> Grey:
@@ -80,7 +80,7 @@ def crazing(canvas: Canvas) -> Grey:
         distance = np.abs(wave) / np.sqrt(slopes[0] ** 2 + slopes[1] ** 2 + 0.01)
         net = np.maximum(net, np.exp(-0.5 * (distance / 0.55) ** 2).astype(np.float32))
     present = 1 / (1 + np.exp(-2.5 * (canvas.field(8) + canvas.between(0.2, 1.2))))
-    return np.asarray(-net * present, np.float32) * np.float32(canvas.between(0.14, 0.32))
+    return np.asarray(-net * present, np.float32) * np.float32(canvas.between(0.17, 0.34))
 
 
 def scale(canvas: Canvas) -> Grey:
@@ -89,7 +89,7 @@ def scale(canvas: Canvas) -> Grey:
     spread = 0.5 * canvas.field(canvas.between(7, 12))
     dark = 1 / (1 + np.exp(-5 * (flakes + spread - canvas.between(0.5, 0.9))))
     bright = 1 / (1 + np.exp(-5 * (-flakes + spread - 1.4)))
-    return np.asarray(0.5 * bright - dark, np.float32) * np.float32(canvas.between(0.14, 0.32))
+    return np.asarray(0.5 * bright - dark, np.float32) * np.float32(canvas.between(0.17, 0.34))
 
 
 DEFECTS: dict[str, Callable[[Canvas], Grey]] = {

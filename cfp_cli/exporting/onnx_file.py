@@ -73,8 +73,10 @@ def to_bytes(model: nn.Module, example: Tensor, metadata: dict[str, str]) -> byt
         reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CfpError(f"the network has no ONNX form ({reason}); try --format pt2") from error
     strip(proto)
-    for key, value in metadata.items():
-        proto.metadata_props.add(key=key, value=value)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    for key, text in metadata.items():
+        proto.metadata_props.add(key=key, value=text)
     if proto.ByteSize() > _LARGEST:
         raise CfpError(f"the network takes {proto.ByteSize() / 2**30:.1f} GiB, ONNX files end at 2; use --format pt2")
     content: bytes = proto.SerializeToString()
