@@ -70,6 +70,19 @@ class Balance:
 
 
 @dataclass(frozen=True)
+class Floor:
+    """Units of which at least one must stay, because some layer would be left without any channel.
+
+    Attributes:
+        module: tensor that would be empty.
+        units: (set, unit), int64 [units, 2].
+    """
+
+    module: str
+    units: Units
+
+
+@dataclass(frozen=True)
 class Dimension:
     """One dimension of a parameter or buffer that shrinks with its channels.
 
@@ -94,6 +107,7 @@ class ChannelGraph:
         sets: channel sets in network order.
         taps: feature maps to score, in network order; every prunable set has one.
         balances: equal-count constraints on what may be kept.
+        floors: at-least-one constraints that keeping one unit of every set does not satisfy by itself.
         dimensions: what is sliced when channels go.
         frozen: (module, operator, reason) of whatever keeps channels from being pruned, the logits left out.
         labels: by node, running unit numbers that broadcast over its value, -1 for none.
@@ -107,6 +121,7 @@ class ChannelGraph:
     sets: tuple[ChannelSet, ...]
     taps: tuple[Tap, ...]
     balances: tuple[Balance, ...]
+    floors: tuple[Floor, ...]
     dimensions: tuple[Dimension, ...]
     frozen: tuple[tuple[str, str, str], ...]
     labels: dict[Node, list[Units]]

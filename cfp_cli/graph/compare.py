@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,23 @@ LAYERS = {
 _NAMES = frozenset(LAYERS.values())
 
 
-def first_difference(rebuilt: nn.Module, graph: ChannelGraph, kept: Kept, x: Tensor) -> str | None:
-    """Name of the first channel set whose layer differs between the original and its rebuild; None where all are equal.
+@dataclass(frozen=True)
+class Difference:
+    """Where a rebuilt network first differs from its original.
 
-    What every convolution and linear layer gives is compared, and the logits. Gives `forward` where no set can be named.
+    Attributes:
+        name: the channel set that the differing layer makes, or one it reads; `forward` where no set can be named.
+        sets: all sets that the layer makes and reads.
+    """
+
+    name: str
+    sets: tuple[str, ...]
+
+
+def first_difference(rebuilt: nn.Module, graph: ChannelGraph, kept: Kept, x: Tensor) -> Difference | None:
+    """The first layer that differs between the original and its rebuild; None where all are equal.
+
+    What every convolution and linear layer gives is compared, and the logits.
 
     Args:
         rebuilt: the rebuilt network.
@@ -53,11 +67,11 @@ def first_difference(rebuilt: nn.Module, graph: ChannelGraph, kept: Kept, x: Ten
         except Exception:
             # It cannot run: the layer that was about to be computed is the one to name.
             node = side.advance()
-            return WHOLE if node is None else set_of(graph, node)
+            return _at(graph, node)
         if side.advance() is not None:
-            return WHOLE
+            return _at(graph, None)
         if side.logits is None or differ(side.logits, logits):
-            return set_of(graph, graph.traced.output)
+            return _at(graph, graph.traced.output)
     return None
 
 
@@ -72,7 +86,7 @@ class _SideBySide(TorchFunctionMode):
         super().__init__()
         self.reference = reference
         self.steps = reference.steps(x)
-        self.found: str | None = None
+        self.found: Difference | None = None
         self.logits: Tensor | None = None
         self.value: Any = None
 
@@ -96,13 +110,13 @@ class _SideBySide(TorchFunctionMode):
             return value
         node = self.advance()
         if node is None:
-            self.found = WHOLE
+            self.found = _at(self.reference.graph, None)
         elif operator_of(node) != name:
-            self.found = set_of(self.reference.graph, node)
+            self.found = _at(self.reference.graph, node)
         else:
             expected = self.reference.kept_part(node, self.value)
             if expected is not None and differ(expected, value):
-                self.found = set_of(self.reference.graph, node)
+                self.found = _at(self.reference.graph, node)
         self.value = None
         if self.found is not None:
             raise _Found
@@ -122,15 +136,14 @@ def differ(expected: Tensor, given: Any) -> bool:
     return distance > TOLERANCE * float(expected[finite].abs().max()) + torch.finfo(expected.dtype).tiny
 
 
-def set_of(graph: ChannelGraph, node: Node) -> str:
-    """Name of the channel set that a node's value belongs to, or of one that it reads; `forward` for none."""
-    offsets = graph.offsets
-    for source in (node, *node.all_input_nodes):
+def _at(graph: ChannelGraph, node: Node | None) -> Difference:
+    """The difference at a layer, or at none."""
+    names: dict[str, None] = {}
+    for source in () if node is None else (node, *node.all_input_nodes):
         for units in graph.labels.get(source, []):
-            found = units[units >= 0]
-            if found.size:
-                return graph.sets[int(np.searchsorted(offsets, found.reshape(-1)[0], "right")) - 1].name
-    return WHOLE
+            owners = np.searchsorted(graph.offsets, np.unique(units[units >= 0]), "right") - 1
+            names.update(dict.fromkeys(graph.sets[int(index)].name for index in owners))
+    return Difference(next(iter(names), WHOLE), tuple(names))
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from cfp_cli.errors import GraphError
-from cfp_cli.graph.channel_set import Balance, ChannelGraph, ChannelSet, Dimension, Units
+from cfp_cli.graph.channel_set import Balance, ChannelGraph, ChannelSet, Dimension, Floor, Units
 from cfp_cli.graph.labels import Labels, Value
 from cfp_cli.graph.probe import probe
 from cfp_cli.graph.propagate import LOGITS, Followed, propagate
@@ -90,6 +90,7 @@ def assemble(traced: TracedGraph, followed: Followed, refused: dict[str, str]) -
         sets=sets,
         taps=tuple(taps),
         balances=tuple(balances),
+        floors=tuple(_floors(dimensions, sets, offsets)),
         dimensions=dimensions,
         frozen=tuple(notes),
         labels=labels,
@@ -191,6 +192,20 @@ def _balances(followed: Followed, resolved: _Resolved, frozen: list[list[str]]) 
                     frozen[index].append(f"equal groups tie it to {resolved.names[bound[0]]}, which is frozen")
                     changed = True
     return [balance for balance, sets in found if not frozen[sets[0]]]
+
+
+def _floors(dimensions: tuple[Dimension, ...], sets: tuple[ChannelSet, ...], offsets: Units) -> list[Floor]:
+    """Dimensions that lie on a part of their sets only and could be emptied while every set keeps something."""
+    found: dict[bytes, Floor] = {}
+    for dimension in dimensions:
+        units = np.unique(dimension.units)
+        if dimension.units.ndim > 1 or units[0] < 0:
+            continue
+        owners = np.searchsorted(offsets, units, "right") - 1
+        whole = any((owners == index).sum() == sets[index].size or sets[index].frozen for index in np.unique(owners))
+        if not whole:
+            found.setdefault(units.tobytes(), Floor(dimension.name, np.stack([owners, units - offsets[owners]], 1)))
+    return list(found.values())
 
 
 def _same(groups: list[Units]) -> bool:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from cfp_cli.errors import GraphError
 from cfp_cli.graph.channel_set import ChannelGraph
-from cfp_cli.graph.compare import first_difference
+from cfp_cli.graph.compare import Difference, first_difference
 from cfp_cli.graph.sample import random_kept
 from cfp_cli.graph.slicing import sliced_copy
 
+Chosen = dict[str, NDArray[np.int64]]
 FIXED = "its code fixes the number of channels: a trial with fewer did not compute the same"
 STUCK = "equal groups leave no channel that can be dropped"
 FRACTION = 0.75
@@ -43,36 +44,42 @@ def probe(model: nn.Module, example: Tensor, assemble: Callable[[dict[str, str]]
         if stuck:
             refused |= dict.fromkeys(stuck, STUCK)
             continue
-        if not kept or _holds(model, graph, kept, x):
+        found = _difference(model, graph, kept, x)
+        if found is None:
             return graph
-        failing = _failing(model, graph, kept, x, _linked(graph, kept))
-        refused |= dict.fromkeys(failing, FIXED)
+        groups = _linked(graph, kept)
+        # The layer that came out wrong makes or reads the sets at fault, nearly always.
+        near = [group for group in groups if set(group) & set(found.sets)]
+        failing = [name for group in near if not _holds(model, graph, kept, x, [group]) for name in group]
+        refused |= dict.fromkeys(failing or _failing(model, graph, kept, x, groups), FIXED)
 
 
-def _linked(graph: ChannelGraph, kept: dict[str, NDArray[np.int64]]) -> list[list[str]]:
+def _linked(graph: ChannelGraph, kept: Chosen) -> list[list[str]]:
     """The sets of `kept`, those that equal counts link together in one list."""
     groups = [[graph.sets[index].name for index in indices] for indices, _ in graph.linked_balances()]
     taken = {name for group in groups for name in group}
     return groups + [[name] for name in kept if name not in taken]
 
 
-def _failing(
-    model: nn.Module, graph: ChannelGraph, kept: dict[str, NDArray[np.int64]], x: Tensor, groups: list[list[str]]
-) -> list[str]:
+def _failing(model: nn.Module, graph: ChannelGraph, kept: Chosen, x: Tensor, groups: list[list[str]]) -> list[str]:
     """Names of sets in the groups that fail by themselves, found by halving; all, where only their union fails."""
     if len(groups) == 1:
         return groups[0]
     half = len(groups) // 2
     found: list[str] = []
     for part in (groups[:half], groups[half:]):
-        names = [name for group in part for name in group]
-        if not _holds(model, graph, {name: kept[name] for name in names}, x):
+        if not _holds(model, graph, kept, x, part):
             found += _failing(model, graph, kept, x, part)
     return found or [name for group in groups for name in group]
 
 
-def _holds(model: nn.Module, graph: ChannelGraph, kept: dict[str, NDArray[np.int64]], x: Tensor) -> bool:
+def _holds(model: nn.Module, graph: ChannelGraph, kept: Chosen, x: Tensor, groups: list[list[str]]) -> bool:
+    """Whether the network rebuilds right when only the sets of some groups lose channels."""
+    return _difference(model, graph, {name: kept[name] for group in groups for name in group}, x) is None
+
+
+def _difference(model: nn.Module, graph: ChannelGraph, kept: Chosen, x: Tensor) -> Difference | None:
     try:
-        return first_difference(sliced_copy(model, graph, kept), graph, kept, x) is None
+        return first_difference(sliced_copy(model, graph, kept), graph, kept, x) if kept else None
     except GraphError:
-        return False
+        return Difference("forward", ())

@@ -39,7 +39,11 @@ def random_kept(
             rows.append(np.diff(counts, axis=0))
         names = [graph.sets[index].name for index in indices]
         linked.update(names)
-        chosen = _solve(np.concatenate(rows), sizes, fraction, rng)
+        floors = [floor for floor in graph.floors if int(floor.units[0, 0]) in starts]
+        least = np.zeros((len(floors), total))
+        for row, floor in zip(least, floors, strict=True):
+            row[[starts[int(index)] + int(unit) for index, unit in floor.units if int(index) in starts]] = 1
+        chosen = _solve(np.concatenate(rows), least, sizes, fraction, rng)
         if chosen is None:
             stuck += names
             continue
@@ -49,13 +53,21 @@ def random_kept(
         if group.name not in linked and group.size > 1:
             count = min(max(round(fraction * group.size), 1), group.size - 1)
             kept[group.name] = np.sort(rng.permutation(group.size)[:count])
+    for floor in graph.floors:
+        names = [graph.sets[index].name for index in floor.units[:, 0]]
+        if not any(
+            name in linked or name not in kept or unit in kept[name]
+            for name, unit in zip(names, floor.units[:, 1], strict=True)
+        ):
+            place = int(rng.integers(len(names)))
+            kept[names[place]] = np.union1d(kept[names[place]], floor.units[place, 1:])
     return kept, stuck
 
 
 def _solve(
-    equal: NDArray[np.float64], sizes: list[int], fraction: float, rng: np.random.Generator
+    equal: NDArray[np.float64], least: NDArray[np.float64], sizes: list[int], fraction: float, rng: np.random.Generator
 ) -> NDArray[np.bool_] | None:
-    """A random 0/1 choice with `equal @ choice = 0` and counts near the fraction; None where there is none."""
+    """A random 0/1 choice with `equal @ choice = 0`, `least @ choice >= 1`; None where there is none."""
     total, sets = sum(sizes), len(sizes)
     member = np.zeros((sets, total))
     for row, (start, size) in enumerate(zip(np.cumsum([0, *sizes[:-1]]), sizes, strict=True)):
@@ -64,12 +76,14 @@ def _solve(
     above_below = np.kron(np.eye(sets), np.array([[1.0, -1.0]]))
     wanted = np.array([min(max(round(fraction * size), 1), max(size - 1, 1)) for size in sizes])
     none = np.zeros((len(equal), 2 * sets))
+    some = np.zeros((len(least), 2 * sets))
     result = optimize.milp(
         np.concatenate([-rng.random(total), np.full(2 * sets, 3.0)]),
         integrality=np.concatenate([np.ones(total), np.zeros(2 * sets)]),
         bounds=optimize.Bounds(0, np.concatenate([np.ones(total), np.full(2 * sets, np.inf)])),
         constraints=[
             optimize.LinearConstraint(sparse.csr_array(np.hstack([equal, none])), 0, 0),
+            optimize.LinearConstraint(sparse.csr_array(np.hstack([least, some])), 1, np.inf),
             optimize.LinearConstraint(sparse.csr_array(np.hstack([member, above_below])), wanted, wanted),
             optimize.LinearConstraint(
                 sparse.csr_array(np.hstack([member, 0 * above_below])), 1, np.maximum(np.array(sizes) - 1, 1)

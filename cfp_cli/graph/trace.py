@@ -197,7 +197,7 @@ def _traced(model: nn.Module, program: torch.export.ExportedProgram, input_size:
         elif node.name in signature.user_inputs:
             sources[node.name] = Source("input", node.name)
             if isinstance(node.meta["val"].shape[0], int):
-                raise GraphError("the network fixes its batch size; make its forward take any number of images")
+                raise GraphError("the network fixes its batch size; use x.shape[0], not a number, in its forward")
         else:
             raise GraphError(f"the network takes an input that is not an image batch ({node.name}); wrap it")
     _follow_in_place(program.graph)
@@ -209,6 +209,8 @@ def _traced(model: nn.Module, program: torch.export.ExportedProgram, input_size:
             f"the network gives {len(results)} outputs ({shapes}), not one tensor of logits [N, classes]; "
             "wrap it so that its forward returns the logits only"
         )
+    if not is_dynamic(results[0].meta["val"])[0]:
+        raise GraphError("the network fixes its batch size; use x.shape[0], not len(x) or a number, in its forward")
     nodes = tuple(node for node in program.graph.nodes if node.op != "output" and not _is_check(node))
     return TracedGraph(model, nodes, sources, program.constants, program.graph_module, results[0], input_size)
 

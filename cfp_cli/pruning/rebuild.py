@@ -34,4 +34,7 @@ def rebuild(model: nn.Module, graph: ChannelGraph, kept: Mapping[str, NDArray[np
             raise GraphError(f"no channel of set {group.name} is kept; keep at least one")
         if group.frozen and not stays.all():
             raise GraphError(f"set {group.name} is frozen ({group.frozen[0]}); keep all its channels")
+    for floor in graph.floors:
+        if not mask[graph.offsets[floor.units[:, 0]] + floor.units[:, 1]].any():
+            raise GraphError(f"'{floor.module}' would be left without channels; keep at least one of them")
     return sliced_copy(model, graph, kept)

@@ -69,8 +69,10 @@ def reference_logits(graph: ChannelGraph, kept: Mapping[str, NDArray[np.int64]],
 
 
 def _blame(rebuilt: nn.Module, graph: ChannelGraph, kept: Mapping[str, NDArray[np.int64]], x: Tensor) -> str:
-    name = first_difference(rebuilt, graph, kept, x)
-    return f"the first set that differs is {name}; leave it whole with --keep" if name else "no single set differs"
+    found = first_difference(rebuilt, graph, kept, x)
+    if found is None:
+        return "no layer differs by itself; this is rounding that adds up, try it in float64"
+    return f"the first set that differs is {found.name}; leave it whole with --keep"
 
 
 @contextmanager

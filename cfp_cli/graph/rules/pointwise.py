@@ -20,18 +20,19 @@ def pointwise(site: Site) -> Result:
     """Unite the channels of all operands where they meet; an operand of size 1 is spread and never coupled."""
     shape, dynamic = site.shapes()[0]
     operands = [(node, _aligned(value, len(shape))) for node, value in site.tensors()]
-    varying = {value.varying for _, value in operands if value.varying}
-    if len(varying) > 1:
-        site.freeze((value for _, value in operands), OUTER)
-        return unlabelled(shape, dynamic)
-    if not varying:
+    dims = sorted({dim for _, value in operands for dim in value.varying})
+    if not dims:
         return site.out(_without_channels(site, [value for _, value in operands], len(shape)))
-    (dims,) = varying
     merged: Labels | None = None
     for node, value in operands:
-        labels = value.labels if value.varying else _beside(site, node, value, shape, dims)
-        if labels is None:
+        spread = [dim for dim in dims if value.shape[dim] == 1 < shape[dim]]
+        if len(spread) == len(dims):
+            site.freeze([value], SINGLE)
             continue
+        if spread and value.labelled:
+            site.freeze((each for _, each in operands), OUTER)
+            return unlabelled(shape, dynamic)
+        labels = _labels(site, node, value, len(shape), dims)
         if merged is not None:
             site.ledger.unite(merged, labels, site.reason(FIXED))
             labels = np.maximum(merged, labels)
@@ -71,19 +72,17 @@ def _without_channels(site: Site, values: list[Value], ndim: int) -> Labels:
     return labelled[0].labels
 
 
-def _beside(site: Site, node: Node, value: Value, shape: tuple[int, ...], dims: tuple[int, ...]) -> Labels | None:
-    """Labels of an operand that has no varying labels beside one that has; None where it is only spread."""
-    if all(value.shape[dim] == 1 for dim in dims):
-        if any(shape[dim] > 1 for dim in dims):
-            site.freeze([value], SINGLE)
-        return None
+def _labels(site: Site, node: Node, value: Value, ndim: int, dims: list[int]) -> Labels:
+    """Labels of an operand beside others whose labels change along `dims`.
+
+    A parameter of several dimensions that is used directly is sliced along the one that channels lie on.
+    """
     source = site.source(node)
-    if source is not None and len(dims) == 1 and not value.labelled:
-        # A parameter of several dimensions, used directly: it is sliced along the one that channels lie on.
-        lead = len(shape) - node.meta["val"].dim()
-        atoms = site.ledger.of(source.name, dims[0] - lead, (value.shape[dims[0]],))
-        return atoms.reshape(along_only(len(atoms), len(shape), dims[0]))
-    return value.labels
+    if source is None or len(dims) != 1 or value.labelled:
+        return value.labels
+    lead = ndim - node.meta["val"].dim()
+    atoms = site.ledger.of(source.name, dims[0] - lead, (value.shape[dims[0]],))
+    return atoms.reshape(along_only(len(atoms), ndim, dims[0]))
 
 
 @rule(

@@ -1,0 +1,361 @@
+"""Small networks, one for every way in which operators can tie channels together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CLASSES = 3
+
+
+class Net(nn.Module):
+    """Named layers and a forward function; a linear head on the global mean unless the function gives logits itself."""
+
+    def __init__(self, forward: Callable[[Net, Tensor], Tensor], head: int, **layers: nn.Module | nn.Parameter) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self.head = nn.Linear(head, CLASSES)
+        self.body = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(self, x)
+        return self.head(y.mean((2, 3))) if y.dim() == 4 else self.head(y)
+
+
+def conv(a: int, b: int, **options: object) -> nn.Conv2d:
+    return nn.Conv2d(a, b, 3, padding=1, **options)  # type: ignore[arg-type]
+
+
+def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The network in eval mode with no statistic, scale or bias left at its neutral initial value."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.is_floating_point() and tensor.dim() == 1:
+                spread = torch.rand(tensor.shape, generator=generator)
+                tensor.copy_(spread + 0.5 if "var" in name or "weight" in name else spread - 0.5)
+    return model.eval()
+
+
+class Fire(nn.Module):
+    """A branch whose code writes a channel count down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = conv(3, 8)
+        self.second = conv(4, 6)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.first(x)[:, :4]).mean((2, 3)))
+
+
+def squeeze_excite(net: Net, x: Tensor) -> Tensor:
+    y = F.relu(net.a(x))
+    gate = torch.sigmoid(net.up(F.relu(net.down(F.adaptive_avg_pool2d(y, 1)))))
+    return net.b(y * gate)
+
+
+def spatial_attention(net: Net, x: Tensor) -> Tensor:
+    y = F.relu(net.a(x))
+    return net.b(y * torch.sigmoid(net.one(y)))
+
+
+def shared(net: Net, x: Tensor) -> Tensor:
+    y = F.relu(net.a(x))
+    return net.b(net.s(F.relu(net.s(y))))
+
+
+def radix(net: Net, x: Tensor) -> Tensor:
+    y = F.relu(net.a(x))
+    n, c, h, w = y.shape
+    return net.b(y.view(n, 2, c // 2, h, w).sum(1))
+
+
+def split_attention(net: Net, x: Tensor) -> Tensor:
+    y = F.relu(net.a(x))
+    n, c, h, w = y.shape
+    parts = y.view(n, 2, c // 2, h, w)
+    gate = net.up(F.relu(net.down(parts.sum(1).mean((2, 3), keepdim=True))))
+    gate = gate.view(n, 1, 2, -1).transpose(1, 2).softmax(1).reshape(n, -1)
+    return net.b((parts * gate.view(n, 2, c // 2, 1, 1)).sum(1))
+
+
+def octave(net: Net, x: Tensor) -> Tensor:
+    high, low = net.hh(x), net.hl(F.avg_pool2d(x, 2))
+    high, low = F.relu(high), F.relu(low)
+    high_sum = net.h2h(high) + F.interpolate(net.l2h(low), scale_factor=2.0, mode="nearest")
+    low_sum = net.h2l(F.avg_pool2d(high, 2)) + net.l2l(low)
+    return net.b(torch.cat([high_sum, F.interpolate(low_sum, scale_factor=2.0)], 1))
+
+
+def manual_shuffle_up(net: Net, x: Tensor) -> Tensor:
+    return net.b(F.pixel_shuffle(net.a(x), 2))
+
+
+# name: (network, sizes by set, sets that must be frozen)
+NETS: dict[str, tuple[Callable[[], nn.Module], dict[str, int], set[str]]] = {
+    "plain": (
+        lambda: Net(lambda m, x: m.b(F.relu(m.bn(m.a(x)))), 5, a=conv(3, 8), bn=nn.BatchNorm2d(8), b=conv(8, 5)),
+        {"a": 8, "b": 5, "head": 3},
+        set(),
+    ),
+    "residual": (
+        lambda: Net(
+            lambda m, x: (lambda y: y + m.c(F.relu(m.b(y))))(m.a(x)), 8, a=conv(3, 8), b=conv(8, 6), c=conv(6, 8)
+        ),
+        {"a": 8, "b": 6, "head": 3},
+        set(),
+    ),
+    "subtract and scale": (
+        lambda: Net(
+            lambda m, x: m.c((m.a(x) - m.b(x)) * m.scale / 2 + m.shift),
+            4,
+            a=conv(3, 8),
+            b=conv(3, 8),
+            c=conv(8, 4),
+            scale=nn.Parameter(torch.rand(8, 1, 1) + 0.5),
+            shift=nn.Parameter(torch.rand(1, 8, 1, 1)),
+        ),
+        {"a": 8, "c": 4, "head": 3},
+        set(),
+    ),
+    "position bias": (
+        lambda: Net(
+            lambda m, x: m.b(m.a(x) + m.p), 4, a=conv(3, 8), b=conv(8, 4), p=nn.Parameter(torch.rand(8, 16, 16))
+        ),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "concatenation": (
+        lambda: Net(
+            lambda m, x: m.c(m.bn(torch.cat([m.a(x), m.b(x), x], 1))),
+            4,
+            a=conv(3, 5),
+            b=conv(3, 7),
+            bn=nn.BatchNorm2d(15),
+            c=conv(15, 4),
+        ),
+        {"a": 5, "b": 7, "c": 4, "head": 3},
+        set(),
+    ),
+    "concatenation added to a convolution": (
+        lambda: Net(
+            lambda m, x: m.d(torch.cat([m.a(x), m.b(x)], 1) + m.c(x)),
+            4,
+            a=conv(3, 4),
+            b=conv(3, 4),
+            c=conv(3, 8),
+            d=conv(8, 4),
+        ),
+        {"a": 8, "d": 4, "head": 3},
+        set(),
+    ),
+    "squeeze excite": (
+        lambda: Net(squeeze_excite, 4, a=conv(3, 8), down=nn.Conv2d(8, 4, 1), up=nn.Conv2d(4, 8, 1), b=conv(8, 4)),
+        {"a": 8, "down": 4, "b": 4, "head": 3},
+        set(),
+    ),
+    "split attention": (
+        lambda: Net(split_attention, 4, a=conv(3, 8), down=nn.Conv2d(4, 4, 1), up=nn.Conv2d(4, 8, 1), b=conv(4, 4)),
+        {"a": 4, "down": 4, "b": 4, "head": 3},
+        set(),
+    ),
+    "spatial attention is not coupled": (
+        lambda: Net(spatial_attention, 4, a=conv(3, 8), one=nn.Conv2d(8, 1, 1), b=conv(8, 4)),
+        {"a": 8, "one": 1, "b": 4, "head": 3},
+        {"one"},
+    ),
+    "depthwise": (
+        lambda: Net(lambda m, x: m.c(m.b(m.a(x))), 4, a=conv(3, 8), b=conv(8, 8, groups=8), c=conv(8, 4)),
+        {"a": 8, "c": 4, "head": 3},
+        set(),
+    ),
+    "depthwise with multiplier": (
+        lambda: Net(lambda m, x: m.c(m.b(m.a(x))), 4, a=conv(3, 6), b=conv(6, 18, groups=6), c=conv(18, 4)),
+        {"a": 6, "c": 4, "head": 3},
+        set(),
+    ),
+    "grouped": (
+        lambda: Net(lambda m, x: m.c(m.b(m.a(x))), 4, a=conv(3, 8), b=conv(8, 12, groups=4), c=conv(12, 4)),
+        {"a": 8, "b": 12, "c": 4, "head": 3},
+        set(),
+    ),
+    "dilated and strided": (
+        lambda: Net(lambda m, x: m.b(m.a(x)), 4, a=nn.Conv2d(3, 8, 3, 2, 2, 2), b=nn.Conv2d(8, 4, (1, 3))),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "transposed": (
+        lambda: Net(
+            lambda m, x: m.d(m.c(m.b(m.a(x)))),
+            4,
+            a=nn.ConvTranspose2d(3, 8, 2, 2),
+            b=nn.ConvTranspose2d(8, 12, 3, groups=4),
+            c=nn.ConvTranspose2d(12, 12, 3, groups=12),
+            d=conv(12, 4),
+        ),
+        {"a": 8, "b": 12, "d": 4, "head": 3},
+        set(),
+    ),
+    "flattened over space": (
+        lambda: Net(lambda m, x: m.l(F.max_pool2d(m.a(x), 4).flatten(1)).relu(), 10, a=conv(3, 6), l=nn.Linear(96, 10)),
+        {"a": 6, "l": 10, "head": 3},
+        set(),
+    ),
+    "viewed flat": (
+        lambda: Net(
+            lambda m, x: m.l(F.avg_pool2d(m.a(x), 4).view(x.shape[0], -1)), 10, a=conv(3, 6), l=nn.Linear(96, 10)
+        ),
+        {"a": 6, "l": 10, "head": 3},
+        set(),
+    ),
+    "channels last": (
+        lambda: Net(
+            lambda m, x: m.down(F.gelu(m.up(m.norm(m.a(x).permute(0, 2, 3, 1))))).permute(0, 3, 1, 2) * m.gamma,
+            8,
+            a=conv(3, 8),
+            norm=nn.LayerNorm(8),
+            up=nn.Linear(8, 12),
+            down=nn.Linear(12, 8),
+            gamma=nn.Parameter(torch.rand(8, 1, 1) + 0.5),
+        ),
+        {"a": 8, "up": 12, "down": 8, "head": 3},
+        set(),
+    ),
+    "group norm": (
+        lambda: Net(lambda m, x: m.b(m.n(m.a(x))), 4, a=conv(3, 8), n=nn.GroupNorm(4, 8), b=conv(8, 4)),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "instance norm and PReLU": (
+        lambda: Net(
+            lambda m, x: m.b(m.p(m.n(m.a(x)))),
+            4,
+            a=conv(3, 8),
+            n=nn.InstanceNorm2d(8, affine=True),
+            p=nn.PReLU(8),
+            b=conv(8, 4),
+        ),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "softmax over channels": (
+        lambda: Net(lambda m, x: m.b(m.a(x).softmax(1)), 4, a=conv(3, 8), b=conv(8, 4)),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "mean over channels": (
+        lambda: Net(
+            lambda m, x: (lambda y: m.b(y * torch.sigmoid(y.mean(1, keepdim=True))))(m.a(x)),
+            4,
+            a=conv(3, 8),
+            b=conv(8, 4),
+        ),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "copies summed": (lambda: Net(radix, 4, a=conv(3, 8), b=conv(4, 4)), {"a": 4, "b": 4, "head": 3}, set()),
+    "equal chunks": (
+        lambda: Net(
+            lambda m, x: (lambda p: m.b(p[0]) + m.c(p[1]))(m.a(x).chunk(2, 1)),
+            4,
+            a=conv(3, 8),
+            b=conv(4, 4),
+            c=conv(4, 4),
+        ),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "gated halves": (
+        lambda: Net(lambda m, x: m.b(F.glu(m.a(x), 1)), 4, a=conv(3, 8), b=conv(4, 4)),
+        {"a": 4, "b": 4, "head": 3},
+        set(),
+    ),
+    "half by share": (
+        lambda: Net(lambda m, x: (lambda y: m.b(y[:, : y.shape[1] // 2]))(m.a(x)), 4, a=conv(3, 8), b=conv(4, 4)),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "slice at a fixed place": (Fire, {"first": 8, "second": 6, "head": 3}, {"first"}),
+    "stacked and read apart": (
+        lambda: Net(
+            lambda m, x: m.c(torch.stack([m.a(x), m.b(x)], 1).amax(1)), 4, a=conv(3, 8), b=conv(3, 8), c=conv(8, 4)
+        ),
+        {"a": 8, "c": 4, "head": 3},
+        set(),
+    ),
+    "pixel shuffle": (
+        lambda: Net(manual_shuffle_up, 4, a=conv(3, 12), b=conv(3, 4)),
+        {"a": 3, "b": 4, "head": 3},
+        set(),
+    ),
+    "pixel unshuffle": (
+        lambda: Net(lambda m, x: m.b(F.pixel_unshuffle(m.a(x), 2)), 4, a=conv(3, 3), b=conv(12, 4)),
+        {"a": 3, "b": 4, "head": 3},
+        set(),
+    ),
+    "pools and interpolation": (
+        lambda: Net(
+            lambda m, x: m.b(
+                F.interpolate(F.adaptive_max_pool2d(F.pad(m.a(x), (1, 1, 1, 1)), 5), size=(9, 9), mode="bilinear")
+            ),
+            4,
+            a=conv(3, 8),
+            b=conv(8, 4),
+        ),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "shared layer": (
+        lambda: Net(shared, 4, a=conv(3, 8), s=conv(8, 8), b=conv(8, 4)),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "octave": (
+        lambda: Net(
+            octave,
+            4,
+            hh=conv(3, 6),
+            hl=conv(3, 2),
+            h2h=conv(6, 5),
+            l2h=conv(2, 5),
+            h2l=conv(6, 3),
+            l2l=conv(2, 3),
+            b=conv(8, 4),
+        ),
+        {"hh": 6, "hl": 2, "h2h": 5, "h2l": 3, "b": 4, "head": 3},
+        set(),
+    ),
+    "fixed tensor": (
+        lambda: Net(
+            lambda m, x: m.b(m.a(x) * torch.linspace(0.5, 1.5, 8).view(1, 8, 1, 1)), 4, a=conv(3, 8), b=conv(8, 4)
+        ),
+        {"a": 8, "b": 4, "head": 3},
+        {"a"},
+    ),
+    "unknown operator": (
+        lambda: Net(lambda m, x: m.b(m.a(x).cumsum(1)), 4, a=conv(3, 8), b=conv(8, 4)),
+        {"a": 8, "b": 4, "head": 3},
+        {"a"},
+    ),
+    "attention over positions": (
+        lambda: Net(
+            lambda m, x: m.b((lambda y: (y.flatten(2) @ y.flatten(2).mT).unsqueeze(1))(m.a(x))),
+            4,
+            a=conv(3, 8),
+            b=conv(1, 4),
+        ),
+        {"a": 8, "b": 4, "head": 3},
+        {"a"},
+    ),
+    "computed weight": (
+        lambda: Net(lambda m, x: F.conv2d(m.a(x), m.b.weight / m.b.weight.norm()), 4, a=conv(3, 8), b=conv(8, 4)),
+        {"a": 8, "head": 3},
+        {"a"},
+    ),
+}
