@@ -21,13 +21,12 @@ from cfp_cli.errors import TrainingError
 from cfp_cli.metrics import Loader, Metrics, evaluate
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.training import distributed
-from cfp_cli.training.ema import Ema
 from cfp_cli.training.history import EpochRow, History, TensorBoard, write_csv
 from cfp_cli.training.interrupt import Interrupt, Stop
+from cfp_cli.training.learner import Learner
 from cfp_cli.training.loss import Draw, Objective
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.order import Order, Sampler, Views, step_seed
-from cfp_cli.training.precision import autocast_dtype
 from cfp_cli.training.state import copy_flushed, finite, read_state, remove_leftovers, write_state
 
 Listener = Callable[[Sequence[EpochRow]], None]
@@ -142,7 +141,7 @@ class _Training:
         progress: Progress,
     ) -> None:
         self.workers = distributed.current()
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self.learner = Learner(model, options, device, self.workers)
         self.data, self.objective, self.options, self.files, self.device = data, objective, options, files, device
         self.listen, self.progress = listen, progress
         self.identity = {**identity, "world": self.workers.world, **options.to_json()}
@@ -150,21 +149,13 @@ class _Training:
         self.order = Order(
             data.sampler, data.views, options.batch_size, options.seed, self.workers.rank, self.workers.world
         )
-        self.dtype = autocast_dtype(options.amp, device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
-        self.optimizer = _optimizer(self.model, options)
-        self.ema = Ema(self.model, options.ema) if options.ema else None
-        self.forward = self.workers.wrap(self.model, device)
-        if options.compile:
-            self.forward = torch.compile(self.forward)  # type: ignore[assignment]
-        self.best = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.best = copy.deepcopy(model).requires_grad_(False).eval()
         self.best_epoch, self.best_score, self.better_epoch = -1, -1.0, -1
-        self.epoch, self.step = 0, 0
-        # Per epoch: loss, its two shares, images, and how many processes were interrupted.
-        self.sums = torch.zeros(5, dtype=torch.float64, device=device)
-        self.epoch_seconds = 0.0
+        self.epoch, self.step, self.stopped = 0, 0, False
         self.rows: list[EpochRow] = []
-        self.stopped = False
+        # Of the epoch in hand: loss and its two shares summed over the images, how many those are, and the time spent.
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        self.images, self.seconds = 0, 0.0
         self.written_best = -1
         self.written_at, self.write_seconds = time.monotonic(), 0.0
         self.board: TensorBoard | None = None
@@ -183,7 +174,6 @@ class _Training:
         """Make the remaining steps, giving each one's number in its epoch."""
         if self.files.tensorboard and self.workers.first:
             self.board = TensorBoard(self.files.tensorboard, self.epoch)
-        self.model.train()
         while self.epoch < self.options.epochs and not self.stopped:
             while self.step < self.order.steps:
                 self._train_step(interrupt)
@@ -195,73 +185,67 @@ class _Training:
 
     def _train_step(self, interrupt: Interrupt) -> None:
         started = time.perf_counter()
-        images, views, share = self.order.batch(self.epoch, self.step)
-        batch = self.data.views.get(images, views).to(self.device, memory_format=torch.channels_last)
-        draw = Draw(images, views, self.labels[torch.from_numpy(images).to(self.device)], self.epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.options.learning_rate(self.epoch)
-        torch.manual_seed(step_seed(self.options.seed, self.epoch, self.step, self.workers.rank))
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            logits = self.forward(batch)
-        losses = self.objective(logits.float(), draw)
-        self.optimizer.zero_grad(set_to_none=True)
-        # DDP takes the mean over the processes: weigh each by its images, so that the sum is the mean over the batch.
-        self.scaler.scale(losses[0] * (share * self.workers.world)).backward()  # type: ignore[no-untyped-call]
-        if self.options.clip_norm:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.ema:
-            self.ema.update(self.model, self.epoch * self.order.steps + self.step)
-        count = len(images)
-        figures = [*(losses.detach().double() * count).unbind(), float(count), float(interrupt.requested)]
-        summed = self.workers.add(
-            torch.stack([torch.as_tensor(value, device=self.device).double() for value in figures])
+        images, views, whole = self.order.batch(self.epoch, self.step)
+        losses = self.learner.learn(
+            self.data.views.get(images, views),
+            Draw(images, views, self.labels[torch.from_numpy(images).to(self.device)], self.epoch),
+            self.objective,
+            share=len(images) / whole,
+            step=self.epoch * self.order.steps + self.step,
+            seed=step_seed(self.options.seed, self.epoch, self.step, self.workers.rank),
         )
-        self.sums += summed
-        if self.workers.world > 1 and float(summed[4]) > 0:
-            interrupt.requested = True
+        self.sums += self._over_processes(losses * len(images), interrupt)
+        self.images += whole
         self.step += 1
         # Reading a figure waits for a GPU; a NaN stays in the sums, so looking now and then is enough.
         if self.device.type == "cpu" or self.step % 32 == 0 or self.step == self.order.steps:
             self._refuse(not bool(torch.isfinite(self.sums).all()), "the loss became NaN or infinite")
-        self.epoch_seconds += time.perf_counter() - started
+        self.seconds += time.perf_counter() - started
+
+    def _over_processes(self, losses: Tensor, interrupt: Interrupt) -> Tensor:
+        """Losses summed over the processes, which learn on the way whether one of them is interrupted."""
+        if self.workers.world == 1:
+            return losses
+        figures = self.workers.add(torch.cat([losses, losses.new_tensor([float(interrupt.requested)])]))
+        interrupt.requested = bool(figures[3] > 0)
+        return figures[:3]
 
     def _close_epoch(self, interrupt: Interrupt) -> None:
-        options, started = self.options, time.perf_counter()
-        candidate = self.ema.model if self.ema else self.model
+        started, candidate = time.perf_counter(), self.learner.candidate
         self._refuse(not finite(candidate), "a weight became NaN or infinite")
         metrics = self._validate(candidate, interrupt)
-        loss, first, second, count, _ = self.sums.tolist()
-        mix = self.objective.mix(self.epoch)
+        loss, first, second = (self.sums / self.images).tolist()
         row = EpochRow(
             epoch=self.epoch,
-            loss=loss / count,
-            loss_rl=first / count if self.objective.teachers else None,
-            loss_cl=second / count if self.objective.teachers > 1 else None,
-            mix=mix,
-            lr=options.learning_rate(self.epoch),
+            loss=loss,
+            loss_rl=first if self.objective.teachers else None,
+            loss_cl=second if self.objective.teachers > 1 else None,
+            mix=self.objective.mix(self.epoch),
+            lr=self.options.learning_rate(self.epoch),
             accuracy=metrics.accuracy,
             macro_precision=metrics.macro_precision,
             macro_recall=metrics.macro_recall,
             macro_f1=metrics.macro_f1,
             balanced_accuracy=metrics.balanced_accuracy,
-            images_per_second=count / max(self.epoch_seconds, 1e-9),
-            seconds=self.epoch_seconds + time.perf_counter() - started,
+            images_per_second=self.images / max(self.seconds, 1e-9),
+            seconds=self.seconds + time.perf_counter() - started,
         )
         self.rows.append(row)
-        score = metrics.accuracy if options.select == "accuracy" else metrics.macro_f1
+        self._choose(candidate, metrics)
+        self.epoch, self.step, self.images, self.seconds = self.epoch + 1, 0, 0, 0.0
+        self.sums.zero_()
+        if self.workers.first:
+            self._tell(row)
+
+    def _choose(self, candidate: nn.Module, metrics: Metrics) -> None:
+        """Keep the weights where no epoch was better, and stop where none has been for long."""
+        score = metrics.accuracy if self.options.select == "accuracy" else metrics.macro_f1
         if score > self.best_score:
             self.better_epoch = self.epoch
         if score >= self.best_score:
             copy_flushed(candidate, self.best)
             self.best_epoch, self.best_score = self.epoch, score
-        self.stopped = bool(options.patience) and self.epoch - self.better_epoch >= options.patience
-        self.epoch, self.step, self.epoch_seconds = self.epoch + 1, 0, 0.0
-        self.sums.zero_()
-        if self.workers.first:
-            self._tell(row)
+        self.stopped = bool(self.options.patience) and self.epoch - self.better_epoch >= self.options.patience
 
     def _validate(self, candidate: nn.Module, interrupt: Interrupt) -> Metrics:
         """The first process's metrics, on every process."""
@@ -304,7 +288,7 @@ class _Training:
         """Write the best weights, the history and the state, each atomically."""
         if not self.workers.first:
             return
-        self._refuse(not finite(self.model), "a weight became NaN or infinite")
+        self._refuse(not finite(self.learner.model), "a weight became NaN or infinite")
         started = time.monotonic()
         # The state is written last: a kill before it repeats the epoch, with the same result.
         if self.best_epoch != self.written_best:
@@ -318,10 +302,7 @@ class _Training:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "model": self.model.state_dict(),
-            "ema": self.ema.model.state_dict() if self.ema else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **self.learner.state(),
             "best": self.best.state_dict(),
             "rows": [row.to_json() for row in self.rows],
             "sums": self.sums,
@@ -336,12 +317,8 @@ class _Training:
         state = self.workers.share(state)
         if state is None:
             return
-        self.model.load_state_dict(state["model"])
+        self.learner.restore(state)
         self.best.load_state_dict(state["best"])
-        if self.ema:
-            self.ema.model.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
         self.rows = [EpochRow.from_json(row) for row in state["rows"]]
         self.sums.copy_(state["sums"])
         for name in _PLAIN:
@@ -353,14 +330,15 @@ class _Training:
         if self.board:
             self.board.close()
         best = self.workers.share({name: value.cpu() for name, value in self.best.state_dict().items()})
-        self.model.load_state_dict(best)
-        self.model.to(memory_format=torch.contiguous_format).eval()
-        val = evaluate(self.model, self.data.validation, self.data.classes)
+        model = self.learner.model
+        model.load_state_dict(best)
+        model.to(memory_format=torch.contiguous_format).eval()
+        val = evaluate(model, self.data.validation, self.data.classes)
         seconds = sum(row.seconds for row in self.rows)
         return History(tuple(self.rows), self.best_epoch, seconds, val)
 
 
-_PLAIN = ("epoch", "step", "best_epoch", "best_score", "better_epoch", "stopped", "epoch_seconds")
+_PLAIN = ("epoch", "step", "best_epoch", "best_score", "better_epoch", "stopped", "images", "seconds")
 
 
 class _Checked:
@@ -377,12 +355,3 @@ class _Checked:
 
     def __len__(self) -> int:
         return len(self.loader)
-
-
-def _optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    # One fused step over all tensors: a small student has many, and each would cost more to visit than to update.
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if options.optimizer == "sgd":
-        return torch.optim.SGD(parameters, options.lr, momentum=0.9, weight_decay=options.weight_decay, fused=True)
-    kind = torch.optim.Adam if options.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, options.lr, weight_decay=options.weight_decay, fused=True)

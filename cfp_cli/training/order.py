@@ -77,14 +77,14 @@ class Order:
         self._epoch = -1
         self._batches: list[tuple[Indices, Indices]] = []
 
-    def batch(self, epoch: int, step: int) -> tuple[Indices, Indices, float]:
-        """This process's images int64 [n] and views int64 [n] of a step, and its share n / batch of the whole."""
+    def batch(self, epoch: int, step: int) -> tuple[Indices, Indices, int]:
+        """This process's images int64 [n] and views int64 [n] of a step, and the size of the whole batch."""
         if epoch != self._epoch:
             self._batches = self._plan(epoch)
             self._epoch = epoch
         images, views = self._batches[step]
         part = slice(self.rank, None, self.world)
-        return images[part], views[part], len(images[part]) / len(images)
+        return images[part], views[part], len(images)
 
     def _plan(self, epoch: int) -> list[tuple[Indices, Indices]]:
         drawn = np.asarray(self.sampler.epoch(epoch), dtype=np.int64)

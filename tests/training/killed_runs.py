@@ -1,7 +1,8 @@
 """Kills one run of distillation again and again (SIGKILL at random moments), and compares what comes out in the end.
 
-Run as a program: `python killed_runs.py FOLDER KILLS SEED`. It forks its children, which so need not import torch anew;
-it computes nothing itself, as threads of autograd do not survive a fork. Prints one JSON object.
+Run as a program: `python killed_runs.py FOLDER KILLS SEED`, where KILLS counts those that hit training. It forks its
+children, which so need not import torch anew; it computes nothing itself, as threads of autograd do not survive a fork.
+Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -50,6 +51,12 @@ def child(folder: Path) -> int:
     return process
 
 
+def reached(folder: Path) -> tuple[int, int]:
+    """How far a run has come: a mark that changes with each block and each saved step."""
+    last = folder / "last.pt"
+    return len(list(folder.rglob("*.npy"))), last.stat().st_mtime_ns if last.exists() else 0
+
+
 def main() -> None:
     folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     chance = random.Random(seed)
@@ -58,32 +65,28 @@ def main() -> None:
     started = time.monotonic()
     assert os.waitpid(child(folder / "whole"), 0)[1] == 0
     seconds = time.monotonic() - started
-    killed, lives, phases = 0, 0, Counter()
-    while killed < kills:
-        # A run that ends early is taken up again under another name, until there were enough kills.
-        cut = folder / f"cut{lives}"
-        lives += 1
-        while True:
-            process = child(cut)
-            deadline = time.monotonic() + chance.uniform(0.0, 2.2 * seconds / kills)
-            while time.monotonic() < deadline and killed < kills:
-                time.sleep(0.0005)
-            if killed < kills:
-                os.kill(process, signal.SIGKILL)
-            status = os.waitpid(process, 0)[1]
-            if status == 0:
-                break
-            if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
-                raise SystemExit(f"the run failed with status {status}")
-            killed += 1
+    phases, life = Counter(), 2.0 * seconds / kills
+    while phases["training"] < kills:
+        # A run that ends before there were enough kills is followed by another one.
+        cut = folder / f"cut{phases['finished']}"
+        process, before = child(cut), reached(cut)
+        time.sleep(chance.uniform(0.0, life))
+        os.kill(process, signal.SIGKILL)
+        status = os.waitpid(process, 0)[1]
+        if status == 0:
+            phases["finished"] += 1
+        elif os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             phases["training" if (cut / "last.pt").exists() else "caching"] += 1
+        else:
+            raise SystemExit(f"the run failed with status {status}")
+        # On a busy machine a life may be too short to get anywhere.
+        life *= 1.1 if reached(cut) == before else 0.97
+    assert os.waitpid(child(cut), 0)[1] == 0
     results = [torch.load(path / "last.pt", weights_only=True) for path in (folder / "whole", cut)]
     best = [torch.load(path / "best.pt", weights_only=True) for path in (folder / "whole", cut)]
     report = {
-        "kills": killed,
-        "seconds": seconds,
-        "runs": lives,
         "phases": phases,
+        "seconds": seconds,
         "best": same(*best),
         "last": same(results[0]["model"], results[1]["model"]),
         "losses": [row["loss"] for row in results[0]["rows"]] == [row["loss"] for row in results[1]["rows"]],

@@ -72,8 +72,8 @@ def test_one_step_is_the_plain_adam_step(tmp_path):
 def _first_views(source, order, seed):
     from cfp_cli.training.order import Order
 
-    images, views, share = Order(source.sampler, source.views, 64, seed).batch(0, 0)
-    assert share == 1.0
+    images, views, whole = Order(source.sampler, source.views, 64, seed).batch(0, 0)
+    assert whole == len(images)
     assert images.tolist() == order.tolist()
     return zip(images.tolist(), views.tolist(), strict=True)
 
