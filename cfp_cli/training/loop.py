@@ -111,7 +111,7 @@ def fit(
     """
     device = torch.device(device)
     training = _Training(model, data, objective, options, files, identity or {}, device, listen, progress)
-    training.tidy()
+    training.tidy(resume)
     if resume:
         training.restore()
     devices = [device] if device.type == "cuda" else []
@@ -160,11 +160,18 @@ class _Training:
         self.written_at, self.write_seconds = time.monotonic(), 0.0
         self.board: TensorBoard | None = None
 
-    def tidy(self) -> None:
-        """Delete what killed runs left half written."""
+    def tidy(self, resume: bool) -> None:
+        """Delete what killed runs left half written and, unless it is to be resumed, the state of an earlier run.
+
+        Else a kill before the first state is written would leave that of the wrong run.
+        """
+        if not self.workers.first:
+            return
         for path in (self.files.best, self.files.last, self.files.history):
-            if path and self.workers.first:
+            if path:
                 remove_leftovers(path)
+        if not resume:
+            self.files.last.unlink(missing_ok=True)
 
     def steps_left(self) -> int:
         """How many optimiser steps are still to be made, unless patience ends first."""
@@ -251,7 +258,11 @@ class _Training:
         """The first process's metrics, on every process."""
         metrics: Metrics | None = None
         if self.workers.first:
-            metrics = evaluate(candidate, _Checked(self.data.validation, interrupt, self.workers), self.data.classes)
+            loader = _Checked(self.data.validation, interrupt, self.workers)
+            try:
+                metrics = evaluate(candidate, loader, self.data.classes)
+            except TrainingError:
+                self._refuse(True, "a logit became NaN or infinite")
         shared = self.workers.share(metrics)
         assert shared is not None
         return shared

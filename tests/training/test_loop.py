@@ -131,6 +131,13 @@ def test_finished_run_is_not_run_again(tmp_path):
     assert second.rows == history.rows
 
 
+def test_new_run_does_not_take_up_an_old_state(tmp_path):
+    run(tmp_path)
+    with pytest.raises(TrainingError, match="a logit became NaN or infinite in epoch 1; no good state had"):
+        run(tmp_path, TrainOptions(epochs=2, lr=1e30, schedule="constant", optimizer="sgd"), network(norm=False))
+    assert not (tmp_path / "last.pt").exists()
+
+
 def test_resume_refuses_another_run(tmp_path):
     run(tmp_path, identity={"model": "abc"})
     with pytest.raises(TrainingError, match=r"lr was 0\.01, now 0\.02"):
