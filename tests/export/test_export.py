@@ -166,9 +166,11 @@ def test_a_network_that_cannot_be_traced(tmp_path: Path, format: str) -> None:
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name, *rest: None if name == "onnxruntime" else find(name, *rest)
-    )
+
+    def found(name: str, *rest: str) -> object:
+        return name != "onnxruntime" or None if name in onnx_file.NEEDS else find(name, *rest)
+
+    monkeypatch.setattr("importlib.util.find_spec", found)
     with pytest.raises(CfpError, match=r'^ONNX export needs onnxruntime; run pip install "cfp\[export\]"$'):
         export(network(), tmp_path / "net.onnx")
     assert export(network(), tmp_path / "net.pt2", "pt2").top1_agreement == 1
