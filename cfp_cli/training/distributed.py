@@ -43,6 +43,10 @@ class Workers:
             dist.all_reduce(value)
         return value
 
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether `flag` holds on one process at least."""
+        return flag if self.world == 1 else float(self.add(torch.tensor(float(flag), device=device))) > 0
+
     def share(self, value: T) -> T:
         """The first process's value, on every process; other processes' arguments are dropped."""
         if self.world == 1:

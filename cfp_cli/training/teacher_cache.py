@@ -63,20 +63,20 @@ def teacher_logits(
     shape = (len(views), views.views, classes)
     workers = distributed.current()
     blocks = _blocks(len(views), views.views)
-    if workers.share(_read(whole, shape) is None):
+    device = torch.device(device)
+    if workers.any(_read(whole, shape) is None, device):
         # First every process its share, then whatever a process still misses where folders are not shared.
         for mine in (blocks[workers.rank :: workers.world], blocks):
             missing = [block for block in mine if _read(_part(parts, block), _shape(block, shape)) is None]
             if missing and _read(whole, shape) is None:
-                _compute(teacher, views, classes, parts, missing, torch.device(device), progress, description)
+                _compute(teacher, views, classes, parts, missing, device, progress, description)
             workers.barrier()
-        if workers.first or not whole.exists():
+        if _read(whole, shape) is None:
             tables = [_read(_part(parts, block), _shape(block, shape)) for block in blocks]
             _write(whole, np.concatenate([table for table in tables if table is not None]))
         workers.barrier()
-        if workers.first:
-            shutil.rmtree(parts, ignore_errors=True)
-            remove_leftovers(whole)
+        shutil.rmtree(parts, ignore_errors=True)
+        remove_leftovers(whole)
     logits = _read(whole, shape)
     if logits is None:
         raise TrainingError(f"{whole} cannot be read back; check the disk's free space")
