@@ -34,24 +34,35 @@ def probe(model: nn.Module, example: Tensor, assemble: Callable[[dict[str, str]]
         example: images float32 [N, 3, H, W]; only shape and device count.
         assemble: makes the channel graph, given reasons to freeze sets by their names.
     """
-    refused: dict[str, str] = {}
     # Noise in the range of images; the seed makes the same network give the same graph.
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(2, *example.shape[1:], generator=generator).to(example.device, example.dtype)
-    while True:
+    x = torch.rand(2, *example.shape[1:], generator=torch.Generator().manual_seed(0)).to(example.device, example.dtype)
+    refused: dict[str, str] = {}
+    graph = assemble(refused)
+    kept, stuck = random_kept(graph, FRACTION, np.random.default_rng(0))
+    while stuck:
+        refused |= dict.fromkeys(stuck, STUCK)
         graph = assemble(refused)
         kept, stuck = random_kept(graph, FRACTION, np.random.default_rng(0))
-        if stuck:
-            refused |= dict.fromkeys(stuck, STUCK)
-            continue
+    found = _difference(model, graph, kept, x)
+    if found is not None:
+        # Equal groups come from splits and reshapes, where counts are most often written down.
+        linked = [group for group in _linked(graph, kept) if len(group) > 1 or _is_balanced(graph, group)]
+        refused |= {name: FIXED for group in linked for name in group if not _holds(model, graph, kept, x, [group])}
+    while found is not None:
+        graph = assemble(refused)
+        kept = {group.name: kept[group.name] for group in graph.prunable if group.name in kept}
         found = _difference(model, graph, kept, x)
-        if found is None:
-            return graph
-        groups = _linked(graph, kept)
-        # The layer that came out wrong makes or reads the sets at fault, nearly always.
-        near = [group for group in groups if set(group) & set(found.sets)]
-        failing = [name for group in near if not _holds(model, graph, kept, x, [group]) for name in group]
-        refused |= dict.fromkeys(failing or _failing(model, graph, kept, x, groups), FIXED)
+        if found is not None:
+            groups = _linked(graph, kept)
+            # The layer that came out wrong makes or reads the sets at fault, nearly always.
+            near = [group for group in groups if set(group) & set(found.sets)]
+            failing = [name for group in near if not _holds(model, graph, kept, x, [group]) for name in group]
+            refused |= dict.fromkeys(failing or _failing(model, graph, kept, x, groups), FIXED)
+    return graph
+
+
+def _is_balanced(graph: ChannelGraph, names: list[str]) -> bool:
+    return any(graph.sets[index].name in names for balance in graph.balances for index in balance.sets)
 
 
 def _linked(graph: ChannelGraph, kept: Chosen) -> list[list[str]]:

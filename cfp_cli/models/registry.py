@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from cfp_cli.errors import UsageError
@@ -38,12 +39,23 @@ def create(arch: str, classes: int, **arch_kwargs: Any) -> nn.Module:
         UsageError: there is no such architecture, or its factory does not take these arguments.
     """
     try:
-        model = _factory(arch)(classes, arch_kwargs)
+        model = _built(_factory(arch), classes, arch_kwargs)
     except TypeError as error:
         raise UsageError(f"architecture '{arch}' cannot be built ({error}); check its arguments") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"'{arch}' gives a {type(model).__name__}, not a torch.nn.Module; fix the factory")
     return model
+
+
+def _built(factory: Callable[[int, dict[str, Any]], Any], classes: int, kwargs: dict[str, Any]) -> Any:
+    try:
+        return factory(classes, kwargs)
+    except NotImplementedError:
+        if torch.get_default_device().type != "meta":
+            raise
+    # Some constructors compute with tensors, which the meta device cannot do.
+    with torch.device("cpu"):
+        return factory(classes, kwargs).to("meta")
 
 
 def known_architectures() -> list[str]:
