@@ -143,7 +143,7 @@ def random_scores(graph: Any, size: tuple[int, int]) -> Any:
 def _probed(graph: Any) -> set[str]:
     from cfp_cli.graph.probe import FIXED
 
-    return {"trial rebuild: code fixes the number of channels"} if any(FIXED in g.frozen for g in graph.sets) else set()
+    return {f"trial rebuild: {FIXED}"} if any(FIXED in g.frozen for g in graph.sets) else set()
 
 
 def reload(path: str) -> dict[str, Any]:

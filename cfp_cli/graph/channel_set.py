@@ -96,6 +96,7 @@ class Dimension:
     name: str
     dim: int
     units: Units
+    follows: Node | None = None
 
 
 @dataclass
@@ -113,6 +114,8 @@ class ChannelGraph:
         labels: by node, running unit numbers that broadcast over its value, -1 for none.
         masked: by node, the names of arguments through which it consumes channels.
         mixing: nodes that compute over channels.
+        made: nodes that make new channels.
+        rearranged: whether any operator rearranges channels by their place, such as a channel shuffle.
         places: by weight of a convolution or linear layer, multiply-adds of one weight element for one image, per use.
         sizes: number of elements of every parameter, by name.
     """
@@ -127,6 +130,8 @@ class ChannelGraph:
     labels: dict[Node, list[Units]]
     masked: dict[Node, tuple[str, ...]]
     mixing: frozenset[Node]
+    made: frozenset[Node]
+    rearranged: bool
     places: dict[str, int]
     sizes: dict[str, int]
     _counting: _Counting | None = field(default=None, repr=False)

@@ -65,7 +65,7 @@ def assemble(traced: TracedGraph, followed: Followed, refused: dict[str, str]) -
         frozen[resolved.names.index(name)].append(reason)
     balances = _balances(followed, resolved, frozen)
     dimensions = tuple(
-        Dimension(name, dim, running[atoms])
+        Dimension(name, dim, running[atoms], ledger.readers.get((name, dim)))
         for (name, dim), atoms in sorted(ledger.dims.items())
         if (running[atoms] >= 0).any()
     )
@@ -96,6 +96,8 @@ def assemble(traced: TracedGraph, followed: Followed, refused: dict[str, str]) -
         labels=labels,
         masked=followed.masked,
         mixing=followed.mixing,
+        made=followed.made,
+        rearranged=ledger.rearranged,
         places=_places(traced),
         sizes={name: parameter.numel() for name, parameter in parameters.items()},
     )

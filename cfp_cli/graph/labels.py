@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.fx import Node
 
 Labels = NDArray[np.int64]
 Reason = tuple[str, str, str]
@@ -26,11 +27,13 @@ class Value:
         shape: sizes, the batch included.
         labels: atoms, as many dimensions as `shape`, each of full size or 1.
         dynamic: for each dimension, whether its size follows the batch size.
+        lanes: in values whose channels were split into groups, the group of each label; it is moved with the labels.
     """
 
     shape: tuple[int, ...]
     labels: Labels
     dynamic: tuple[bool, ...]
+    lanes: Labels | None = None
 
     @property
     def varying(self) -> tuple[int, ...]:
@@ -75,6 +78,8 @@ class Ledger:
             grouped convolution's weight that each group reads differently.
         producers: (module, parameter, atoms) of every operator that makes new channels, in network order.
         consumers: (module, atoms, node name) of every operator that reads channels, in network order.
+        readers: the node whose channels a dimension of a parameter follows, by name and dimension.
+        rearranged: whether any operator rearranges channels by their place.
     """
 
     count: int = 0
@@ -85,6 +90,8 @@ class Ledger:
     dims: dict[tuple[str, int], Labels] = field(default_factory=dict)
     producers: list[tuple[str, str, Labels]] = field(default_factory=list)
     consumers: list[tuple[str, Labels, str]] = field(default_factory=list)
+    readers: dict[tuple[str, int], Node] = field(default_factory=dict)
+    rearranged: bool = False
 
     def new(self, shape: tuple[int, ...]) -> Labels:
         """New atoms."""
@@ -124,10 +131,19 @@ class Ledger:
             self.reasons.append(reason)
         self.frozen.append((atoms, self.reasons.index(reason)))
 
-    def balance(self, groups: Sequence[Labels]) -> None:
-        """Make groups of atoms keep the same number each."""
-        if len(groups) > 1:
-            self.balances.append([np.asarray(group).reshape(-1) for group in groups])
+    def balance(self, blocks: Labels, lanes: Labels | None = None) -> None:
+        """Make blocks of atoms [blocks, size] keep the same number each.
+
+        Where lanes were interleaved before, blocks of kept channels hold what they should when every lane has equally
+        many channels in every block.
+        """
+        if len(blocks) < 2:
+            return
+        if lanes is None:
+            self.balances.append(list(blocks))
+            return
+        names = np.unique(lanes)
+        self.balances.append([row[lane == name] for row, lane in zip(blocks, lanes, strict=True) for name in names])
 
 
 def shrink(labels: Labels) -> Labels:
@@ -174,6 +190,16 @@ def _matching(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[tuple[in
                 right, j = right * new[j], j + 1
         pieces.append((tuple(range(first_i, i)), tuple(range(first_j, j))))
     return pieces
+
+
+def split_lanes(value: Value, shape: tuple[int, ...]) -> Labels | None:
+    """Where a reshape splits the one dimension of channels into several, the group of each label; None elsewhere."""
+    labels = reshape(value, shape)
+    varying = [dim for dim, size in enumerate(labels.shape) if size > 1]
+    if len(value.varying) != 1 or len(varying) < 2:
+        return None
+    leading = [size if dim in varying[:-1] else 1 for dim, size in enumerate(labels.shape)]
+    return np.broadcast_to(np.arange(int(np.prod(leading))).reshape(leading), labels.shape)
 
 
 def split_groups(value: Value, shape: tuple[int, ...]) -> list[list[Labels]]:

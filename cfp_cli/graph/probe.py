@@ -21,7 +21,7 @@ from cfp_cli.graph.sample import random_kept
 from cfp_cli.graph.slicing import sliced_copy
 
 Chosen = dict[str, NDArray[np.int64]]
-FIXED = "its code fixes the number of channels: a trial with fewer did not compute the same"
+FIXED = "a trial with fewer channels did not compute the same: code fixes their number or their order"
 STUCK = "equal groups leave no channel that can be dropped"
 FRACTION = 0.75
 

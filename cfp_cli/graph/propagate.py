@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from torch.fx import Node
 
 from cfp_cli.graph.labels import Ledger, Reason, Value, along_only, unlabelled
 from cfp_cli.graph.rules import apply
 from cfp_cli.graph.rules.site import Result, Site
-from cfp_cli.graph.trace import Source, TracedGraph, is_dynamic, shape_of
+from cfp_cli.graph.trace import Source, TracedGraph, is_dynamic, operator_of, shape_of
 
+# Operators that move channels say themselves where lanes go.
+MOVES = frozenset(["cat", "stack", "permute", "transpose", "view", "reshape", "flatten", "channel_shuffle", "slice"])
 LOGITS: Reason = ("", "output", "logits")
 
 
@@ -23,12 +26,14 @@ class Followed:
         ledger: the facts about atoms.
         masked: by node, the names of arguments that a consumer of channels reads.
         mixing: nodes that compute over channels.
+        made: nodes that make new channels.
     """
 
     values: dict[Node, Result]
     ledger: Ledger
     masked: dict[Node, tuple[str, ...]]
     mixing: frozenset[Node]
+    made: frozenset[Node]
 
 
 def propagate(traced: TracedGraph) -> Followed:
@@ -37,13 +42,19 @@ def propagate(traced: TracedGraph) -> Followed:
     values: dict[Node, Result] = {}
     masked: dict[Node, tuple[str, ...]] = {}
     mixing: set[Node] = set()
+    made: set[Node] = set()
     sources = dict(traced.sources)
     for node in traced.nodes:
         if node.op == "placeholder":
             values[node] = _placed(node, sources[node.name], ledger)
         elif node.op == "call_function":
             site = Site(node, values, ledger, sources)
+            before = len(ledger.producers)
             values[node] = apply(site)
+            if len(ledger.producers) > before:
+                made.add(node)
+            else:
+                values[node] = _with_lanes(site, values[node])
             if site.masked:
                 masked[node] = site.masked
             if site.mixes:
@@ -51,7 +62,19 @@ def propagate(traced: TracedGraph) -> Followed:
     logits = values[traced.output]
     assert isinstance(logits, Value)
     ledger.freeze(logits.labels, LOGITS)
-    return Followed(values, ledger, masked, frozenset(mixing))
+    return Followed(values, ledger, masked, frozenset(mixing), frozenset(made))
+
+
+def _with_lanes(site: Site, result: Result) -> Result:
+    """Carry lanes through operators that leave channels where they are, or make several of each in a row."""
+    source = next((value for _, value in site.tensors() if value.lanes is not None), None)
+    if source is None or not isinstance(result, Value) or result.lanes is not None or operator_of(site.node) in MOVES:
+        return result
+    assert source.lanes is not None
+    times, rest = divmod(result.labels.size, source.lanes.size)
+    if rest or times == 0:
+        return result
+    return replace(result, lanes=np.repeat(source.lanes.reshape(-1), times).reshape(result.labels.shape))
 
 
 def _placed(node: Node, source: Source, ledger: Ledger) -> Value:

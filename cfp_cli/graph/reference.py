@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from cfp_cli.graph.channel_set import ChannelGraph, Kept, Units
+from cfp_cli.graph.order import orders
 from cfp_cli.graph.trace import call
 
 
@@ -30,6 +31,7 @@ class Reference:
     def __init__(self, graph: ChannelGraph, kept: Kept) -> None:
         self.graph = graph
         self.mask = graph.mask(kept)
+        self.orders = orders(graph, self.mask)
 
     def steps(self, x: Tensor) -> Iterator[tuple[Node, Any]]:
         """Operator calls and their values, in full size; dropped channels hold values that nothing uses."""
@@ -40,9 +42,12 @@ class Reference:
         if not isinstance(value, Tensor) or len(self.graph.labels[node]) != 1:
             return None
         (units,) = self.graph.labels[node]
+        order = self.orders.get(node, [None])[0]
         varying = [dim for dim, size in enumerate(units.shape) if size > 1]
         if len(varying) > 1:
             return None
+        if order is not None and len(varying) == 1:
+            return value.index_select(varying[0], torch.from_numpy(order.reshape(-1)).to(value.device))
         return self._compressed(value, units)
 
     def _stays(self, units: Units) -> NDArray[np.bool_]:

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.fx import Node
 
 from cfp_cli.errors import GraphError
-from cfp_cli.graph.channel_set import ChannelGraph, Kept
+from cfp_cli.graph.channel_set import ChannelGraph, Dimension, Kept
+from cfp_cli.graph.order import Order, orders
 from cfp_cli.models.shapes import fit
 
 
@@ -21,15 +23,15 @@ def sliced_copy(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
         GraphError: groups that must be equal keep different numbers.
     """
     mask = graph.mask(kept)
+    order = orders(graph, mask)
     tensors = _tensors(model)
     sliced: dict[str, Tensor] = {}
-    for name, dims in graph.parameters.items():
-        value = tensors[name].detach()
-        # A dimension that groups share goes first: its groups are those of the whole other dimension.
-        for dim, units in sorted(dims.items(), key=lambda item: item[1].ndim, reverse=True):
-            value = _sliced(value, dim, mask[units], name)
-        if value.shape != tensors[name].shape:
-            sliced[name] = value
+    # A dimension that groups share goes first: its groups are those of the whole other dimension.
+    for dimension in sorted(graph.dimensions, key=lambda each: -each.units.ndim):
+        name = dimension.name
+        value = sliced.get(name, tensors[name].detach())
+        sliced[name] = _sliced(value, dimension.dim, _positions(dimension, mask, order), name)
+    sliced = {name: value for name, value in sliced.items() if value.shape != tensors[name].shape}
     made = copy.deepcopy(model)
     fit(made, {name: tuple(value.shape) for name, value in sliced.items()})
     own = _tensors(made)
@@ -44,13 +46,39 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**parameters, **dict(model.named_buffers(remove_duplicate=False))}
 
 
-def _sliced(value: Tensor, dim: int, stays: NDArray[np.bool_], name: str) -> Tensor:
-    if stays.ndim == 1:
-        return value.index_select(dim, torch.from_numpy(np.flatnonzero(stays)).to(value.device))
-    counts = stays.sum(axis=1)
-    if counts.min() != counts.max():
+def _positions(
+    dimension: Dimension, mask: NDArray[np.bool_], order: dict[Node, list[Order | None]]
+) -> list[NDArray[np.int64]]:
+    """Positions that stay, in their new order: one list, or one for each group that has its own."""
+    rows = dimension.units.reshape(-1, dimension.units.shape[-1])
+    plain = [np.flatnonzero(mask[row]) for row in rows]
+    if dimension.follows is None or dimension.follows not in order:
+        return plain
+    (found,) = order[dimension.follows]
+    units = dimension.units.size
+    if found is None or found.size == 0:
+        return plain
+    # A channel may stand behind several positions in a row, as in a depthwise convolution that makes several of each.
+    channels = found.reshape(-1)
+    whole = sum(len(row) for row in plain)
+    times = whole // len(channels)
+    if times * len(channels) != whole or channels.max() * times >= units:
+        return plain
+    places = (channels[:, None] * times + np.arange(times)).reshape(-1)
+    parts = np.split(places, np.cumsum([len(row) for row in plain])[:-1])
+    parts = [part - number * rows.shape[1] for number, part in enumerate(parts)]
+    if any(set(part.tolist()) != set(row.tolist()) for part, row in zip(parts, plain, strict=True)):
+        raise GraphError(f"kept channels reach '{dimension.name}' in the wrong groups; keep equal groups")
+    return parts
+
+
+def _sliced(value: Tensor, dim: int, positions: list[NDArray[np.int64]], name: str) -> Tensor:
+    if len(positions) == 1:
+        return value.index_select(dim, torch.from_numpy(positions[0]).to(value.device))
+    counts = [len(row) for row in positions]
+    if min(counts) != max(counts):
         raise GraphError(
-            f"groups of '{name}' keep different numbers of channels ({counts.min()} to {counts.max()}); keep equal ones"
+            f"groups of '{name}' keep different numbers of channels ({min(counts)} to {max(counts)}); keep equal ones"
         )
-    rows = value.chunk(len(stays), 1 - dim)
-    return torch.cat([_sliced(part, dim, stay, name) for part, stay in zip(rows, stays, strict=True)], 1 - dim)
+    rows = value.chunk(len(positions), 1 - dim)
+    return torch.cat([_sliced(part, dim, [row], name) for part, row in zip(rows, positions, strict=True)], 1 - dim)

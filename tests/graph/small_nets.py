@@ -93,6 +93,18 @@ def octave(net: Net, x: Tensor) -> Tensor:
     return net.b(torch.cat([high_sum, F.interpolate(low_sum, scale_factor=2.0)], 1))
 
 
+def shuffled(net: Net, x: Tensor) -> Tensor:
+    y = net.a(x)
+    n, c, h, w = y.shape
+    y = y.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
+    return net.c(net.bn(net.depth(y)))
+
+
+def halves_after_shuffle(net: Net, x: Tensor) -> Tensor:
+    first, second = F.channel_shuffle(torch.cat([net.a(x), net.b(x)], 1), 2).chunk(2, 1)
+    return net.c(torch.cat([net.d(first), second], 1))
+
+
 def manual_shuffle_up(net: Net, x: Tensor) -> Tensor:
     return net.b(F.pixel_shuffle(net.a(x), 2))
 
@@ -274,6 +286,38 @@ NETS: dict[str, tuple[Callable[[], nn.Module], dict[str, int], set[str]]] = {
     "gated halves": (
         lambda: Net(lambda m, x: m.b(F.glu(m.a(x), 1)), 4, a=conv(3, 8), b=conv(4, 4)),
         {"a": 4, "b": 4, "head": 3},
+        set(),
+    ),
+    "channel shuffle between grouped convolutions": (
+        lambda: Net(
+            shuffled,
+            8,
+            a=conv(3, 16),
+            depth=conv(16, 32, groups=16),
+            bn=nn.BatchNorm2d(32),
+            c=conv(32, 8, groups=4),
+        ),
+        {"a": 16, "c": 8, "head": 3},
+        set(),
+    ),
+    "native channel shuffle": (
+        lambda: Net(lambda m, x: m.b(F.relu(F.channel_shuffle(m.a(x), 3))), 4, a=conv(3, 12), b=conv(12, 4)),
+        {"a": 12, "b": 4, "head": 3},
+        set(),
+    ),
+    "halves after a shuffle": (
+        lambda: Net(halves_after_shuffle, 4, a=conv(3, 8), b=conv(3, 8), d=conv(8, 6), c=conv(14, 4)),
+        {"a": 8, "b": 8, "d": 6, "c": 4, "head": 3},
+        set(),
+    ),
+    "shuffled and flattened over space": (
+        lambda: Net(
+            lambda m, x: m.l(F.max_pool2d(F.channel_shuffle(m.a(x), 2), 4).flatten(1)),
+            10,
+            a=conv(3, 6),
+            l=nn.Linear(96, 10),
+        ),
+        {"a": 6, "l": 10, "head": 3},
         set(),
     ),
     "half by share": (

@@ -34,12 +34,16 @@ def _convolve(site: Site, transposed: bool) -> Result:
     in_dim, out_dim = (0, 1) if transposed else (1, 0)
     channels, made = x.shape[1], shape[out_dim] * (groups if transposed else 1)
     ledger.consumers.append((site.module, incoming, site.node.name))
+    ledger.readers[weight.name, in_dim] = site.args["input"]
     if groups == 1:
         ledger.unite(ledger.of(weight.name, in_dim, (channels,)), incoming, reason)
         outgoing = ledger.of(weight.name, out_dim, (made,))
         ledger.producers.append((site.module, weight.name, outgoing))
     elif groups == channels:
         # Depthwise: a channel goes through alone and makes `made / channels` channels that live and die with it.
+        for vector in (weight, site.parameter("bias")):
+            if vector is not None:
+                ledger.readers[vector.name, 0] = site.args["input"]
         if transposed:
             ledger.unite(ledger.of(weight.name, 0, (channels,)), incoming, reason)
             outgoing = np.repeat(incoming, made // channels)
@@ -55,8 +59,8 @@ def _convolve(site: Site, transposed: bool) -> Result:
         else:
             ledger.unite(ledger.of(weight.name, 1, per_group.shape), per_group, reason)
             outgoing = ledger.of(weight.name, 0, (made,))
-        ledger.balance(list(per_group))
-        ledger.balance(list(outgoing.reshape(groups, -1)))
+        ledger.balance(per_group, None if x.lanes is None else x.lanes.reshape(groups, -1))
+        ledger.balance(outgoing.reshape(groups, -1))
         ledger.producers.append((site.module, weight.name, outgoing))
     site.tie("bias", outgoing)
     return site.out(outgoing.reshape(along_only(made, len(x.shape), 1)))
@@ -98,6 +102,7 @@ def linear(site: Site) -> Result:
     incoming = _channels(site, x, last)
     site.masked = ("input",)
     ledger.consumers.append((site.module, incoming, site.node.name))
+    ledger.readers[weight.name, 1] = site.args["input"]
     ledger.unite(ledger.of(weight.name, 1, (shape[1],)), incoming, site.reason(UNKNOWN_INPUT))
     ledger.producers.append((site.module, weight.name, made))
     site.tie("bias", made)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch.fx import Node
 
-from cfp_cli.graph.labels import Labels, Value, reshape, shrink, split_groups
+from cfp_cli.graph.labels import Labels, Value, reshape, shrink, split_groups, split_lanes
 from cfp_cli.graph.rules.site import Result, Site, rule
 
 T = TypeVar("T")
@@ -29,19 +30,31 @@ def reshaped(site: Site) -> Result:
     value = site.tensors()[0][1]
     shape = site.shapes()[0][0]
     for groups in split_groups(value, shape):
-        site.ledger.balance(groups)
-    return site.out(reshape(value, shape))
+        site.ledger.balance(np.stack(groups))
+    made = site.out(reshape(value, shape))
+    lanes = split_lanes(value, shape)
+    if lanes is not None:
+        site.ledger.rearranged = True
+    elif value.lanes is not None and value.lanes.size == made.labels.size:
+        lanes = value.lanes.reshape(made.labels.shape)
+    return replace(made, lanes=lanes)
 
 
 @rule("permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "numpy_T", "mT")
 def permuted(site: Site) -> Result:
     """Dimensions in another order, found by running the operator on a tensor of distinct sizes."""
     value = site.tensors()[0][1]
-    sizes = torch.empty([dim + 2 for dim in range(len(value.shape))], device="meta")
-    args = tuple(sizes if isinstance(arg, Node) else arg for arg in site.node.args)
-    assert callable(site.node.target)
-    order = [size - 2 for size in site.node.target(*args, **site.node.kwargs).shape]
-    return site.out(value.labels.transpose(order))
+    order = dimension_order(site.node, len(value.shape))
+    lanes = None if value.lanes is None else value.lanes.transpose(order)
+    return replace(site.out(value.labels.transpose(order)), lanes=lanes)
+
+
+def dimension_order(node: Node, ndim: int) -> list[int]:
+    """Which dimension of its argument each dimension of a permuting operator's result is."""
+    sizes = torch.empty([dim + 2 for dim in range(ndim)], device="meta")
+    args = tuple(sizes if isinstance(arg, Node) else arg for arg in node.args)
+    assert callable(node.target)
+    return [size - 2 for size in node.target(*args, **node.kwargs).shape]
 
 
 @rule("expand", "expand_as", "broadcast_to")
@@ -154,7 +167,10 @@ def _cut(site: Site, value: Value, dim: int, bounds: list[tuple[int, int]]) -> l
         site.freeze([value], UNEVEN)
     elif block < size:
         blocks = np.moveaxis(labels, dim, 0).reshape(size // block, -1)
-        site.ledger.balance(list(blocks))
+        lanes = None
+        if value.lanes is not None:
+            lanes = np.moveaxis(np.broadcast_to(value.lanes, labels.shape), dim, 0).reshape(blocks.shape)
+        site.ledger.balance(blocks, lanes)
     return [shrink(labels.take(range(start, end), dim)) for start, end in bounds]
 
 

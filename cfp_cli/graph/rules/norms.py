@@ -22,6 +22,9 @@ def per_channel(site: Site) -> Result:
     channels = value.along(1)
     for name in ("weight", "bias", "running_mean", "running_var"):
         site.tie(name, channels)
+        source = site.parameter(name)
+        if source is not None:
+            site.ledger.readers[source.name, 0] = tensors[0][0]
     return site.out(channels.reshape(along_only(len(channels), len(value.shape), 1)))
 
 
@@ -57,7 +60,9 @@ def group_norm(site: Site) -> Result:
         return site.refuse(ELSEWHERE)
     channels = value.along(1)
     if (channels >= 0).any():
-        site.ledger.balance(list(channels.reshape(int(site.args["num_groups"]), -1)))
+        groups = int(site.args["num_groups"])
+        lanes = None if value.lanes is None else value.lanes.reshape(groups, -1)
+        site.ledger.balance(channels.reshape(groups, -1), lanes)
         site.mixes = True
     for name in ("weight", "bias"):
         site.tie(name, channels)

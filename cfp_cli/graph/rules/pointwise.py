@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from torch.fx import Node
 
@@ -104,4 +106,4 @@ def same(site: Site) -> Result:
     value = site.tensors()[0][1]
     if len(site.shapes()) != 1:
         return site.refuse()
-    return site.out(value.labels)
+    return replace(site.out(value.labels), lanes=value.lanes)

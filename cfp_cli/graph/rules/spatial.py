@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from cfp_cli.graph.labels import along_only
@@ -80,5 +82,8 @@ def channel_shuffle(site: Site) -> Result:
     if value.varying and value.varying != (1,):
         return site.refuse("channels lie along another dimension")
     rows = value.along(1).reshape(int(site.args["groups"]), -1)
-    site.ledger.balance(list(rows))
-    return site.out(rows.T.reshape(along_only(rows.size, len(value.shape), 1)))
+    site.ledger.balance(rows)
+    site.ledger.rearranged = True
+    shape = along_only(rows.size, len(value.shape), 1)
+    lanes = np.tile(np.arange(len(rows)), rows.shape[1]).reshape(shape)
+    return replace(site.out(rows.T.reshape(shape)), lanes=lanes)
