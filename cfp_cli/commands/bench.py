@@ -1,0 +1,119 @@
+"""`cfp bench MODEL [MODEL...]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cfp_cli.commands.options import model_source, pass_console, placed, run_option, talk
+from cfp_cli.console import Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cfp_cli.benchmark import Benchmark
+
+
+@click.command(
+    short_help="Count and time models side by side.",
+    epilog="Example: cfp bench model.pt cfp-run/finetuned.pt --batch-size 1 --batch-size 64 --threads 1",
+)
+@click.argument("models", metavar="MODEL...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "--batch-size",
+    "batches",
+    type=click.IntRange(1),
+    multiple=True,
+    default=(1, 64),
+    show_default="1 and 64",
+    help="Images a batch. Repeatable.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.01),
+    default=1.0,
+    show_default=True,
+    help="Time to spend on each model, batch size and runtime.",
+)
+@click.option("--channels-last", is_flag=True, help="Time torch with images and weights in NHWC order.")
+@click.option("--onnx/--no-onnx", default=True, show_default=True, help="Also time onnxruntime, where installed.")
+@model_source
+@run_option
+@placed
+@talk
+@pass_console
+def bench(
+    console: Console,
+    models: tuple[Path, ...],
+    batches: tuple[int, ...],
+    seconds: float,
+    channels_last: bool,
+    onnx: bool,
+    arch: str | None,
+    input_size: int | None,
+    unsafe_pickle: bool,
+    run_folder: Path,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Show parameters, multiply-adds, bytes and measured latency of each MODEL.
+
+    The models are timed in turn, so that a machine that slows down does so for all. The first is compared with the
+    others.
+    """
+    from cfp_cli.compute import use
+    from cfp_cli.run import Run
+    from cfp_cli.steps.bench import bench_step
+    from cfp_cli.steps.inputs import ModelInput
+
+    found = bench_step(
+        Run.open(run_folder),
+        [ModelInput(model, arch, input_size, unsafe_pickle) for model in models],
+        batches=batches,
+        seconds=seconds,
+        memory="channels-last" if channels_last else "contiguous",
+        onnx=onnx,
+        device=use(device, threads),
+        progress=console,
+    )
+    console.result([each.to_json() for each in found], cost_table(found), latency_table(found))
+
+
+def cost_table(found: list[Benchmark]) -> Table:
+    """Parameters, multiply-adds and bytes, with the ratio of the first to each."""
+    from rich.table import Table
+
+    table = Table("model", "parameters", "multiply-adds", "bytes", title="cost")
+    first = found[0]
+    for each in found:
+        row = (
+            (f"{each.params:,}", first.params / max(each.params, 1)),
+            (f"{each.macs / 1e6:,.1f} M", first.macs / max(each.macs, 1)),
+            (f"{each.bytes:,}", first.bytes / max(each.bytes, 1)),
+        )
+        table.add_row(each.model, *(text if each is first else f"{text} ({ratio:.1f}x fewer)" for text, ratio in row))
+    return table
+
+
+def latency_table(found: list[Benchmark]) -> Table:
+    """Median time of one batch with its quartiles, and how many times faster than the first model."""
+    from rich.table import Table
+
+    table = Table("model", "runtime", "batch", "threads", "median ms", "p25 to p75", "speed-up", title="latency")
+    first = {(each.runtime, each.batch): each.median for each in found[0].latency}
+    for model in found:
+        for each in model.latency:
+            base = first.get((each.runtime, each.batch))
+            table.add_row(
+                model.model,
+                each.runtime,
+                str(each.batch),
+                str(each.threads),
+                f"{each.median:.2f}",
+                f"{each.p25:.2f} to {each.p75:.2f}",
+                f"{base / each.median:.1f}x" if base is not None else "",
+            )
+        table.add_section()
+    return table

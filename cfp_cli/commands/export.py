@@ -1,0 +1,97 @@
+"""`cfp export [MODEL] --format onnx|pt2 --out F`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cfp_cli.commands.options import model_source, pass_console, run_option, seed_option, talk
+from cfp_cli.console import Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cfp_cli.exporting.export import ExportReport
+
+
+@click.command(
+    short_help="Export to ONNX or pt2, and prove the file.",
+    epilog="Examples: cfp export --format onnx --out small.onnx, or cfp export model.pt --format pt2 --out model.pt2",
+)
+@click.argument("model", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--format",
+    type=click.Choice(["onnx", "pt2"]),
+    required=True,
+    help="onnx for onnxruntime and edge runtimes, pt2 for torch.export.load.",
+)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write.")
+@click.option("--int8", is_flag=True, help="Also quantise to 8 bits, calibrated on training images. ONNX only.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Images to compare on.  [default: those of the run, else procedural ones]",
+)
+@model_source
+@run_option
+@seed_option
+@click.option(
+    "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch for int8 accuracy."
+)
+@talk
+@pass_console
+def export(
+    console: Console,
+    model: Path | None,
+    format: str,
+    out: Path,
+    int8: bool,
+    data: Path | None,
+    arch: str | None,
+    input_size: int | None,
+    unsafe_pickle: bool,
+    run_folder: Path,
+    seed: int,
+    batch_size: int,
+) -> None:
+    """Export MODEL, run the file and compare it with the checkpoint; only a file that agrees is kept.
+
+    MODEL is what `cfp finetune` wrote and may be left out. The batch size of the file is free; class names, input size,
+    mean, std and lineage are in its metadata.
+    """
+    from cfp_cli.run import Run
+    from cfp_cli.steps.export import export_step
+    from cfp_cli.steps.inputs import DataInput, ModelInput
+
+    report = export_step(
+        Run.open(run_folder),
+        ModelInput(model, arch, input_size, unsafe_pickle) if model is not None else None,
+        DataInput(data, seed) if data is not None else None,
+        out,
+        "onnx" if format == "onnx" else "pt2",
+        int8=int8,
+        batch_size=batch_size,
+        seed=seed,
+        progress=console,
+    )
+    console.result(report.to_json(), export_table(report), f"written {out}")
+
+
+def export_table(report: ExportReport) -> Table:
+    """The file, and how it compares with the checkpoint."""
+    from rich.table import Table
+
+    table = Table("", "", title=f"exported to {report.format}, {report.precision}", show_header=False)
+    table.add_row("parameters", f"{report.parameters:,}")
+    table.add_row("file", f"{report.bytes:,} bytes, {report.overhead:+.1%} over the weights alone")
+    table.add_row("compared on", f"{report.images} {'test' if report.samples == 'given' else 'procedural'} images")
+    table.add_row("same class", f"{report.top1_agreement:.2%}")
+    table.add_row("largest logit error", f"{report.max_relative_error:.1e} of the largest logit")
+    if report.accuracy_before is not None and report.accuracy_after is not None:
+        table.add_row("accuracy, float32 to int8", f"{report.accuracy_before:.2%} to {report.accuracy_after:.2%}")
+    if report.macro_f1_before is not None and report.macro_f1_after is not None:
+        table.add_row("macro-F1, float32 to int8", f"{report.macro_f1_before:.2%} to {report.macro_f1_after:.2%}")
+    return table
