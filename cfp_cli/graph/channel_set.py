@@ -55,13 +55,16 @@ class Tap:
 
 @dataclass(frozen=True)
 class Balance:
-    """Groups that must keep the same number of units.
+    """Groups that must keep the same number of units, or nearly so.
 
     Attributes:
         groups: for every group the (set, unit) of its channels, int64 [channels, 2].
+        slack: how many units more than any later group a group may keep, never fewer: 0 for equal groups, 1 for groups
+            that a channel shuffle interleaves, of which the first comes first.
     """
 
     groups: tuple[Units, ...]
+    slack: int = 0
 
     @property
     def sets(self) -> frozenset[int]:
@@ -179,6 +182,16 @@ class ChannelGraph:
         """Multiply-adds of convolutions and linear layers for one image at the traced input size."""
         sizes = self._counts().sizes_at(self.mask(kept))
         return sum(places * sizes[name] for name, places in self.places.items())
+
+    def linked_sets(self) -> list[list[int]]:
+        """Sets that balances or floors link, as lists of indices; each list can be decided by itself."""
+        links = [set(balance.sets) for balance in self.balances]
+        links += [{int(index) for index in floor.units[:, 0]} for floor in self.floors]
+        joined: list[set[int]] = []
+        for link in links:
+            apart = [other for other in joined if not other & link]
+            joined = [*apart, link.union(*(other for other in joined if other & link))]
+        return sorted(sorted(link) for link in joined)
 
     def linked_balances(self) -> Iterator[tuple[list[int], list[Sequence[Units]]]]:
         """Sets that balances link, as lists of indices, each with the groups of all balances among them."""

@@ -171,16 +171,16 @@ def _frozen(followed: Followed, resolved: _Resolved) -> tuple[list[list[str]], l
 def _balances(followed: Followed, resolved: _Resolved, frozen: list[list[str]]) -> list[Balance]:
     """Equal-count constraints; a set that is tied to a frozen one by equal counts is frozen too."""
     found: list[tuple[Balance, list[int]]] = []
-    for groups in followed.ledger.balances:
+    for groups, slack in followed.ledger.balances:
         members = [
             np.stack([resolved.set_of[g], resolved.unit_of[g]], 1) for g in (group[group >= 0] for group in groups)
         ]
         members = [group[group[:, 0] >= 0] for group in members]
         sizes = [len(group) for group in members]
-        if sum(sizes) == 0 or _same(members):
+        if sum(sizes) == 0 or (slack == 0 and _same(members)):
             continue
-        balance = Balance(tuple(members))
-        if len(set(sizes)) > 1:
+        balance = Balance(tuple(members), slack)
+        if max(sizes) - min(sizes) > slack:
             for index in balance.sets:
                 frozen[index].append("equal groups hold channels that belong to none")
         found.append((balance, sorted(balance.sets)))

@@ -27,13 +27,14 @@ class Value:
         shape: sizes, the batch included.
         labels: atoms, as many dimensions as `shape`, each of full size or 1.
         dynamic: for each dimension, whether its size follows the batch size.
-        lanes: in values whose channels were split into groups, the group of each label; it is moved with the labels.
+        lanes: in values whose channels were split into groups, the group of each label, of the latest split first; -1
+            for channels that were joined to them and not split. They are moved with the labels.
     """
 
     shape: tuple[int, ...]
     labels: Labels
     dynamic: tuple[bool, ...]
-    lanes: Labels | None = None
+    lanes: tuple[Labels, ...] = ()
 
     @property
     def varying(self) -> tuple[int, ...]:
@@ -73,7 +74,7 @@ class Ledger:
         unions: pairs of arrays of atoms that belong together.
         frozen: atoms that must all stay, with the index of the reason.
         reasons: (module, operator, reason).
-        balances: lists of groups of atoms, all groups keeping the same number.
+        balances: lists of groups of atoms, all groups keeping the same number, with the slack allowed.
         dims: labels of parameters and buffers by name and dimension: [size], or [groups, size] for the dimension of a
             grouped convolution's weight that each group reads differently.
         producers: (module, parameter, atoms) of every operator that makes new channels, in network order.
@@ -86,7 +87,7 @@ class Ledger:
     unions: list[tuple[Labels, Labels]] = field(default_factory=list)
     frozen: list[tuple[Labels, int]] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
-    balances: list[list[Labels]] = field(default_factory=list)
+    balances: list[tuple[list[Labels], int]] = field(default_factory=list)
     dims: dict[tuple[str, int], Labels] = field(default_factory=dict)
     producers: list[tuple[str, str, Labels]] = field(default_factory=list)
     consumers: list[tuple[str, Labels, str]] = field(default_factory=list)
@@ -131,19 +132,32 @@ class Ledger:
             self.reasons.append(reason)
         self.frozen.append((atoms, self.reasons.index(reason)))
 
-    def balance(self, blocks: Labels, lanes: Labels | None = None) -> None:
+    def balance(self, blocks: Labels, lanes: tuple[Labels, ...] = ()) -> None:
         """Make blocks of atoms [blocks, size] keep the same number each.
 
-        Where lanes were interleaved before, blocks of kept channels hold what they should when every lane has equally
-        many channels in every block.
+        Where lanes were interleaved before, the first of two blocks of kept channels holds what it should when it has
+        as many of every lane, or one more of the earlier lanes; of more blocks, when every lane has as many in each.
         """
         if len(blocks) < 2:
             return
-        if lanes is None:
-            self.balances.append(list(blocks))
+        self.balances.append((list(blocks), 0))
+        if not lanes:
             return
-        names = np.unique(lanes)
-        self.balances.append([row[lane == name] for row, lane in zip(blocks, lanes, strict=True) for name in names])
+        if len(blocks) == 2:
+            self._interleaved(blocks[0], tuple(lane[0] for lane in lanes))
+            return
+        names = np.unique(lanes[0])
+        rows = zip(blocks, lanes[0], strict=True)
+        self.balances.append(([row[lane == name] for row, lane in rows for name in names], 0))
+
+    def _interleaved(self, atoms: Labels, lanes: tuple[Labels, ...]) -> None:
+        """Make the lanes of the first part of an interleaved row keep equally many, or one more in earlier ones."""
+        names = [int(name) for name in np.unique(lanes[0]) if name >= 0]
+        if len(names) > 1:
+            self.balances.append(([atoms[lanes[0] == name] for name in names], 1))
+        for name in names if len(lanes) > 1 else ():
+            inside = lanes[0] == name
+            self._interleaved(atoms[inside], tuple(lane[inside] for lane in lanes[1:]))
 
 
 def shrink(labels: Labels) -> Labels:

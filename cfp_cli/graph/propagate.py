@@ -13,7 +13,12 @@ from cfp_cli.graph.rules.site import Result, Site
 from cfp_cli.graph.trace import Source, TracedGraph, is_dynamic, operator_of, shape_of
 
 # Operators that move channels say themselves where lanes go.
-MOVES = frozenset(["cat", "stack", "permute", "transpose", "view", "reshape", "flatten", "channel_shuffle", "slice"])
+MOVES = frozenset(
+    [
+        *("cat", "stack", "permute", "transpose", "view", "reshape", "flatten", "channel_shuffle", "slice"),
+        *("chunk", "split", "split_with_sizes", "getitem"),
+    ]
+)
 LOGITS: Reason = ("", "output", "logits")
 
 
@@ -67,14 +72,14 @@ def propagate(traced: TracedGraph) -> Followed:
 
 def _with_lanes(site: Site, result: Result) -> Result:
     """Carry lanes through operators that leave channels where they are, or make several of each in a row."""
-    source = next((value for _, value in site.tensors() if value.lanes is not None), None)
-    if source is None or not isinstance(result, Value) or result.lanes is not None or operator_of(site.node) in MOVES:
+    source = next((value for _, value in site.tensors() if value.lanes), None)
+    if source is None or not isinstance(result, Value) or result.lanes or operator_of(site.node) in MOVES:
         return result
-    assert source.lanes is not None
-    times, rest = divmod(result.labels.size, source.lanes.size)
+    times, rest = divmod(result.labels.size, source.lanes[0].size)
     if rest or times == 0:
         return result
-    return replace(result, lanes=np.repeat(source.lanes.reshape(-1), times).reshape(result.labels.shape))
+    lanes = tuple(np.repeat(lane.reshape(-1), times).reshape(result.labels.shape) for lane in source.lanes)
+    return replace(result, lanes=lanes)
 
 
 def _placed(node: Node, source: Source, ledger: Ledger) -> Value:

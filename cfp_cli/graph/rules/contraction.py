@@ -59,7 +59,7 @@ def _convolve(site: Site, transposed: bool) -> Result:
         else:
             ledger.unite(ledger.of(weight.name, 1, per_group.shape), per_group, reason)
             outgoing = ledger.of(weight.name, 0, (made,))
-        ledger.balance(per_group, None if x.lanes is None else x.lanes.reshape(groups, -1))
+        ledger.balance(per_group, tuple(lane.reshape(groups, -1) for lane in x.lanes))
         ledger.balance(outgoing.reshape(groups, -1))
         ledger.producers.append((site.module, weight.name, outgoing))
     site.tie("bias", outgoing)

@@ -32,12 +32,12 @@ def reshaped(site: Site) -> Result:
     for groups in split_groups(value, shape):
         site.ledger.balance(np.stack(groups))
     made = site.out(reshape(value, shape))
-    lanes = split_lanes(value, shape)
-    if lanes is not None:
+    lanes = [lane.reshape(made.labels.shape) for lane in value.lanes if lane.size == made.labels.size]
+    rows = split_lanes(value, shape)
+    if rows is not None:
         site.ledger.rearranged = True
-    elif value.lanes is not None and value.lanes.size == made.labels.size:
-        lanes = value.lanes.reshape(made.labels.shape)
-    return replace(made, lanes=lanes)
+        lanes.insert(0, rows)
+    return replace(made, lanes=tuple(lanes))
 
 
 @rule("permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "numpy_T", "mT")
@@ -45,7 +45,7 @@ def permuted(site: Site) -> Result:
     """Dimensions in another order, found by running the operator on a tensor of distinct sizes."""
     value = site.tensors()[0][1]
     order = dimension_order(site.node, len(value.shape))
-    lanes = None if value.lanes is None else value.lanes.transpose(order)
+    lanes = tuple(lane.transpose(order) for lane in value.lanes)
     return replace(site.out(value.labels.transpose(order)), lanes=lanes)
 
 
@@ -135,7 +135,19 @@ def _join(site: Site, values: list[Value]) -> Result:
     if others != {()}:
         return _join_across(site, values, dim, others)
     pieces = [_sized(site, value, {dim: value.shape[dim]}) for value in values]
-    return site.made(shrink(np.concatenate(pieces, dim)), shape, dynamic)
+    depth = max(len(value.lanes) for value in values)
+    lanes = tuple(
+        np.concatenate([_lane(v, piece, level) for v, piece in zip(values, pieces, strict=True)], dim)
+        for level in range(depth)
+    )
+    return replace(site.made(shrink(np.concatenate(pieces, dim)), shape, dynamic), lanes=lanes)
+
+
+def _lane(value: Value, labels: Labels, level: int) -> Labels:
+    """One level of a value's lanes beside labels in full size; -1 where it has none."""
+    if level < len(value.lanes) and value.lanes[level].shape == labels.shape:
+        return value.lanes[level]
+    return np.full(labels.shape, -1)
 
 
 def _join_across(site: Site, values: list[Value], dim: int, others: set[tuple[int, ...]]) -> Result:
@@ -167,9 +179,7 @@ def _cut(site: Site, value: Value, dim: int, bounds: list[tuple[int, int]]) -> l
         site.freeze([value], UNEVEN)
     elif block < size:
         blocks = np.moveaxis(labels, dim, 0).reshape(size // block, -1)
-        lanes = None
-        if value.lanes is not None:
-            lanes = np.moveaxis(np.broadcast_to(value.lanes, labels.shape), dim, 0).reshape(blocks.shape)
+        lanes = tuple(np.moveaxis(lane, dim, 0).reshape(blocks.shape) for lane in value.lanes)
         site.ledger.balance(blocks, lanes)
     return [shrink(labels.take(range(start, end), dim)) for start, end in bounds]
 
@@ -186,7 +196,10 @@ def split(site: Site) -> Result:
     parts = _cut(site, value, dim, [(end - length, end) for end, length in zip(ends, lengths, strict=True)])
     if unbound:
         parts = [np.squeeze(part.take([0], dim), dim) for part in parts]
-    return [site.made(part, *shape) for part, shape in zip(parts, shapes, strict=True)]
+    made = [site.made(part, *shape) for part, shape in zip(parts, shapes, strict=True)]
+    # The first part of an interleaved row is interleaved too; where later ones begin depends on what is kept.
+    lanes = tuple(lane.take(range(lengths[0]), dim) for lane in value.lanes if lane.shape[dim] > 1 and not unbound)
+    return [replace(made[0], lanes=lanes), *made[1:]]
 
 
 @rule("slice", "narrow")

@@ -61,7 +61,7 @@ def group_norm(site: Site) -> Result:
     channels = value.along(1)
     if (channels >= 0).any():
         groups = int(site.args["num_groups"])
-        lanes = None if value.lanes is None else value.lanes.reshape(groups, -1)
+        lanes = tuple(lane.reshape(groups, -1) for lane in value.lanes)
         site.ledger.balance(channels.reshape(groups, -1), lanes)
         site.mixes = True
     for name in ("weight", "bias"):

@@ -85,5 +85,6 @@ def channel_shuffle(site: Site) -> Result:
     site.ledger.balance(rows)
     site.ledger.rearranged = True
     shape = along_only(rows.size, len(value.shape), 1)
-    lanes = np.tile(np.arange(len(rows)), rows.shape[1]).reshape(shape)
+    turned = [lane.reshape(rows.shape).T.reshape(shape) for lane in value.lanes]
+    lanes = (np.tile(np.arange(len(rows)), rows.shape[1]).reshape(shape), *turned)
     return replace(site.out(rows.T.reshape(shape)), lanes=lanes)
