@@ -147,10 +147,10 @@ def _set_scores(graph: ChannelGraph, index: int, finished: dict[str, dict[str, A
             distances.append(_square(result["distance"], channels, units, size))
     whole = [table for table in norms if not np.isnan(table).any()]
     mean_norm = _mean([table.mean(axis=0) for table in norms])
+    # Where no tap shows the whole set, a channel's norms are averaged over the taps that show it.
+    table = np.ascontiguousarray(np.nan_to_num(np.concatenate(whole) if whole else _mean(norms)))
     if similarity == "norm":
-        # Where no tap shows the whole set, a channel's norms are averaged over the taps that show it.
-        table = np.concatenate(whole) if whole else _mean(norms)
-        distance = cfp_core.pairwise_distance(np.ascontiguousarray(np.nan_to_num(table)), 1)
+        distance = cfp_core.pairwise_distance(table, 1)
     else:
         square = _mean(distances)
         # Channels that no tap shows together count as unlike as any two that are shown.
@@ -161,7 +161,24 @@ def _set_scores(graph: ChannelGraph, index: int, finished: dict[str, dict[str, A
         richness=np.nan_to_num(_mean(richness)),
         distance=distance.astype(np.float32),
         norm=np.nan_to_num(mean_norm),
+        effective=effective_channels(table),
     )
+
+
+def effective_channels(norms: NDArray[np.float64]) -> float:
+    """Effective rank of standardised norms [N, C]: how many channels vary independently, between 1 and C.
+
+    exp of the Shannon entropy of the squared singular values, as shares of their sum (Roy & Vetterli 2007); channels
+    that do not vary count for nothing.
+    """
+    centred = norms - norms.mean(axis=0)
+    spread = centred.std(axis=0)
+    live = spread > 1e-9 * max(float(norms.max()), 1e-300)
+    if not live.any():
+        return 1.0
+    share = np.linalg.svd(centred[:, live] / spread[live], compute_uv=False) ** 2
+    share = share[share > 0] / share.sum()
+    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 def _per_unit(values: NDArray[np.float64], units: NDArray[np.int64], size: int) -> NDArray[np.float64]:

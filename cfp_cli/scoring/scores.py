@@ -61,12 +61,15 @@ class SetScores:
         richness: mean over the set's taps of richness scaled to mean 1 per tap, float64 [C]; for one tap its own value.
         distance: condensed distances, float32 [C(C-1)/2], mean over the taps.
         norm: mean norm of every channel's maps divided by their height, float64 [C].
+        effective: how many of the channels vary independently over the images, between 1 and C: exp of the Shannon
+            entropy of the spectrum of their standardised norms (the effective rank of Roy & Vetterli 2007).
     """
 
     name: str
     richness: NDArray[np.float64]
     distance: NDArray[np.float32]
     norm: NDArray[np.float64]
+    effective: float
 
     @property
     def channels(self) -> int:
@@ -116,7 +119,7 @@ class Scores:
         facts = {
             "format": FORMAT,
             "taps": [{key: getattr(tap, key) for key in _TAP_FACTS} for tap in self.taps],
-            "sets": [group.name for group in self.sets],
+            "sets": [{"name": group.name, "effective": group.effective} for group in self.sets],
             **asdict(_Facts.of(self)),
         }
         metadata = {"cfp": json.dumps(facts)}
@@ -151,8 +154,12 @@ class Scores:
                     for tap in facts["taps"]
                 )
                 sets = tuple(
-                    SetScores(name, *(read(f"set/{name}/{key}") for key in ("richness", "distance", "norm")))
-                    for name in facts["sets"]
+                    SetScores(
+                        group["name"],
+                        *(read(f"set/{group['name']}/{key}") for key in ("richness", "distance", "norm")),
+                        group["effective"],
+                    )
+                    for group in facts["sets"]
                 )
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             raise RunError(f"{path} is not a readable score file ({error}); run `cfp score` again") from error

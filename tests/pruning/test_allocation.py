@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cfp_cli.errors import TargetError
+from cfp_cli.pruning.allocation import ALLOCATIONS, Limits, at_scale, redundancy, solve
+from cfp_cli.scoring.score import effective_channels
+from cfp_cli.scoring.scores import SetScores
+
+
+def scores(name: str, channels: int, independent: int, seed: int = 0) -> SetScores:
+    """A set of which `independent` channels vary by themselves and the others copy them."""
+    generator = np.random.default_rng(seed)
+    norms = generator.random((200, independent))[:, np.arange(channels) % independent]
+    return SetScores(
+        name,
+        generator.random(channels) + 0.1,
+        np.zeros(channels * (channels - 1) // 2, np.float32),
+        norms.mean(0),
+        effective_channels(norms),
+    )
+
+
+SETS = {s.name: s for s in (scores("a", 40, 20), scores("b", 60, 6), scores("c", 100, 50))}
+WEIGHTS = {"a": 10.0, "b": 7.0, "c": 3.0}
+
+
+def cost(counts: dict[str, int]) -> float:
+    return sum(WEIGHTS[name] * count for name, count in counts.items()) + 50
+
+
+def test_effective_channels_counts_what_varies_independently() -> None:
+    assert effective_channels(np.ones((10, 5))) == 1
+    assert SETS["b"].effective == pytest.approx(6, rel=0.05)
+    assert SETS["a"].effective == pytest.approx(20, rel=0.1)
+    assert redundancy(SETS["b"]) > redundancy(SETS["a"])
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@given(low=st.floats(0, 1), high=st.floats(0, 1))
+def test_counts_grow_with_the_scale_from_the_floor_to_all(allocation: str, low: float, high: float) -> None:
+    counts_at = at_scale(allocation, SETS, Limits(minimum=2))
+    assert counts_at(1.0) == {"a": 40, "b": 60, "c": 100}
+    assert min(counts_at(0.0).values()) >= 2
+    low, high = sorted((low, high))
+    assert all(counts_at(low)[name] <= counts_at(high)[name] for name in SETS)
+
+
+def test_uniform_keeps_one_fraction() -> None:
+    assert at_scale("uniform", SETS, Limits())(0.25) == {"a": 10, "b": 15, "c": 25}
+
+
+def test_redundancy_takes_more_from_copies() -> None:
+    counts = at_scale("redundancy", SETS, Limits())(0.2)
+    assert counts["b"] / 60 < counts["a"] / 40
+    assert counts["b"] / 60 < counts["c"] / 100
+
+
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@given(ratio=st.floats(0.05, 0.9))
+def test_a_target_is_met_within_half_a_point(allocation: str, ratio: float) -> None:
+    counts = solve(at_scale(allocation, SETS, Limits()), cost, ratio)
+    whole = cost({name: s.channels for name, s in SETS.items()})
+    assert abs(1 - cost(counts) / whole - ratio) <= 0.005
+
+
+def test_a_small_network_is_met_by_moving_single_sets() -> None:
+    small = {"a": scores("a", 12, 3), "b": scores("b", 16, 4), "c": scores("c", 24, 5)}
+
+    def layers(counts: dict[str, int]) -> float:
+        a, b, c = counts["a"], counts["b"], counts["c"]
+        return 27 * a + 9 * a * b + 9 * b * c + 6 * c
+
+    for ratio in np.linspace(0.2, 0.9, 15):
+        counts = solve(at_scale("uniform", small, Limits()), layers, ratio)
+        assert abs(1 - layers(counts) / layers({"a": 12, "b": 16, "c": 24}) - ratio) <= 0.005
+
+
+def test_a_target_beyond_the_floors_says_what_can_be_reached() -> None:
+    limits = Limits(minimum=10, whole=frozenset({"c"}))
+    with pytest.raises(TargetError, match=r"cannot remove 90.00%: at most 5\d\.\d\d% can be removed"):
+        solve(at_scale("uniform", SETS, limits), cost, 0.9)
+
+
+def test_whole_sets_stay_whole() -> None:
+    limits = Limits(whole=frozenset({"b"}))
+    for allocation in ALLOCATIONS:
+        assert at_scale(allocation, SETS, limits)(0.1)["b"] == 60
