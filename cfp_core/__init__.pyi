@@ -1,0 +1,184 @@
+"""Scores of the feature maps of a convolutional network, computed in parallel and read in place.
+
+Maps are float32 arrays [N, C, H, W] of N images and C channels, in any order of memory with positive strides: what
+`tensor.numpy()` gives for a contiguous or channels-last torch tensor is read without a copy. A map F[n, c] is a
+matrix of H x W pixels. Every function releases the GIL while it computes and gives the same bits for any number of
+threads.
+
+Source of the paper's scores: Wang et al., Collaborative Filter Pruning for Efficient Automatic Surface Defect
+Detection, IEEE Transactions on Industrial Informatics 2023, doi 10.1109/TII.2023.3288208.
+"""
+
+from typing import Literal, TypedDict, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+class BuildInfo(TypedDict):
+    """Facts about the installed module; a plain dict at run time, and further keys may stand beside these."""
+
+    version: str
+    """Version of the crate, the same as that of the package."""
+    profile: Literal["debug", "release"]
+    """Cargo profile that it was built with."""
+    threads: int
+    """Number of threads in use."""
+
+class TapScores(TypedDict):
+    """Scores of one tap over all its images; a plain dict at run time."""
+
+    norms: NDArray[np.float64]
+    """Frobenius norm of every map [N, C], rows in the order of image indices, of the maps before rounding."""
+    distance: NDArray[np.float64]
+    """Distances between channels [C (C - 1) / 2], in SciPy's condensed order (0,1), (0,2), ..., (1,2), ..."""
+    richness: NDArray[np.float64]
+    """Mean richness over the images of every channel [C]."""
+    images: int
+    """Number of images N."""
+    height: int
+    """Height H of a map in pixels."""
+    width: int
+    """Width W of a map in pixels."""
+    saturated_similarity: bool
+    """Whether all distances are one and the same value, so that they tell no channels apart."""
+    saturated_richness: bool
+    """Whether all channels have one and the same richness."""
+
+@final
+class TapAccumulator:
+    """Reduces the feature maps of one tap to scores, batch by batch; no map is kept past `update`.
+
+    The result depends on the images and their indices only: not on how they were cut into batches, on the number of
+    threads, on the order of memory, or on which accumulators saw which images before they were merged. Norms and ranks
+    are equal bit for bit, distances to 1e-12 relative.
+
+    With F[n, c] the map of image n and channel c, `similarity` is the distance of channels i and j:
+
+    - `norm` (the paper's structural distance): mean over n of abs(|F[n, i]| - |F[n, j]|) / H, with Frobenius norms.
+    - `ssim`: 1 - mean over n of the mean structural similarity (Wang, Bovik, Sheikh, Simoncelli 2004; K1 = 0.01,
+      K2 = 0.03) over uniform 8 x 8 windows at stride 4, the last flush with the border; one window where a side is
+      shorter. L is the range of the tap's values on the image; variances are over the window's pixels.
+    - `cosine`: mean over n of 1 - <F[n, i], F[n, j]> / (|F[n, i]| |F[n, j]|); two all-zero maps are at distance 0, an
+      all-zero map and another at distance 1.
+
+    `richness` is the detail of channel c, a mean over n of:
+
+    - `rank` (the paper's detail richness): `matrix_rank` of the map rounded to `decimals`.
+    - `entropy`: Shannon entropy in bits of the 256-bin histogram of the map over the range of the tap's values on the
+      image.
+    - `effective-rank`: exp of the Shannon entropy of the singular values divided by their sum (Roy and Vetterli 2007);
+      0 for an all-zero map.
+    - `nuclear`: sum of the singular values / (sqrt(min(H, W)) |F|), between 0 and 1; 0 for an all-zero map.
+    """
+
+    def __new__(
+        cls,
+        channels: int,
+        similarity: Literal["norm", "ssim", "cosine"] | str = "norm",
+        richness: Literal["rank", "entropy", "effective-rank", "nuclear"] | str = "rank",
+        decimals: int | None = 4,
+        name: str = "",
+    ) -> TapAccumulator:
+        """An accumulator that has seen no images.
+
+        Args:
+            channels: number of channels C of the tap.
+            similarity: distance between channels: `norm`, `ssim` or `cosine`.
+            richness: detail of a channel: `rank`, `entropy`, `effective-rank` or `nuclear`.
+            decimals: before a rank is taken, pixels are rounded to so many decimals, half to even, in float32 as
+                `numpy.round` does; None does not round.
+            name: the tap's name, for messages.
+
+        Raises:
+            ValueError: there are no channels, or no such similarity or richness.
+            OverflowError: `channels` or `decimals` is negative.
+        """
+
+    def update(self, maps: NDArray[np.float32], first_image: int | None = None) -> None:
+        """Reduce the maps of further images.
+
+        Args:
+            maps: float32 [N, C, H, W], or [N, C] for maps of one pixel. H and W stay the same from call to call.
+            first_image: index in the whole run of the first of these images; the others follow it. None: the image
+                after the last one seen. Shards of one run must give it, since they may be merged only where no image
+                was seen by both.
+
+        Raises:
+            ValueError: not a float32 array, not the shape that is due, a pixel is NaN or infinite (the message names
+                tap, image and channel), or an image was given before. The accumulator is left as it was.
+        """
+
+    def merge(self, other: TapAccumulator) -> None:
+        """Take over the images of another accumulator of the same tap, which stays as it is.
+
+        Args:
+            other: of the same channels, criteria, decimals and size of maps, and of other images.
+
+        Raises:
+            ValueError: the two measure different things, or have seen the same image.
+        """
+
+    def finish(self) -> TapScores:
+        """The scores over all images so far; more may follow.
+
+        Raises:
+            ValueError: no image was seen.
+        """
+
+def norms(maps: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Frobenius norm of every map, summed in float64.
+
+    Args:
+        maps: float32 [N, C, H, W], or [N, C] for maps of one pixel.
+
+    Returns:
+        float64 [N, C].
+
+    Raises:
+        ValueError: not a float32 array of such a shape, or a pixel is NaN or infinite; the message names image and
+            channel.
+    """
+
+def matrix_rank(maps: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Rank of every map: the number of singular values above max(H, W) * 2^-23 times the largest; 0 for all zeros.
+
+    The threshold is the default of `torch.linalg.matrix_rank` and `numpy.linalg.matrix_rank` for float32; the decision
+    is made in float64. The maps are not rounded.
+
+    Args:
+        maps: float32 [..., H, W].
+
+    Returns:
+        int32 [...].
+
+    Raises:
+        ValueError: not a float32 array of such a shape, or a pixel is NaN or infinite.
+    """
+
+def pairwise_distance(norms: NDArray[np.float64], height: int) -> NDArray[np.float64]:
+    """The paper's structural distance of all pairs of channels: mean over n of abs(norms[n, i] - norms[n, j]) / height.
+
+    Args:
+        norms: float64 [N, C], from `norms`.
+        height: height H of the maps in pixels, at least 1.
+
+    Returns:
+        float64 [C (C - 1) / 2], in SciPy's condensed order.
+
+    Raises:
+        ValueError: not a float64 array [N, C] with N and C at least 1, a norm is NaN or infinite, or the height is 0.
+        OverflowError: the height is negative.
+    """
+
+def set_threads(count: int) -> None:
+    """Compute with so many threads from now on; by default with one for each core that the process may use.
+
+    Raises:
+        ValueError: `count` is 0, or the threads cannot be started.
+        OverflowError: `count` is negative.
+    """
+
+def build_info() -> BuildInfo:
+    """Version, build profile and number of threads of the installed module."""
+
+__all__: list[str]
