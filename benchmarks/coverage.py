@@ -77,8 +77,8 @@ def images(size: tuple[int, int], count: int) -> Tensor:
     return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
-def ours(name: str) -> dict[str, Any]:
-    """Prune with this project."""
+def ours(name: str, folder: Path) -> dict[str, Any]:
+    """Prune with this project, leaving checkpoints and their logits in `folder`."""
     from cfp_cli.checkpoint import ModelSpec, describe, save
     from cfp_cli.graph import channel_sets
     from cfp_cli.pruning.prune import PruneOptions, apply, plan
@@ -111,12 +111,9 @@ def ours(name: str) -> dict[str, Any]:
                 "plan_seconds": planned - began,
                 "rebuild_seconds": time.perf_counter() - planned,
             }
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "pruned.pt"
-                save(path, pruned, ModelSpec(**{**spec.__dict__, "plan": made.to_json()}))
-                with torch.no_grad():
-                    torch.save(pruned(x), Path(folder) / "logits.pt")
-                result["reload"] = _child("reload", str(path))
+            save(folder / f"{ratio}.pt", pruned, ModelSpec(**{**spec.__dict__, "plan": made.to_json()}))
+            with torch.no_grad():
+                torch.save(pruned(x), folder / f"{ratio}.logits")
         except Exception as error:
             result = {"failure": f"{type(error).__name__}: {error}"}
         row["ratios"][str(ratio)] = result
@@ -134,6 +131,7 @@ def random_scores(graph: Any, size: tuple[int, int]) -> Any:
             rng.random(group.size),
             rng.random(group.size * (group.size - 1) // 2, np.float32),
             rng.random(group.size),
+            float(group.size),
         )
         for group in graph.prunable
     )
@@ -146,15 +144,18 @@ def _probed(graph: Any) -> set[str]:
     return {f"trial rebuild: {FIXED}"} if any(FIXED in g.frozen for g in graph.sets) else set()
 
 
-def reload(path: str) -> dict[str, Any]:
-    """Load a pruned checkpoint in a new process and compare its logits."""
+def reload(folder: Path) -> dict[str, Any]:
+    """Load pruned checkpoints in a new process and compare their logits, by ratio."""
     from cfp_cli.checkpoint import load, spec_of
 
-    model = load(path)
-    expected = torch.load(Path(path).with_name("logits.pt"), weights_only=True)
-    with torch.no_grad():
-        given = model(images(spec_of(model).input_size, 4))
-    return {"difference": float((given - expected).abs().max())}
+    found = {}
+    for path in sorted(folder.glob("*.pt")):
+        model = load(path)
+        expected = torch.load(path.with_suffix(".logits"), weights_only=True)
+        with torch.no_grad():
+            given = model(images(spec_of(model).input_size, 4))
+        found[path.stem] = float((given - expected).abs().max())
+    return found
 
 
 def torch_pruning(name: str) -> dict[str, Any]:
@@ -224,8 +225,8 @@ def _zero(module: nn.Module, left: dict[str, Tensor], name: str, positions: list
             bias.index_fill_(0, gone, 0)
 
 
-def _child(task: str, argument: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, task, argument]
+def _child(task: str, *arguments: str) -> dict[str, Any]:
+    command = [sys.executable, __file__, task, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
@@ -243,7 +244,10 @@ def run(names: list[str]) -> None:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     for name in names or networks():
         began = time.perf_counter()
-        row = {"name": name, "ours": _child("ours", name), "torch_pruning": _child("torch-pruning", name)}
+        with tempfile.TemporaryDirectory() as folder:
+            mine = _child("ours", name, folder)
+            mine["reload"] = _child("reload", folder)
+        row = {"name": name, "ours": mine, "torch_pruning": _child("torch-pruning", name)}
         row |= {"torch": torch.__version__, "machine": platform.machine(), "threads": torch.get_num_threads()}
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -253,15 +257,15 @@ def run(names: list[str]) -> None:
 def _summary(row: dict[str, Any]) -> str:
     if "ratios" not in row:
         return "FAILED " + str(row.get("failure"))
-    return "  ".join(f"{ratio}: {_achieved(result)}" for ratio, result in row["ratios"].items())
+    return "  ".join(f"{ratio}: {_achieved(row, ratio)}" for ratio in row["ratios"])
 
 
-def _achieved(result: dict[str, Any]) -> str:
+def _achieved(row: dict[str, Any], ratio: str) -> str:
+    result, difference = row["ratios"][ratio], row["reload"].get(ratio)
     if "failure" in result:
-        return result["failure"]
-    reload = result["reload"]
-    if "difference" not in reload or reload["difference"] > 1e-6:
-        return f"reload fails: {reload}"
+        return str(result["failure"])
+    if difference != 0:
+        return f"reload differs: {difference} {row['reload'].get('failure', '')}"
     return f"{result['achieved']:.1%}, {result['error']:.0e}"
 
 
@@ -272,7 +276,7 @@ def table() -> None:
         row = json.loads(line)
         rows[row["name"]] = row
     ordered = [rows[name] for name in networks() if name in rows]
-    whole = sum(all("error" in r for r in row["ours"].get("ratios", {"": {}}).values()) for row in ordered)
+    whole = sum(_holds(row["ours"]) for row in ordered)
     passed = sum(row["torch_pruning"].get("verdict") == "pass" for row in ordered)
     lines = [
         "# Coverage",
@@ -306,6 +310,12 @@ def table() -> None:
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def _holds(row: dict[str, Any]) -> bool:
+    """Whether both ratios were reached, proven and reloaded."""
+    results = row.get("ratios", {"": {}})
+    return all("error" in result and row["reload"].get(ratio) == 0 for ratio, result in results.items())
+
+
 def _line(row: dict[str, Any]) -> str:
     mine, theirs = row["ours"], row["torch_pruning"]
     name = row["name"].removeprefix("torchvision:")
@@ -315,9 +325,10 @@ def _line(row: dict[str, Any]) -> str:
     low, high = (mine["ratios"][str(ratio)] for ratio in RATIOS)
     timed = high if "plan_seconds" in high else low
     seconds = [f"{timed.get(key, float('nan')):.1f}" for key in ("plan_seconds", "rebuild_seconds")]
+    reached = [_achieved(mine, str(ratio)) for ratio in RATIOS]
     return (
-        f"| {name} | {mine['params']:,} | {mine['sets']} | {mine['frozen']} / {mine['channels']} | {_achieved(low)} | "
-        f"{_achieved(high)} | {mine['graph_seconds']:.1f} | {seconds[0]} | {seconds[1]} | {other} |"
+        f"| {name} | {mine['params']:,} | {mine['sets']} | {mine['frozen']} / {mine['channels']} | {reached[0]} | "
+        f"{reached[1]} | {mine['graph_seconds']:.1f} | {seconds[0]} | {seconds[1]} | {other} |"
     )
 
 
@@ -333,8 +344,12 @@ def main() -> None:
     elif given.task == "table":
         table()
     else:
-        tasks = {"ours": ours, "torch-pruning": torch_pruning, "reload": reload}
-        print(json.dumps(tasks[given.task](given.names[0])))
+        name, *rest = given.names
+        if given.task == "ours":
+            found = ours(name, Path(rest[0]))
+        else:
+            found = reload(Path(name)) if given.task == "reload" else torch_pruning(name)
+        print(json.dumps(found))
 
 
 if __name__ == "__main__":
