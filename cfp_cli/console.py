@@ -7,6 +7,7 @@ written and long work logs a plain line now and then.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -30,6 +31,8 @@ class Console:
         self.quiet = False
         self.verbose = False
         self.debug = False
+        # Of the processes that torchrun starts, the first alone prints; an error is told by whichever meets it.
+        self.silent = os.environ.get("RANK", "0") != "0"
         self._rich: dict[str, RichConsole] = {}
 
     def _stream(self, name: str) -> RichConsole:
@@ -43,10 +46,12 @@ class Console:
     @property
     def interactive(self) -> bool:
         """Whether stderr is a terminal that can redraw."""
-        return not self.quiet and self._stream("stderr").is_terminal
+        return not (self.quiet or self.silent) and self._stream("stderr").is_terminal
 
     def result(self, data: dict[str, Any] | list[Any], *renderables: RenderableType) -> None:
         """Give a command's result: one JSON value with `--json`, else what is to be read."""
+        if self.silent:
+            return
         if self.json:
             sys.stdout.write(json.dumps(data, allow_nan=False) + "\n")
         elif not self.quiet:
@@ -55,7 +60,7 @@ class Console:
 
     def say(self, message: str) -> None:
         """Tell one line of talk that stays."""
-        if not self.quiet:
+        if not (self.quiet or self.silent):
             self._stream("stderr").print(message, markup=False, soft_wrap=True)
 
     def detail(self, message: str) -> None:
@@ -71,7 +76,7 @@ class Console:
         """Yield `items` and show how many are done, at what rate, and the time left."""
         if total is None and isinstance(items, Sized):
             total = len(items)
-        if self.quiet:
+        if self.quiet or self.silent:
             yield from items
         elif self.interactive:
             yield from self._bar(items, description, total, unit)

@@ -12,16 +12,29 @@ from typing import NoReturn
 
 import click
 
+from cfp_cli.commands.bench import bench
+from cfp_cli.commands.completion import completion
 from cfp_cli.commands.data import data
 from cfp_cli.commands.demo import demo
 from cfp_cli.commands.eval import evaluate
+from cfp_cli.commands.export import export
 from cfp_cli.commands.finetune import finetune
+from cfp_cli.commands.fuse import fuse
 from cfp_cli.commands.inspect import inspect
 from cfp_cli.commands.prune import prune
 from cfp_cli.commands.score import score
 from cfp_cli.commands.train import train
+from cfp_cli.config import read_defaults
 from cfp_cli.console import Console
 from cfp_cli.errors import CfpError
+from cfp_cli.versions import versions
+
+
+def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        found = versions()
+        click.echo(f"cfp {found.pop('cfp')} ({', '.join(f'{name} {number}' for name, number in found.items())})")
+        ctx.exit()
 
 
 class InOrder(click.Group):
@@ -33,7 +46,9 @@ class InOrder(click.Group):
 
 
 @click.group(cls=InOrder, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="cfp", message="cfp %(version)s")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show versions."
+)
 def cli() -> None:
     """Shrink defect-inspection CNNs 40 to 100 times without losing the rare classes.
 
@@ -47,7 +62,7 @@ def cli() -> None:
     """  # noqa: D301 - click reads the backspace as "keep these lines"
 
 
-for command in (demo, train, score, prune, finetune, evaluate, inspect, data):
+for command in (demo, train, score, prune, finetune, evaluate, bench, inspect, export, fuse, data, completion):
     cli.add_command(command)
 
 
@@ -56,7 +71,7 @@ def main() -> NoReturn:
     console = Console()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = cli.main(obj=console, standalone_mode=False)
+        code = cli.main(obj=console, default_map=read_defaults(cli), standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.UsageError as error:
         hint = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""

@@ -7,16 +7,15 @@ versions, input hashes, seconds, metrics.
 from __future__ import annotations
 
 import json
-import platform
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cfp_cli.errors import RunError
-from cfp_cli.files import sha256, write_json
+from cfp_cli.files import write_json
+from cfp_cli.versions import versions
 
 FORMAT = "cfp-run/1"
 
@@ -126,14 +125,3 @@ class Run:
             }
         )
         write_json(self.folder / "run.json", {"format": FORMAT, "steps": self.steps})
-
-
-def versions() -> dict[str, str]:
-    """Versions of this tool and of what its results depend on."""
-    names = ("cfp", "torch", "torchvision", "numpy", "scipy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def file_input(path: Path) -> dict[str, str]:
-    """How an input file is recorded: its absolute path and the hash of its content."""
-    return {"path": str(path.resolve()), "sha256": sha256(path)}

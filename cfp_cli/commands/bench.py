@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfp_cli.commands.options import model_source, pass_console, placed, run_option, talk
+from cfp_cli.commands.options import examples, model_source, pass_console, placed, run_option, talk
 from cfp_cli.console import Console
 
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @click.command(
     short_help="Count and time models side by side.",
-    epilog="Example: cfp bench model.pt cfp-run/finetuned.pt --batch-size 1 --batch-size 64 --threads 1",
+    epilog=examples(
+        "cfp bench model.pt cfp-run/finetuned.pt",
+        "cfp bench model.pt cfp-run/finetuned.pt --batch-size 1 --batch-size 64 --threads 1",
+    ),
 )
 @click.argument("models", metavar="MODEL...", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(

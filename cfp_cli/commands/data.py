@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cfp_cli.commands.options import pass_console, seed_option, talk
+from cfp_cli.commands.options import examples, pass_console, seed_option, talk
 from cfp_cli.console import Console
 
 
@@ -15,7 +15,7 @@ def data() -> None:
     """Arrange image folders."""
 
 
-@data.command(epilog="Example: cfp data split NEU-CLS/ data/ --layout neu")
+@data.command(epilog=examples("cfp data split NEU-CLS/ data/ --layout neu", "cfp data split elpv-dataset data/"))
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option(

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import click
 
-from cfp_cli.commands.options import pass_console, placed, run_option, seed_option, talk
+from cfp_cli.commands.options import examples, pass_console, placed, run_option, seed_option, talk
 from cfp_cli.console import Console
 
 
-@click.command(short_help="The whole pipeline on a generated defect set.", epilog="Example: cfp demo --run demo-run")
+@click.command(
+    short_help="The whole pipeline on a generated defect set.",
+    epilog=examples("cfp demo", "cfp demo --run demo-run --json"),
+)
 @run_option
 @seed_option
 @placed

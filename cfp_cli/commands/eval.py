@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfp_cli.commands.options import machine, model_source, pass_console, seed_option, talk
+from cfp_cli.commands.options import examples, machine, model_source, pass_console, seed_option, talk
 from cfp_cli.console import Console
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command(
     "eval",
     short_help="Measure a model on a split of the data.",
-    epilog="Example: cfp eval cfp-run/finetuned.pt data/ --split test",
+    epilog=examples("cfp eval cfp-run/finetuned.pt data/", "cfp eval model.pt data/ --split val --json"),
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfp_cli.commands.options import model_source, pass_console, run_option, seed_option, talk
+from cfp_cli.commands.options import examples, model_source, pass_console, run_option, seed_option, talk
 from cfp_cli.console import Console
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(
     short_help="Export to ONNX or pt2, and prove the file.",
-    epilog="Examples: cfp export --format onnx --out small.onnx, or cfp export model.pt --format pt2 --out model.pt2",
+    epilog=examples("cfp export --format onnx --out small.onnx", "cfp export model.pt --format pt2 --out model.pt2"),
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option(

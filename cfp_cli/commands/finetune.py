@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cfp_cli.commands.options import pass_console, placed, run_option, seed_option, talk
+from cfp_cli.commands.options import examples, pass_console, placed, run_option, seed_option, talk
 from cfp_cli.commands.training import take_options, telling, training_options
 from cfp_cli.console import Console
 
@@ -35,7 +35,11 @@ class TakesTeachers(click.Command):
 @click.command(
     short_help="Fine-tune the pruned model with two teachers.",
     cls=TakesTeachers,
-    epilog="Examples: cfp finetune --teachers rl.pt cl.pt, or cfp finetune pruned.pt data/ --teachers rl.pt cl.pt",
+    epilog=examples(
+        "cfp finetune --teachers rl.pt cl.pt",
+        "cfp finetune pruned.pt data/ --teachers rl.pt cl.pt --epochs 100",
+        "cfp finetune --teachers rl.pt cl.pt --resume",
+    ),
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.argument("data", type=click.Path(path_type=Path), required=False)

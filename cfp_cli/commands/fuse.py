@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from cfp_cli.commands.options import model_source, pass_console, talk
+from cfp_cli.commands.options import examples, model_source, pass_console, talk
 from cfp_cli.console import Console
 
 
 @click.command(
     short_help="Turn RepVGG training blocks into single convolutions.",
-    epilog="Example: cfp fuse cfp-run/finetuned.pt --out fused.pt",
+    epilog=examples("cfp fuse cfp-run/finetuned.pt --out fused.pt"),
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")

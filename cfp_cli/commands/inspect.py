@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfp_cli.commands.options import model_source, pass_console, talk
+from cfp_cli.commands.options import examples, model_source, pass_console, talk
 from cfp_cli.console import Console
 
 if TYPE_CHECKING:
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from cfp_cli.graph import ChannelGraph
 
 
-@click.command(short_help="Show what can be pruned, what is frozen and why.", epilog="Example: cfp inspect model.pt")
+@click.command(
+    short_help="Show what can be pruned, what is frozen and why.",
+    epilog=examples("cfp inspect model.pt", "cfp inspect weights.pth --arch torchvision:resnet50 --json"),
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @model_source
 @talk

@@ -15,6 +15,12 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 pass_console = click.pass_obj
 
 
+def examples(*lines: str) -> str:
+    """The end of a command's help: one example a line."""
+    # click reads the backspace as "keep these lines as they are".
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
 def _flag(attribute: str) -> Callable[[click.Context, click.Parameter, bool], None]:
     def set_flag(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
         console = ctx.ensure_object(Console)
@@ -55,7 +61,9 @@ run_option = click.option(
     show_envvar=True,
     help="Run directory.",
 )
-seed_option = click.option("--seed", type=int, default=0, show_default=True, help="Seed of every random choice.")
+seed_option = click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice."
+)
 
 
 def placed(command: Command) -> Command:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfp_cli.commands.options import machine, model_source, pass_console, run_option, seed_option, talk
+from cfp_cli.commands.options import examples, machine, model_source, pass_console, run_option, seed_option, talk
 from cfp_cli.console import Console
 
 if TYPE_CHECKING:
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    short_help="Prune the scored model to a target.", epilog="Example: cfp prune --ratio 0.95 --keep 'layer4.*'"
+    short_help="Prune the scored model to a target.",
+    epilog=examples(
+        "cfp prune --ratio 0.95",
+        "cfp prune --ratio 0.9 --keep 'layer4.*' --round-to 8",
+        "cfp prune --rates '[0.4]*5+[0.5]*9' --dry-run",
+        "cfp prune --plan cfp-run/plan.json",
+    ),
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @model_source

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
-from cfp_cli.commands.options import machine, model_source, pass_console, run_option, seed_option, talk
+from cfp_cli.commands.options import examples, machine, model_source, pass_console, run_option, seed_option, talk
 from cfp_cli.console import Console
 
 
 @click.command(
     short_help="Score every prunable channel of a model.",
-    epilog="Example: cfp score model.pt data/ --arch torchvision:resnet50 --input-size 224",
+    epilog=examples(
+        "cfp score model.pt data/", "cfp score weights.pth data/ --arch torchvision:resnet50 --input-size 224"
+    ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))

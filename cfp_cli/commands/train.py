@@ -7,15 +7,17 @@ from typing import Any
 
 import click
 
-from cfp_cli.commands.options import pass_console, placed, seed_option, talk
+from cfp_cli.commands.options import examples, pass_console, placed, seed_option, talk
 from cfp_cli.commands.training import take_options, telling, training_options
 from cfp_cli.console import Console
 
 
 @click.command(
     short_help="Train a teacher.",
-    epilog="Examples: cfp train data/ --arch vgg16_bn_gap --input-size 64 --out rl.pt, "
-    "then cfp train data/ --init rl.pt --sampler balanced --epochs 10 --out cl.pt",
+    epilog=examples(
+        "cfp train data/ --arch vgg16_bn_gap --input-size 64 --out rl.pt",
+        "cfp train data/ --init rl.pt --sampler balanced --epochs 10 --out cl.pt",
+    ),
 )
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(

@@ -1,0 +1,21 @@
+"""Versions of this tool and of what its results depend on."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+NAMES = ("cfp", "torch", "torchvision", "numpy", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Versions by package name, `python` and `core` with them; torch itself is not imported."""
+    import cfp_core
+
+    core: dict[str, object] = dict(cfp_core.build_info())
+    facts = ", ".join(str(core[key]) for key in ("profile", "simd") if key in core)
+    return {
+        "python": platform.python_version(),
+        "core": f"{core['version']} ({facts})",
+        **{n: version(n) for n in NAMES},
+    }
