@@ -55,6 +55,14 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=None, help="Checkpoint to write.  [default: RUN/pruned.pt]"
 )
+@click.option("--steps", type=click.IntRange(1), default=1, show_default=True, help="Prune in so many steps.")
+@click.option(
+    "--recovery-epochs",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="With --steps: epochs of distillation from MODEL between two steps.",
+)
 @click.option("--bn-recalibrate/--no-bn-recalibrate", default=True, show_default=True, help="Re-estimate batch norm.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @run_option
@@ -80,6 +88,8 @@ def prune(
     compat: str | None,
     plan_file: Path | None,
     out: Path | None,
+    steps: int,
+    recovery_epochs: int,
     bn_recalibrate: bool,
     dry_run: bool,
     run_folder: Path,
@@ -121,6 +131,8 @@ def prune(
         ModelInput(model, arch, input_size, unsafe_pickle) if model is not None else None,
         options,
         replay=Plan.load(plan_file) if plan_file is not None else None,
+        steps=steps,
+        recovery_epochs=recovery_epochs,
         out=out,
         bn_recalibrate=bn_recalibrate,
         dry_run=dry_run,
@@ -189,11 +201,12 @@ def summary_table(done: Pruned) -> Table:
     )
     asked = f"asked {plan.requested:.2%}" if plan.requested is not None else "by rates"
     table.add_row(f"removed ({plan.target})", "", f"{plan.achieved:.2%}", asked)
-    if done.before and done.rebuilt:
-        table.add_row("val accuracy, rebuilt", f"{done.before.accuracy:.2%}", f"{done.rebuilt.accuracy:.2%}", "")
+    if done.before:
+        before = f"{done.before.accuracy:.2%}"
+        if done.rebuilt:
+            table.add_row("val accuracy, rebuilt", before, f"{done.rebuilt.accuracy:.2%}", "")
         if done.recalibrated:
-            table.add_row(
-                "val accuracy, batch norm re-estimated", "", f"{done.recalibrated.accuracy:.2%}", "fine-tune next"
-            )
+            after = f"{done.recalibrated.accuracy:.2%}"
+            table.add_row("val accuracy, batch norm re-estimated", before, after, "fine-tune next")
         table.add_row("largest logit error of the rebuild", "", f"{plan.max_abs_logit_error:.1e}", "proven")
     return table

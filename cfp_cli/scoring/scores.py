@@ -155,9 +155,11 @@ class Scores:
                 )
                 sets = tuple(
                     SetScores(
-                        group["name"],
-                        *(read(f"set/{group['name']}/{key}") for key in ("richness", "distance", "norm")),
-                        group["effective"],
+                        name=group["name"],
+                        richness=read(f"set/{group['name']}/richness"),
+                        distance=read(f"set/{group['name']}/distance"),
+                        norm=read(f"set/{group['name']}/norm"),
+                        effective=group["effective"],
                     )
                     for group in facts["sets"]
                 )

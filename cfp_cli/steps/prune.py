@@ -12,16 +12,20 @@ from torch import nn
 from cfp_cli.checkpoint import ModelSpec, save, spec_of
 from cfp_cli.data.images import ImageStore, load_images
 from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.errors import RunError
 from cfp_cli.files import sha256
 from cfp_cli.graph import channel_sets
 from cfp_cli.metrics import Metrics, evaluate
 from cfp_cli.progress import SILENT, Progress
+from cfp_cli.pruning.iterate import prune_in_steps
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
 from cfp_cli.pruning.recalibrate import recalibrate
 from cfp_cli.run import Run
+from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.steps.inputs import ModelInput, fit_classes, scored_data, scored_model
+from cfp_cli.steps.recovery import Recovery
 from cfp_cli.steps.score import sample
 
 RECALIBRATION_IMAGES = 1024
@@ -51,6 +55,8 @@ def prune_step(
     options: PruneOptions | None,
     *,
     replay: Plan | None = None,
+    steps: int = 1,
+    recovery_epochs: int = 10,
     out: Path | None = None,
     bn_recalibrate: bool = True,
     dry_run: bool = False,
@@ -66,6 +72,8 @@ def prune_step(
         model: the model, which must be the one that was scored; None takes that one.
         options: what is asked for; None with `replay`.
         replay: a plan to carry out again instead of making one.
+        steps: prune in so many steps, with a recovery between them.
+        recovery_epochs: epochs of each recovery, a distillation from the original network.
         out: where the checkpoint goes, if not `RUN/pruned.pt`.
         bn_recalibrate: re-estimate batch-norm statistics on training images.
         dry_run: make the plan and write nothing.
@@ -83,9 +91,14 @@ def prune_step(
     network = fit_classes(source.load(), dataset, source.path).to(device)
     spec = spec_of(network)
     scores = Scores.load(run.scores)
+    if replay is not None and replay.options.get("steps", 1) > 1:
+        raise RunError(
+            "this plan was made in steps with training between them; repeat its command with --steps instead"
+        )
     images = sample(dataset, RECALIBRATION_IMAGES, seed, Preprocessing.of(spec), progress).batches(batch_size)
     example = proof_images(images, scores.input_size).to(device)
     graph = channel_sets(network, example[:1])
+    in_steps = steps > 1 and not dry_run
     if replay is not None:
         made = replay
     else:
@@ -93,11 +106,34 @@ def prune_step(
         made = plan(network, scores, options, graph=graph)
     if dry_run:
         return Pruned(made)
-    pruned, made = apply(network, made, graph=graph, example=example)
+    if in_steps:
+        assert options is not None
+        guide = Recovery(network, dataset, run.folder / "cache", recovery_epochs, seed, device, progress)
+        criteria = {
+            "similarity": scores.similarity,
+            "richness": scores.richness,
+            "decimals": scores.options["decimals"],
+        }
+        scored = sample(dataset, scores.images, scores.options["seed"], Preprocessing.of(spec), progress)
+        pruned, made = prune_in_steps(
+            network,
+            options,
+            steps,
+            score=lambda each: score(each, scored.batches(batch_size), **criteria, progress=progress),
+            recover=guide.recover,
+            loader=images,
+            progress=progress,
+        )
+    else:
+        pruned, made = apply(network, made, graph=graph, example=example)
     held_out = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
-    before, rebuilt = (_measured(each, held_out, spec, batch_size, progress) for each in (network, pruned))
-    recalibrated = None
-    if bn_recalibrate:
+    before = _measured(network, held_out, spec, batch_size, progress)
+    rebuilt: Metrics | None = _measured(pruned, held_out, spec, batch_size, progress)
+    recalibrated: Metrics | None = None
+    if in_steps:
+        # Its batch norm is re-estimated already: between the steps there is no going without.
+        rebuilt, recalibrated = None, rebuilt
+    elif bn_recalibrate:
         recalibrate(pruned, images, progress)
         recalibrated = _measured(pruned, held_out, spec, batch_size, progress)
     inputs = {"model": source.record(), "data": data.record(dataset)}
@@ -107,7 +143,7 @@ def prune_step(
     made.save(run.plan)
     run.record(
         "prune",
-        arguments=asdict(options) if options is not None else {"plan": made.options},
+        arguments={**(asdict(options) if options is not None else {"plan": made.options}), "steps": steps},
         seed=seed,
         inputs=inputs,
         seconds=time.perf_counter() - began,
@@ -117,7 +153,7 @@ def prune_step(
             "compression": made.compression,
             "max_abs_logit_error": made.max_abs_logit_error,
             "accuracy_before": before.accuracy,
-            "accuracy_rebuilt": rebuilt.accuracy,
+            "accuracy_rebuilt": rebuilt.accuracy if rebuilt else None,
             "accuracy_recalibrated": recalibrated.accuracy if recalibrated else None,
         },
         outputs={"pruned": str(path.resolve()), "pruned_sha256": sha256(path), "plan": str(run.plan.resolve())},

@@ -142,3 +142,19 @@ def test_the_demo(cfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.code == 0, result.err
     assert result.json["compression"] == pytest.approx(20, rel=0.15)
     assert Path(result.json["out"]).is_file()
+
+
+def test_pruning_in_steps(cfp, scored: Path, model: Path, images: Path) -> None:
+    result = cfp("prune", "--ratio", 0.7, "--steps", 2, "--recovery-epochs", 1, "--json")
+    assert result.code == 0, result.err
+    assert abs(result.json["achieved"] - 0.7) <= 0.005
+    pruned = load(result.json["out"])
+    assert result.json["params_after"] == sum(p.numel() for p in pruned.parameters())
+    kept = {group["name"]: group["kept"] for group in result.json["sets"]}
+    assert kept["0.0"] == pruned[0][0].out_channels
+    plan = json.loads((scored / "plan.json").read_text())
+    assert all(len(set(group["kept"])) == len(group["kept"]) for group in plan["sets"])
+    assert all(max(group["kept"]) < group["channels"] for group in plan["sets"])
+    replay = cfp("prune", "--plan", scored / "plan.json")
+    assert replay.code == 1
+    assert "--steps" in replay.err

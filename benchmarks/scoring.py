@@ -1,0 +1,204 @@
+"""Whole scoring against the forward passes alone, against torch's own operators, and against the published algorithm.
+
+    python benchmarks/scoring.py DATA [--threads 2] [--images 16] [--rounds 5] [--out benchmarks/results/scoring.json]
+
+DATA is a folder of real images by class. Networks have seeded random weights followed by one batch-norm re-estimation on
+the images, so that maps are alive; pass --vgg and --resnet for trained checkpoints. Everything is measured in one process
+on the same images and threads; each row is the median over the rounds, in which the competitors take turns. Peak memory is
+that of two fresh processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cfp_core
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cfp_cli.checkpoint import ModelSpec, describe, load
+from cfp_cli.compute import use
+from cfp_cli.data.dataset import open_dataset
+from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.graph import channel_sets
+from cfp_cli.models.registry import create
+from cfp_cli.pruning.recalibrate import recalibrate
+from cfp_cli.scoring.score import score
+from cfp_cli.steps.score import sample
+
+SIDE = 224
+NETWORKS = {"vgg16": "vgg16_bn_gap", "resnet50": "torchvision:resnet50"}
+
+
+def network(name: str, checkpoint: Path | None, batches: list[tuple[Tensor, Tensor]]) -> nn.Module:
+    """A network at 224 pixels: trained where a checkpoint is given, else seeded with re-estimated batch norm."""
+    if checkpoint is not None:
+        return load(checkpoint, NETWORKS[name], input_size=(SIDE, SIDE))
+    torch.manual_seed(0)
+    model = describe(create(NETWORKS[name], 6), ModelSpec(NETWORKS[name], tuple("abcdef"), input_size=(SIDE, SIDE)))
+    recalibrate(model, batches)
+    return model.eval()
+
+
+def forward(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> None:
+    """What any use of the network costs."""
+    with torch.inference_mode():
+        for images, _ in batches:
+            model(images)
+
+
+def best_in_torch(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> None:
+    """The best that batched torch operators give: one pass, `linalg.matrix_rank` per batch, `cdist` at the end."""
+    graph = channel_sets(model, batches[0][0][:1])
+    norms: dict[str, list[Tensor]] = {tap.node: [] for tap in graph.taps}
+
+    def reduce(node: str, maps: Tensor) -> None:
+        norms[node].append(maps.flatten(2).norm(dim=2))
+        torch.linalg.matrix_rank(torch.round(maps, decimals=4))
+
+    with torch.inference_mode():
+        for images, _ in batches:
+            graph.traced.run(images, norms, reduce)
+        for table in norms.values():
+            columns = torch.cat(table).T.contiguous()
+            torch.cdist(columns, columns, p=1)
+
+
+def published(maps: np.ndarray) -> float:
+    """The published algorithm on maps [N, C, H, W]: a rank per map and two norms per pair and image, in loops; seconds."""
+    began = time.perf_counter()
+    tensors = torch.from_numpy(maps)
+    count, channels, height, _ = maps.shape
+    for image in range(count):
+        for channel in range(channels):
+            torch.linalg.matrix_rank(tensors[image, channel]).item()
+    for first in range(channels):
+        for second in range(first + 1, channels):
+            total = 0.0
+            for image in range(count):
+                one, two = torch.norm(tensors[image, first]), torch.norm(tensors[image, second])
+                total += abs(one - two).item() / height
+    return time.perf_counter() - began
+
+
+def ours(maps: np.ndarray) -> float:
+    """The same numbers by the core; seconds."""
+    began = time.perf_counter()
+    accumulator = cfp_core.TapAccumulator(maps.shape[1])
+    accumulator.update(maps)
+    accumulator.finish()
+    return time.perf_counter() - began
+
+
+def alternate(rounds: int, competitors: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of each competitor; in each round all take their turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in competitors}
+    for _ in range(rounds):
+        for name, run in competitors.items():
+            began = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - began)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def peak(arguments: argparse.Namespace, name: str, what: str) -> int:
+    """Peak resident memory in KiB of a fresh process that does only `what`."""
+    command = [sys.executable, __file__, str(arguments.data), "--threads", str(arguments.threads)]
+    command += ["--images", str(arguments.images), "--only", f"{name}:{what}"]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--vgg", type=Path)
+    parser.add_argument("--resnet", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scoring.json"))
+    parser.add_argument("--only", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if cfp_core.build_info()["profile"] != "release":
+        sys.exit("the core is a debug build; install with `pip install .`")
+    use("cpu", arguments.threads)
+    store = sample(open_dataset(arguments.data), arguments.images, 0, Preprocessing((SIDE, SIDE)))
+    batches = list(store.batches(arguments.batch_size))
+    checkpoints = {"vgg16": arguments.vgg, "resnet50": arguments.resnet}
+    if arguments.only:
+        name, what = arguments.only.split(":")
+        model = network(name, checkpoints[name], batches)
+        forward(model, batches) if what == "forward" else score(model, batches)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return
+    results: dict[str, object] = {}
+    for name in NETWORKS:
+        model = network(name, checkpoints[name], batches)
+        graph = channel_sets(model, batches[0][0][:1])
+        forward(model, batches)
+        times = alternate(
+            arguments.rounds,
+            {
+                "forward": lambda model=model: forward(model, batches),
+                "score": lambda model=model, graph=graph: score(model, batches, graph=graph),
+            },
+        )
+        row: dict[str, object] = {
+            "forward_seconds_per_image": times["forward"] / len(store),
+            "score_seconds_per_image": times["score"] / len(store),
+            "score_over_forward": times["score"] / times["forward"],
+        }
+        if name == "vgg16":
+            few = batches[:1]
+            times = alternate(1, {"torch": lambda model=model: best_in_torch(model, few)})
+            row["torch_over_forward"] = times["torch"] / len(few[0][0]) / row["forward_seconds_per_image"]
+            row["published"] = against_published(model, batches[0][0][:1])
+        row["peak_kib"] = {what: peak(arguments, name, what) for what in ("forward", "score")}
+        row["peak_score_over_forward"] = row["peak_kib"]["score"] / row["peak_kib"]["forward"]
+        results[name] = row
+        print(json.dumps({name: row}, indent=2))
+    facts = {
+        "cpu": cpu(),
+        "threads": arguments.threads,
+        "images": len(store),
+        "rounds": arguments.rounds,
+        "torch": torch.__version__,
+        "core": cfp_core.build_info(),
+        "python": platform.python_version(),
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps({**facts, "results": results}, indent=2) + "\n")
+
+
+def against_published(model: nn.Module, images: Tensor) -> dict[str, float]:
+    """Seconds of the published algorithm and of the core on all maps of one image."""
+    graph = channel_sets(model, images[:1])
+    taken: list[np.ndarray] = []
+    with torch.inference_mode():
+        graph.traced.run(images, {tap.node for tap in graph.taps}, lambda _, maps: taken.append(maps.numpy().copy()))
+    slow, fast = sum(map(published, taken)), sum(map(ours, taken))
+    return {"published_seconds": slow, "core_seconds": fast, "ratio": slow / fast}
+
+
+def cpu() -> str:
+    """Name of the processor."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    main()
