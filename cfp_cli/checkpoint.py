@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.errors import CheckpointError
-from cfp_cli.files import write_atomic
+from cfp_cli.files import or_nearest, write_atomic
 from cfp_cli.models.registry import create
 from cfp_cli.models.shapes import fit
 
@@ -183,7 +183,7 @@ def fingerprint(model: nn.Module) -> str:
 
 def _read(path: Path, unsafe_pickle: bool) -> Any:
     if not path.is_file():
-        raise CheckpointError(f"no file {path}; check the path of the model")
+        raise CheckpointError(f"no file {path}; {or_nearest(path, 'check the path of the model')}")
     try:
         if path.suffix == ".safetensors":
             with safetensors.safe_open(path, framework="pt") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
@@ -46,6 +47,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
     write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def or_nearest(path: Path, otherwise: str) -> str:
+    """What to do about a path that does not exist: the nearest name in its folder, or `otherwise`."""
+    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, names, 1)
+    return f"did you mean {path.parent / close[0]}" if close else otherwise
 
 
 def sha256(path: Path) -> str:

@@ -11,7 +11,9 @@ from cfp_cli.commands.options import examples, model_source, pass_console, talk
 from cfp_cli.console import Console
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from rich.tree import Tree
+    from torch import nn
 
     from cfp_cli.graph import ChannelGraph
 
@@ -56,19 +58,50 @@ def inspect(console: Console, model: Path, arch: str | None, input_size: int | N
             {"module": module, "operator": operator, "reason": reason} for module, operator, reason in graph.frozen
         ],
     }
-    console.result(data, _tree(graph, f"{spec.arch}: {everything:,} parameters, {len(spec.classes)} classes"))
+    height, width = spec.input_size
+    title = f"{spec.arch}: {everything:,} parameters, {len(spec.classes)} classes, input {height}x{width}"
+    console.result(data, _tree(network, graph, title), _sets_table(graph), *_left_alone(graph))
 
 
-def _tree(graph: ChannelGraph, title: str) -> Tree:
+def _tree(network: nn.Module, graph: ChannelGraph, title: str) -> Tree:
+    """The modules that hold parameters, by their names; each with the channel sets that it makes and reads."""
+    from rich.markup import escape
     from rich.tree import Tree
 
-    tree = Tree(title)
+    made = {module: group for group in graph.sets for module in group.producers}
+    read: dict[str, list[str]] = {}
     for group in graph.sets:
-        state = f"[yellow]frozen: {'; '.join(group.frozen)}[/]" if group.frozen else "[green]prunable[/]"
-        branch = tree.add(f"[bold]{group.name}[/]  {group.size} channels  {state}")
-        branch.add("made by " + ", ".join(group.producers))
-        if group.consumers:
-            branch.add("read by " + ", ".join(group.consumers))
-    for module, operator, reason in graph.frozen:
-        tree.add(f"[yellow]left alone[/]: {module or 'forward'}: {operator}: {reason}")
+        for module in group.consumers:
+            read.setdefault(module, []).append(group.name)
+    tree = Tree(escape(title))
+    branches = {"": tree}
+    for name, module in network.named_modules():
+        if not name or not any(True for _ in module.parameters()):
+            continue
+        parent, _, own = name.rpartition(".")
+        words = [f"[bold]{escape(own)}[/] {type(module).__name__}"]
+        if next(module.children(), None) is None:
+            words.append(f"{sum(parameter.numel() for parameter in module.parameters()):,}")
+        if name in made:
+            state = "yellow" if made[name].frozen else "green"
+            words.append(f"makes [{state}]{escape(made[name].name)}[/] ({made[name].size})")
+        if name in read:
+            words.append("reads " + escape(", ".join(dict.fromkeys(read[name]))))
+        branches[name] = branches[parent].add("  ".join(words))
     return tree
+
+
+def _sets_table(graph: ChannelGraph) -> Table:
+    """Every channel set, what couples it, and whether it may be pruned."""
+    from rich.table import Table
+
+    table = Table("channel set", "channels", "made by", "read by", "", title="channel sets")
+    for group in graph.sets:
+        state = f"frozen: {'; '.join(group.frozen)}" if group.frozen else "prunable"
+        table.add_row(group.name, str(group.size), ", ".join(group.producers), ", ".join(group.consumers), state)
+    return table
+
+
+def _left_alone(graph: ChannelGraph) -> list[str]:
+    """One line for each operator that keeps channels from being pruned."""
+    return [f"left alone: {module or 'forward'}: {operator}: {reason}" for module, operator, reason in graph.frozen]

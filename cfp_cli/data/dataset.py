@@ -12,6 +12,7 @@ from cfp_cli.data.folders import class_images, has_images, subfolders
 from cfp_cli.data.listing import SPLITS, class_names, read_list, sibling_lists
 from cfp_cli.data.split import divide
 from cfp_cli.errors import DataError
+from cfp_cli.files import or_nearest
 from cfp_cli.progress import SILENT, Progress
 
 _MISNAMED = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
@@ -100,7 +101,7 @@ def open_dataset(
     """
     path = Path(path)
     if not path.exists():
-        raise DataError(f"no such file or folder {path}; check the path of the data")
+        raise DataError(f"no such file or folder {path}; {or_nearest(path, 'check the path of the data')}")
     if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
         raise DataError(
             f"split fractions {val_fraction:g} and {test_fraction:g} must be above 0 and sum to less than 1; "

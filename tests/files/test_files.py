@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pytest
 
-from cfp_cli.files import sha256, write_atomic, write_bytes, write_json
+from cfp_cli.files import or_nearest, sha256, write_atomic, write_bytes, write_json
 
 
 def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -48,6 +48,13 @@ def test_written_files_are_as_readable_as_others(tmp_path: Path) -> None:
     (tmp_path / "other").touch()
     assert (tmp_path / "a" / "f.json").stat().st_mode == (tmp_path / "other").stat().st_mode
     assert (tmp_path / "a" / "f.json").read_text() == '{\n  "x": 1\n}\n'
+
+
+def test_a_path_that_is_missing_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").touch()
+    assert or_nearest(tmp_path / "modle.pt", "x") == f"did you mean {tmp_path / 'model.pt'}"
+    assert or_nearest(tmp_path / "zebra", "check it") == "check it"
+    assert or_nearest(tmp_path / "no" / "model.pt", "check it") == "check it"
 
 
 def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
