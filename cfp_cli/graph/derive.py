@@ -17,7 +17,7 @@ from cfp_cli.graph.labels import Labels, Value
 from cfp_cli.graph.probe import probe
 from cfp_cli.graph.propagate import LOGITS, Followed, propagate
 from cfp_cli.graph.taps import find_taps
-from cfp_cli.graph.trace import TracedGraph, operator_of, shape_of, trace
+from cfp_cli.graph.trace import TracedGraph, argument, operator_of, shape_of, trace
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,9 @@ def assemble(traced: TracedGraph, followed: Followed, refused: dict[str, str]) -
         ChannelSet(
             name=name,
             size=resolved.sizes[index],
-            producers=_users([(module, atoms) for module, _, atoms in ledger.producers], resolved, index),
+            producers=_users(
+                [(_owner(module, name), atoms) for module, name, atoms in ledger.producers], resolved, index
+            ),
             consumers=_users([(module, atoms) for module, atoms, _ in ledger.consumers], resolved, index),
             frozen=tuple(dict.fromkeys(frozen[index])),
             taps=tuple(place for place, tap in enumerate(taps) if (tap.units[:, 0] == index).any()),
@@ -131,7 +133,7 @@ def _resolve(followed: Followed) -> _Resolved:
         classes = unit_class[atoms.reshape(-1)]
         index = index_of.setdefault(int(set_class[classes[0]]), len(names))
         if index == len(names):
-            names.append(_unique(module or parameter.removesuffix(".weight"), names))
+            names.append(_unique(_owner(module, parameter), names))
             order.append([])
         for unit in classes.tolist():
             if unit not in placed:
@@ -143,6 +145,11 @@ def _resolve(followed: Followed) -> _Resolved:
         set_of_class[units] = index
         unit_of_class[units] = np.arange(len(units))
     return _Resolved(set_of_class[unit_class], unit_of_class[unit_class], names, [len(units) for units in order])
+
+
+def _owner(module: str, parameter: str) -> str:
+    """Name of what makes channels: the module, or the one whose parameter a function of the network uses directly."""
+    return module or parameter.removesuffix(".weight")
 
 
 def _unique(name: str, taken: list[str]) -> str:
@@ -232,14 +239,13 @@ def _places(traced: TracedGraph) -> dict[str, int]:
         name = operator_of(node) if node.op == "call_function" else ""
         if name != "linear" and not name.startswith("conv"):
             continue
-        weight = node.args[1]
+        weight = argument(node, "weight")
         source = traced.sources.get(weight.name) if isinstance(weight, Node) else None
         if source is None:
             continue
         if name == "linear":
             count = int(np.prod(shape_of(node)[1:-1]))
         else:
-            assert isinstance(node.args[0], Node)
-            count = int(np.prod(shape_of(node.args[0] if "transpose" in name else node)[2:]))
+            count = int(np.prod(shape_of(argument(node, "input") if "transpose" in name else node)[2:]))
         places[source.name] = places.get(source.name, 0) + count
     return places

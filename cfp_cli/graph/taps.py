@@ -10,7 +10,7 @@ from torch.fx import Node
 from cfp_cli.graph.channel_set import Tap
 from cfp_cli.graph.labels import Value
 from cfp_cli.graph.propagate import Followed
-from cfp_cli.graph.trace import TracedGraph, module_of, operator_of
+from cfp_cli.graph.trace import TracedGraph, argument, module_of, operator_of
 
 # What may lie between a map and the point that a layer reads: reshapes, pooling, and what acts on each element alone.
 THROUGH = frozenset(
@@ -34,7 +34,7 @@ def find_taps(
     order = {node: place for place, node in enumerate(traced.nodes)}
     chosen: dict[Node, int] = {}
     for _, _, reader in followed.ledger.consumers:
-        read = by_name[reader].args[0]
+        read = argument(by_name[reader], "input")
         if isinstance(read, Node):
             node, dim = _walk_back(followed, read)
             if dim is not None:

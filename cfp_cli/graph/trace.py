@@ -221,6 +221,16 @@ def _is_check(node: Node) -> bool:
     return node.op == "call_module" or (not node.users and ("assert" in name or "sym_constrain" in name))
 
 
+def argument(node: Node, name: str) -> Any:
+    """An argument of an operator call by its schema name; None where it is left at its default."""
+    if name in node.kwargs:
+        return node.kwargs[name]
+    for given, declared in zip(node.args, node.target._schema.arguments, strict=False):  # type: ignore[union-attr]
+        if declared.name == name:
+            return given
+    return None
+
+
 def is_in_place(node: Node) -> bool:
     """Whether a node's operator changes its first argument and gives it back."""
     schema = getattr(node.target, "_schema", None)

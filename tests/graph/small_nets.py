@@ -320,6 +320,18 @@ NETS: dict[str, tuple[Callable[[], nn.Module], dict[str, int], set[str]]] = {
         {"a": 6, "l": 10, "head": 3},
         set(),
     ),
+    "arguments by name and sizes asked of values": (
+        lambda: Net(
+            lambda m, x: F.conv2d(
+                input=m.a(x).reshape(m.a(x).size(0), -1, 16, 16), weight=m.b.weight, bias=m.b.bias, padding=1
+            ),
+            4,
+            a=conv(3, 8),
+            b=conv(8, 4),
+        ),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
     "half by share": (
         lambda: Net(lambda m, x: (lambda y: m.b(y[:, : y.shape[1] // 2]))(m.a(x)), 4, a=conv(3, 8), b=conv(4, 4)),
         {"a": 8, "b": 4, "head": 3},

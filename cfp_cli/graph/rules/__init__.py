@@ -10,8 +10,14 @@ from cfp_cli.graph.rules.site import RULES, Result, Site
 __all__ = ["apply", "contraction", "movement", "norms", "pointwise", "reduction", "spatial"]
 
 
+# What is asked of a tensor is a number, not its channels; code that goes on to fix their number fails the probe.
+SIZES = frozenset(["sym_size", "sym_numel", "sym_stride"])
+
+
 def apply(site: Site) -> Result:
     """Follow one operator call by the rule for its operator; element-wise operators are known by PyTorch's own tag."""
+    if site.operator in SIZES:
+        return []
     found = RULES.get(site.operator)
     if found is None and torch.Tag.pointwise in getattr(site.node.target, "tags", ()):
         found = pointwise.pointwise
