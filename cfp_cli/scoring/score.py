@@ -17,6 +17,7 @@ from scipy.spatial.distance import squareform
 from torch import Tensor, nn
 
 import cfp_core
+from cfp_cli import distributed
 from cfp_cli.errors import DataError
 from cfp_cli.graph import ChannelGraph, Tap, channel_sets
 from cfp_cli.progress import SILENT, Progress
@@ -36,6 +37,7 @@ def score(
     decimals: int | None = 4,
     graph: ChannelGraph | None = None,
     options: dict[str, Any] | None = None,
+    first_image: int = 0,
     progress: Progress = SILENT,
 ) -> Scores:
     """Score every channel of every prunable set of `model` over the images of `loader`.
@@ -48,6 +50,8 @@ def score(
         decimals: maps are rounded to so many decimals before their rank is taken; None does not round.
         graph: the model's channel sets, where they are known already.
         options: facts to be kept in the scores, such as the hashes of model and images.
+        first_image: number of the loader's first image in the whole sample. Processes of one group that each score a part
+            of the sample all get the scores of the whole.
         progress: told of every batch.
 
     Raises:
@@ -65,7 +69,7 @@ def score(
     def reduce(node: str, maps: Tensor) -> None:
         nonlocal inside
         entered = time.perf_counter()
-        accumulators[node].update(maps.detach().float().cpu().numpy())
+        accumulators[node].update(maps.detach().float().cpu().numpy(), first_image + images)
         inside += time.perf_counter() - entered
 
     was_training = model.training
@@ -89,6 +93,7 @@ def score(
         model.train(was_training)
     if graph is None:
         raise DataError("no images to score; give a folder with images")
+    images = _gather(accumulators, images)
     finished = {tap.node: accumulators[tap.node].finish() for tap in graph.taps}
     taps = tuple(_tap_scores(tap, finished[tap.node]) for tap in graph.taps)
     sets = tuple(_set_scores(graph, index, finished, similarity) for index in _scored_sets(graph))
@@ -103,6 +108,17 @@ def score(
         forward_seconds=passes - inside,
         options={"decimals": decimals, **(options or {})},
     )
+
+
+def _gather(accumulators: dict[str, Any], images: int) -> int:
+    """Merge what the processes of a group accumulated, on each of them; gives the number of all images."""
+    workers = distributed.current()
+    for rank, (others, count) in enumerate(workers.gather((accumulators, images))):
+        if rank != workers.rank:
+            images += count
+            for node, other in others.items():
+                accumulators[node].merge(other)
+    return images
 
 
 def _tap_scores(tap: Tap, finished: dict[str, Any]) -> TapScores:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from cfp_cli import distributed
 from cfp_cli.checkpoint import spec_of
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
@@ -18,7 +19,6 @@ from cfp_cli.metrics import Metrics, evaluate
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.run import Run
 from cfp_cli.steps.inputs import DataInput, ModelInput, fit_classes, scored_data
-from cfp_cli.training import distributed
 from cfp_cli.training.finetune import finetune
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener

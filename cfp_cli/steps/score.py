@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from cfp_cli import distributed
 from cfp_cli.checkpoint import spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import ImageStore, stratified_sample
@@ -50,23 +51,30 @@ def score_step(
 ) -> Scores:
     """Score a model over a sample of its training images; writes `RUN/scores.safetensors`.
 
+    Of several processes that torchrun started, each scores a part of the sample; the first writes.
+
     Raises:
         CfpError: the model, the data or a feature map cannot be used.
     """
     began = time.perf_counter()
+    workers, device = distributed.join(device)
     network = model.load()
     dataset = data.open(progress)
     fit_classes(network, dataset, model.path)
     store = sample(dataset, options.images, options.seed, Preprocessing.of(spec_of(network)), progress)
+    part = workers.part(len(store))
     scores = score(
         network.to(device),
-        store.batches(options.batch_size),
+        store.batches(options.batch_size, part),
+        first_image=part.start,
         similarity=options.similarity,
         richness=options.richness,
         decimals=options.decimals,
         options={"seed": options.seed, "sample": _list_hash(store, dataset)},
         progress=progress,
     )
+    if not workers.first:
+        return scores
     inputs = {"model": model.record(), "data": data.record(dataset)}
     scores.save(run.scores)
     write_splits(run, dataset)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.training.distributed import Workers
+from cfp_cli.distributed import Workers
 from cfp_cli.training.ema import Ema
 from cfp_cli.training.loss import Draw, Objective
 from cfp_cli.training.options import TrainOptions

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cfp_cli import distributed
 from cfp_cli.errors import TrainingError
 from cfp_cli.metrics import Loader, Metrics, evaluate
 from cfp_cli.progress import SILENT, Progress
-from cfp_cli.training import distributed
 from cfp_cli.training.history import EpochRow, History, TensorBoard, write_csv
 from cfp_cli.training.interrupt import Interrupt, Stop
 from cfp_cli.training.learner import Learner

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cfp_cli import distributed
 from cfp_cli.checkpoint import fingerprint
 from cfp_cli.errors import TrainingError
 from cfp_cli.files import write_atomic
 from cfp_cli.progress import SILENT, Progress
-from cfp_cli.training import distributed
 from cfp_cli.training.interrupt import Interrupt
 from cfp_cli.training.order import Views
 from cfp_cli.training.state import remove_leftovers

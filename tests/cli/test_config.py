@@ -30,7 +30,9 @@ def test_defaults_come_from_pyproject_too(cfp, scored: Path, tmp_path: Path) -> 
         ("[prune\n", ("cfp.toml", "TOML")),
     ],
 )
-def test_what_a_file_misspells_is_named(cfp, scored: Path, tmp_path: Path, content: str, words: tuple[str, ...]) -> None:
+def test_what_a_file_misspells_is_named(
+    cfp, scored: Path, tmp_path: Path, content: str, words: tuple[str, ...]
+) -> None:
     (tmp_path / "cfp.toml").write_text(content)
     result = cfp("prune", "--ratio", 0.5)
     assert result.code == 2

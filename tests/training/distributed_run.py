@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tiny_run import CLASSES, data, files, network
 
-from cfp_cli.training import distributed
+from cfp_cli import distributed
 from cfp_cli.training.loop import fit
 from cfp_cli.training.loss import Distillation
 from cfp_cli.training.options import TrainOptions

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_run import same
 
-from cfp_cli.training import distributed
+from cfp_cli import distributed
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 

@@ -1,4 +1,4 @@
-"""Several processes that train one network, started by torchrun; with one process, everything here does nothing."""
+"""Several processes that score or train one network, started by torchrun; with one, everything here does nothing."""
 
 from __future__ import annotations
 
@@ -54,6 +54,18 @@ class Workers:
         box: list[Any] = [value]
         dist.broadcast_object_list(box)
         return box[0]  # type: ignore[no-any-return]
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, in the order of their ranks, on every process."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def part(self, count: int) -> range:
+        """This process's part of `count` things: runs of equal length but for one, in the order of the ranks."""
+        return range(self.rank * count // self.world, (self.rank + 1) * count // self.world)
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
         """The network with its gradients averaged over the processes and its buffers those of the first."""

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+
+def torchrun(run: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    # torchrun takes --run for an abbreviation of an option of its own, so the run directory goes by CFP_RUN.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CFP_RUN": str(run)}
+    line = [*command, "-m", "cfp_cli", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, env=environment, timeout=240, check=False)
+
+
+def tensors(run: Path) -> dict[str, np.ndarray]:
+    with safe_open(run / "scores.safetensors", framework="numpy") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@pytest.mark.slow
+def test_two_processes_run_the_road_and_the_first_alone_prints(cfp, tmp_path: Path, model: Path, images: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert cfp("score", model, images, "--images", 25, "--run", one).code == 0
+    done = torchrun(two, "score", model, images, "--images", 25, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["images"] == 25
+    alone, together = tensors(one), tensors(two)
+    assert alone.keys() == together.keys()
+    for name, value in alone.items():
+        if name.startswith("tap/") and not name.endswith("linkage"):
+            np.testing.assert_array_equal(value, together[name], err_msg=name)
+        else:
+            np.testing.assert_allclose(value, together[name], rtol=1e-12, err_msg=name)
+    assert cfp("prune", "--ratio", 0.5, "--run", two).code == 0
+    options = ("--epochs", 1, "--views", 2, "--batch-size", 16, "--json")
+    tuned = torchrun(two, "finetune", "--teachers", model, model, *options)
+    assert tuned.returncode == 0, tuned.stderr
+    assert json.loads(tuned.stdout)["epochs"] == 1
+    steps = json.loads((two / "run.json").read_text())["steps"]
+    assert [step["command"] for step in steps] == ["score", "prune", "finetune"]
