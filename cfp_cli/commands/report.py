@@ -1,0 +1,61 @@
+"""`cfp report [RUN]`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cfp_cli.commands.options import machine, pass_console, run_option, talk
+from cfp_cli.console import Console
+
+
+@click.command(
+    short_help="Write a self-contained HTML page about a run.",
+    epilog="Examples: cfp report, or cfp report other-run --image scratch_17.png --out report.html",
+)
+@click.argument("folder", metavar="[RUN]", type=click.Path(path_type=Path), required=False)
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Page to write.  [default: RUN/report.html]")
+@click.option(
+    "--image",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Image of the feature maps.  [default: the first that was scored]",
+)
+@click.option(
+    "--bench/--no-bench", default=True, show_default=True, help="Measure latency where `cfp bench` did not yet."
+)
+@run_option
+@machine(batch_size=64)
+@talk
+@pass_console
+def report(
+    console: Console,
+    folder: Path | None,
+    out: Path | None,
+    image: Path | None,
+    bench: bool,
+    run_folder: Path,
+    device: str,
+    threads: int | None,
+    batch_size: int,
+) -> None:
+    """Write one HTML page of what RUN did: sizes, layers, feature maps, fine-tuning, confusion, latency, hashes.
+
+    It needs no network and opens in any browser. What the run did not do yet is left out, and said so.
+    """
+    from cfp_cli.compute import use
+    from cfp_cli.run import Run
+    from cfp_cli.steps.report import report_step
+
+    done = report_step(
+        Run.open(folder or run_folder),
+        out=out,
+        image=image,
+        bench=bench,
+        batch_size=batch_size,
+        device=use(device, threads),
+        progress=console,
+    )
+    missing = [f"left out: {name}. {why}" for name, why in done.left_out.items()]
+    console.result(done.to_json(), *missing, f"written {done.out} ({done.bytes / 1e6:.2f} MB, {done.layers} layers)")
