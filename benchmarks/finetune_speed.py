@@ -1,6 +1,6 @@
 """Seconds per epoch of fine-tuning a heavily pruned student, four ways, in one run.
 
-    python benchmarks/finetune_speed.py DATA --threads 2 --out benchmarks/results/finetune_speed.json
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/finetune_speed.py DATA --threads 2 --out finetune_speed.json
 
 DATA holds `train/CLASS/*`, such as the NEU-CLS steel images. For a 39x VGG-16 and a 59x ResNet-50 (uniform widths,
 random weights: speed does not depend on them) at 64 and 128 pixels:
@@ -13,7 +13,8 @@ random weights: speed does not depend on them) at 64 and 128 pixels:
 
 Training steps only, validation apart. The ways take turns, and the fastest epoch of each counts, so that other load on
 the machine favours none; `cpu_seconds` is the processor time of all threads, which such load hardly moves. Uncached and
-published run on fewer images and are scaled to an epoch.
+published run on fewer images and are scaled to an epoch. Without OMP_WAIT_POLICY=PASSIVE threads spin while they wait
+for one another, which on a busy machine makes a step many times slower, whichever way.
 """
 
 from __future__ import annotations
@@ -264,6 +265,7 @@ def machine(threads: int) -> dict[str, object]:
         "cpu": name,
         "cores": os.cpu_count(),
         "threads": threads,
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "torch": torch.__version__,
