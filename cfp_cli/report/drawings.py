@@ -115,8 +115,9 @@ def kept_rails(kept: NDArray[np.bool_]) -> str:
     """Marks of kept channels, bool [C], in a row above and a column left of a matrix."""
     places, count = np.flatnonzero(kept), len(kept)
     above, left = ("".join(mark.format(index) for index in places) for mark in ("M{}.5 0V1", "M0 {}.5H1"))
-    start = '<svg class="rail rail-{}" aria-hidden="true" preserveAspectRatio="none" viewBox="0 0 {} {}"><path d="{}"/></svg>'
-    return start.format("top", count, 1, above) + start.format("left", 1, count, left)
+    start = '<svg class="rail rail-{}" aria-hidden="true" preserveAspectRatio="none" viewBox="0 0 {} {}">'
+    drawing = start + '<path d="{}"/></svg>'
+    return drawing.format("top", count, 1, above) + drawing.format("left", 1, count, left)
 
 
 def ticks_of(low: float, high: float, most: int = 5) -> list[float]:
