@@ -1,48 +1,18 @@
 //! What is kept of the feature maps of one tap while images go by: a row of numbers for each image, never a map.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use rayon::prelude::*;
 
-use crate::norms::plane_norm;
-use crate::{pairwise_distance, rank, threads, CoreError, Maps};
-
-/// Criterion of distance between channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Similarity {
-    /// Difference of Frobenius norms.
-    Norm,
-}
-
-impl FromStr for Similarity {
-    type Err = CoreError;
-
-    fn from_str(name: &str) -> Result<Self, CoreError> {
-        match name {
-            "norm" => Ok(Self::Norm),
-            _ => Err(CoreError::Option(format!("no similarity '{name}'; use norm"))),
-        }
-    }
-}
-
-/// Criterion of detail of a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Richness {
-    /// Numerical rank.
-    Rank,
-}
-
-impl FromStr for Richness {
-    type Err = CoreError;
-
-    fn from_str(name: &str) -> Result<Self, CoreError> {
-        match name {
-            "rank" => Ok(Self::Rank),
-            _ => Err(CoreError::Option(format!("no richness '{name}'; use rank"))),
-        }
-    }
-}
+use crate::condensed::pairs;
+use crate::criteria::{Richness, Similarity};
+use crate::entropy::entropy;
+use crate::prepare::{plane_norm, range, round, scale};
+use crate::rank::Ranker;
+use crate::shares::{shares, Share};
+use crate::similarity::{add_cosine, add_ssim};
+use crate::spectrum::{effective_rank, nuclear};
+use crate::{pairwise_distance, threads, CoreError, Maps};
 
 /// Scores of one tap over all its images.
 #[derive(Clone, Debug)]
@@ -57,9 +27,42 @@ pub struct TapScores {
     pub images: usize,
     /// Height and width of a map in pixels.
     pub size: (usize, usize),
+    /// Whether all pairs of channels are equally far apart (or all the same, where there is only one pair).
+    pub saturated_similarity: bool,
+    /// Whether all channels are equally rich.
+    pub saturated_richness: bool,
 }
 
-/// Accumulates the scores of one tap; memory is one row of numbers for each image.
+/// All that an accumulator holds, as plain data that another process can be sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Number of channels C.
+    pub channels: usize,
+    /// Criterion of distance.
+    pub similarity: Similarity,
+    /// Criterion of detail.
+    pub richness: Richness,
+    /// Decimals that maps are rounded to before their rank is taken.
+    pub decimals: Option<u32>,
+    /// The tap, for messages.
+    pub name: String,
+    /// Height and width of a map, once one was seen.
+    pub size: Option<(usize, usize)>,
+    /// Indices of the images N, ascending.
+    pub images: Vec<usize>,
+    /// Frobenius norms \[N * C\].
+    pub norms: Vec<f64>,
+    /// Richness \[N * C\].
+    pub rich: Vec<f64>,
+    /// Sums of distances over the images \[C (C - 1) / 2\]; empty where distances follow from the norms.
+    pub sums: Vec<f64>,
+}
+
+/// Accumulates the scores of one tap.
+///
+/// Memory is two numbers for each image and channel, and one for each pair of channels where the distance needs the maps.
+/// Numbers of an image do not depend on the batch it came in, the number of threads or the order of images. Only the sums of
+/// SSIM's and the cosine's distances depend, in their last bits, on the order of merging.
 #[derive(Clone, Debug)]
 pub struct TapAccumulator {
     name: String,
@@ -69,6 +72,8 @@ pub struct TapAccumulator {
     decimals: Option<u32>,
     size: Option<(usize, usize)>,
     rows: BTreeMap<usize, Row>,
+    /// Sums of condensed distances over the images, for those that need the maps themselves; empty for the norm's.
+    sums: Vec<f64>,
 }
 
 #[derive(Clone, Debug)]
@@ -95,8 +100,9 @@ impl TapAccumulator {
         if channels == 0 {
             return Err(CoreError::Option("a tap needs at least one channel".into()));
         }
+        let sums = if similarity == Similarity::Norm { Vec::new() } else { vec![0.0; pairs(channels)] };
         let name = name.to_owned();
-        Ok(Self { name, channels, similarity, richness, decimals, size: None, rows: BTreeMap::new() })
+        Ok(Self { name, channels, similarity, richness, decimals, size: None, rows: BTreeMap::new(), sums })
     }
 
     /// Number of images seen.
@@ -113,61 +119,106 @@ impl TapAccumulator {
         }
     }
 
-    /// Reduce maps \[N, C, H, W\] of the images `first_image`, `first_image + 1`, ...; by default those after the last.
+    /// Index of the image that follows the last one.
+    #[must_use]
+    pub fn next_image(&self) -> usize {
+        self.rows.last_key_value().map_or(0, |(last, _)| last + 1)
+    }
+
+    /// Reduce maps \[N, C, H, W\] of the images with the given indices in the whole run.
     ///
     /// # Errors
-    /// The maps have another number of channels or another size than before, hold NaN or infinity, or an image was given
-    /// before. Nothing is taken from a batch with an error.
-    pub fn update(&mut self, maps: &Maps, first_image: Option<usize>) -> Result<(), CoreError> {
+    /// The maps have another number of channels, images or another size than before, hold NaN or infinity, or an image was
+    /// given before. Nothing is taken from a batch with an error.
+    pub fn update(&mut self, maps: &Maps, indices: &[usize]) -> Result<(), CoreError> {
         let [images, channels, height, width] = maps.shape();
         let size = self.size.unwrap_or((height, width));
-        if channels != self.channels || size != (height, width) {
+        if channels != self.channels || size != (height, width) || images != indices.len() {
+            let count = if images == indices.len() { "N".into() } else { indices.len().to_string() };
             return Err(CoreError::Shape {
                 tap: self.tap(),
                 expected: match self.size {
-                    Some((height, width)) => format!("maps [N, {}, {height}, {width}]", self.channels),
-                    None => format!("maps [N, {}, H, W]", self.channels),
+                    Some((height, width)) => format!("maps [{count}, {}, {height}, {width}]", self.channels),
+                    None => format!("maps [{count}, {}, H, W]", self.channels),
                 },
                 found: maps.shape().to_vec(),
             });
         }
-        let first = first_image.unwrap_or_else(|| self.rows.last_key_value().map_or(0, |(last, _)| last + 1));
-        if let Some((&image, _)) = self.rows.range(first..first + images).next() {
+        let mut sorted = indices.to_vec();
+        sorted.sort_unstable();
+        let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+        if let Some(image) = twice.or_else(|| sorted.into_iter().find(|image| self.rows.contains_key(image))) {
             return Err(CoreError::Repeated { tap: self.tap(), image });
         }
-        let scale = self.decimals.map(|decimals| 10f32.powi(decimals.min(30) as i32));
-        let mut reduced = vec![(0.0, 0.0); images * channels];
-        threads::run(|| {
-            reduced.par_iter_mut().enumerate().try_for_each_init(
-                || (Vec::new(), Vec::new()),
-                |(buffer, rounded), (index, (norm, rich))| {
-                    let (image, channel) = (index / channels, index % channels);
-                    let pixels = maps.plane(image, channel, buffer);
-                    *norm = plane_norm(pixels);
-                    if !norm.is_finite() {
-                        return Err(CoreError::NotFinite { tap: self.tap(), image: first + image, channel });
-                    }
-                    let pixels = match scale {
-                        Some(scale) => {
-                            rounded.clear();
-                            rounded.extend(pixels.iter().map(|&pixel| round(pixel, scale)));
-                            rounded.as_slice()
-                        }
-                        None => pixels,
-                    };
-                    *rich = match self.richness {
-                        Richness::Rank => f64::from(rank(pixels, height, width)),
-                    };
-                    Ok(())
-                },
-            )
-        })??;
-        self.size = Some(size);
-        for (image, row) in reduced.chunks_exact(channels).enumerate() {
-            let (norms, richness) = row.iter().copied().unzip();
-            self.rows.insert(first + image, Row { norms, richness });
+        let reduced = threads::run(|| self.reduce(maps))?;
+        if let Some(wrong) = reduced.iter().position(|(norm, _)| !norm.is_finite()) {
+            let (image, channel) = (indices[wrong / channels], wrong % channels);
+            return Err(CoreError::NotFinite { tap: self.tap(), image, channel });
         }
-        Ok(())
+        self.size = Some(size);
+        for (row, &image) in reduced.chunks_exact(channels).zip(indices) {
+            let (norms, richness) = row.iter().copied().unzip();
+            self.rows.insert(image, Row { norms, richness });
+        }
+        let (similarity, sums) = (self.similarity, &mut self.sums);
+        threads::run(|| {
+            for image in 0..images {
+                match similarity {
+                    Similarity::Norm => {}
+                    Similarity::Ssim => add_ssim(maps, image, sums),
+                    Similarity::Cosine => add_cosine(maps, image, sums),
+                }
+            }
+        })
+    }
+
+    /// Norm and richness of every map \[N * C\]; where the norm is not finite the richness means nothing.
+    fn reduce(&self, maps: &Maps) -> Vec<(f64, f64)> {
+        let [images, channels, height, width] = maps.shape();
+        let size = height * width;
+        let ranges: Vec<(f32, f32)> = match self.richness {
+            Richness::Entropy => (0..images).map(|image| range(maps, image)).collect(),
+            _ => Vec::new(),
+        };
+        let scale = self.decimals.filter(|_| self.richness == Richness::Rank).map(scale);
+        let mut reduced = vec![(0.0, 0.0); images * channels];
+        shares(&mut reduced, channels, size).into_par_iter().for_each_init(
+            || (Vec::new(), Vec::new(), vec![0; channels], Ranker::default()),
+            |(buffer, rounded, ranks, ranker), Share { image, first, values }| {
+                let pixels = maps.planes(image, first, values.len(), buffer);
+                for ((norm, _), map) in values.iter_mut().zip(pixels.chunks_exact(size)) {
+                    *norm = plane_norm(map);
+                }
+                if values.iter().any(|(norm, _)| !norm.is_finite()) {
+                    return;
+                }
+                let measure = match self.richness {
+                    Richness::Rank => {
+                        let pixels = if let Some(scale) = scale {
+                            rounded.resize(pixels.len(), 0.0);
+                            round(pixels, scale, rounded);
+                            rounded.as_slice()
+                        } else {
+                            pixels
+                        };
+                        let ranks = &mut ranks[..values.len()];
+                        ranker.ranks(pixels, height, width, ranks);
+                        for ((_, rich), &mut rank) in values.iter_mut().zip(ranks) {
+                            *rich = f64::from(rank);
+                        }
+                        return;
+                    }
+                    Richness::Entropy => |map: &[f32], range, _, _| entropy(map, range),
+                    Richness::EffectiveRank => |map: &[f32], _, height, width| effective_rank(map, height, width),
+                    Richness::Nuclear => |map: &[f32], _, height, width| nuclear(map, height, width),
+                };
+                let range = ranges.get(image).copied().unwrap_or_default();
+                for ((_, rich), map) in values.iter_mut().zip(pixels.chunks_exact(size)) {
+                    *rich = measure(map, range, height, width);
+                }
+            },
+        );
+        reduced
     }
 
     /// Take over the images of another accumulator of the same tap.
@@ -190,6 +241,9 @@ impl TapAccumulator {
         }
         self.size = self.size.or(other.size);
         self.rows.extend(other.rows.iter().map(|(&image, row)| (image, row.clone())));
+        for (sum, value) in self.sums.iter_mut().zip(&other.sums) {
+            *sum += value;
+        }
         Ok(())
     }
 
@@ -202,8 +256,10 @@ impl TapAccumulator {
             return Err(CoreError::Empty { tap: self.tap() });
         };
         let norms: Vec<f64> = self.rows.values().flat_map(|row| row.norms.iter().copied()).collect();
+        let count = self.rows.len() as f64;
         let distance = match self.similarity {
             Similarity::Norm => pairwise_distance(&norms, self.channels, size.0)?,
+            Similarity::Ssim | Similarity::Cosine => self.sums.iter().map(|sum| sum / count).collect(),
         };
         let mut richness = vec![0.0; self.channels];
         for row in self.rows.values() {
@@ -212,18 +268,57 @@ impl TapAccumulator {
             }
         }
         for sum in &mut richness {
-            *sum /= self.rows.len() as f64;
+            *sum /= count;
         }
-        Ok(TapScores { norms, distance, richness, images: self.rows.len(), size })
+        let saturated_similarity = match distance.as_slice() {
+            [] => false,
+            [only] => *only <= 0.0,
+            several => same(several),
+        };
+        let saturated_richness = self.channels > 1 && same(&richness);
+        let images = self.rows.len();
+        Ok(TapScores { norms, distance, richness, images, size, saturated_similarity, saturated_richness })
+    }
+
+    /// All that is held, as plain data.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State {
+            channels: self.channels,
+            similarity: self.similarity,
+            richness: self.richness,
+            decimals: self.decimals,
+            name: self.name.clone(),
+            size: self.size,
+            images: self.rows.keys().copied().collect(),
+            norms: self.rows.values().flat_map(|row| row.norms.iter().copied()).collect(),
+            rich: self.rows.values().flat_map(|row| row.richness.iter().copied()).collect(),
+            sums: self.sums.clone(),
+        }
+    }
+
+    /// The accumulator that gave this state.
+    ///
+    /// # Errors
+    /// The parts of the state do not fit together.
+    pub fn from_state(state: State) -> Result<Self, CoreError> {
+        let State { channels, similarity, richness, decimals, name, size, images, norms, rich, sums } = state;
+        let mut held = Self::new(channels, similarity, richness, decimals, &name)?;
+        let table = images.len() * channels;
+        let ascending = images.windows(2).all(|pair| pair[0] < pair[1]);
+        let fits = norms.len() == table && rich.len() == table && sums.len() == held.sums.len();
+        if !fits || !ascending || size.is_none() != images.is_empty() {
+            return Err(CoreError::Option(format!("{}the parts of the state do not fit together", held.tap())));
+        }
+        let tables = norms.chunks_exact(channels).zip(rich.chunks_exact(channels));
+        let rows = tables.map(|(norms, rich)| Row { norms: norms.to_vec(), richness: rich.to_vec() });
+        held.rows = images.into_iter().zip(rows).collect();
+        (held.size, held.sums) = (size, sums);
+        Ok(held)
     }
 }
 
-/// Round as `numpy.round` does in float32: scale, round half to even, scale back; what overflows stays as it is.
-fn round(pixel: f32, scale: f32) -> f32 {
-    let scaled = pixel * scale;
-    if scaled.is_finite() {
-        scaled.round_ties_even() / scale
-    } else {
-        pixel
-    }
+/// Whether all values are one and the same, so that they cannot tell anything apart.
+fn same(values: &[f64]) -> bool {
+    values.windows(2).all(|pair| pair[0].to_bits() == pair[1].to_bits())
 }

@@ -4,20 +4,34 @@
 //! Source of the scores: Wang et al., Collaborative Filter Pruning for Efficient Automatic Surface Defect Detection,
 //! IEEE TII 2023, doi 10.1109/TII.2023.3288208.
 
+// Kernels are compiled once for each instruction set; they only reach it if they are inlined whatever their size.
+#![allow(clippy::inline_always)]
+
 mod accumulator;
+mod condensed;
+mod criteria;
 mod distance;
+mod entropy;
 mod error;
 mod maps;
 mod norms;
+mod panels;
+mod prepare;
 #[cfg(feature = "python")]
 mod python;
 mod rank;
+mod shares;
+mod similarity;
+mod spectrum;
 mod threads;
+mod tile;
 
-pub use accumulator::{Richness, Similarity, TapAccumulator, TapScores};
+pub use accumulator::{State, TapAccumulator, TapScores};
+pub use criteria::{Richness, Similarity};
 pub use distance::pairwise_distance;
 pub use error::CoreError;
 pub use maps::Maps;
 pub use norms::norms;
+pub use panels::simd_level;
 pub use rank::{matrix_ranks, rank};
 pub use threads::{set_threads, threads};

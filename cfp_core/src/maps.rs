@@ -45,23 +45,38 @@ impl<'a> Maps<'a> {
         self.shape
     }
 
-    /// One map's pixels in row-major order, either in place or copied into `buffer`.
+    /// The maps of `count` neighbouring channels, one after another in row-major order, in place or copied to `buffer`.
     #[must_use]
-    pub fn plane<'b>(&self, image: usize, channel: usize, buffer: &'b mut Vec<f32>) -> &'b [f32]
+    pub(crate) fn planes<'b>(&self, image: usize, first: usize, count: usize, buffer: &'b mut Vec<f32>) -> &'b [f32]
     where
         'a: 'b,
     {
         let [_, _, height, width] = self.shape;
         let [by_image, by_channel, by_row, by_column] = self.strides;
-        let start = image * by_image + channel * by_channel;
-        if (by_column == 1 || width == 1) && (by_row == width || height == 1) {
-            return &self.data[start..start + height * width];
+        let size = height * width;
+        let start = image * by_image + first * by_channel;
+        let rows_in_place = (by_column == 1 || width == 1) && (by_row == width || height == 1);
+        if rows_in_place && (by_channel == size || count == 1) {
+            return &self.data[start..start + count * size];
         }
         buffer.clear();
-        buffer.reserve(height * width);
+        buffer.resize(count * size, 0.0);
         for row in 0..height {
-            let line = start + row * by_row;
-            buffer.extend((0..width).map(|column| self.data[line + column * by_column]));
+            for column in 0..width {
+                // Channels innermost: in channels-last order they are neighbours, so that each cache line is read once.
+                let pixel = start + row * by_row + column * by_column;
+                let place = row * width + column;
+                if by_channel == 1 {
+                    let run = &self.data[pixel..pixel + count];
+                    for (plane, &value) in buffer.chunks_exact_mut(size).zip(run) {
+                        plane[place] = value;
+                    }
+                } else {
+                    for (channel, plane) in buffer.chunks_exact_mut(size).enumerate() {
+                        plane[place] = self.data[pixel + channel * by_channel];
+                    }
+                }
+            }
         }
         buffer
     }

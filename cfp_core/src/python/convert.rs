@@ -1,4 +1,4 @@
-//! From NumPy arrays to the core's views and from the core's failures to `ValueError`.
+//! From `NumPy` arrays to the core's views.
 
 use numpy::ndarray::ArrayViewD;
 use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
@@ -6,12 +6,6 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::{CoreError, Maps};
-
-impl From<CoreError> for PyErr {
-    fn from(error: CoreError) -> Self {
-        PyValueError::new_err(error.to_string())
-    }
-}
 
 /// Borrow a float array of type `T`, whatever its strides.
 pub(super) fn borrow<'py, T: numpy::Element>(

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::convert::{borrow, maps};
+use super::door::enter;
 use crate::CoreError;
 
 #[pyfunction]
@@ -15,7 +16,7 @@ pub(super) fn norms<'py>(py: Python<'py>, maps: &Bound<'py, PyAny>) -> PyResult<
     let view = array.as_array();
     let view = self::maps(&view, "")?;
     let [images, channels, ..] = view.shape();
-    let found = py.detach(|| crate::norms(&view))?;
+    let found = enter(py, || crate::norms(&view))?;
     found.into_pyarray(py).reshape([images, channels])
 }
 
@@ -33,7 +34,7 @@ pub(super) fn matrix_rank<'py>(py: Python<'py>, maps: &Bound<'py, PyAny>) -> PyR
     let flat = view.to_shape((count, 1, *height, *width)).map_err(|error| PyValueError::new_err(error.to_string()))?;
     let flat = flat.view().into_dyn();
     let view = self::maps(&flat, "")?;
-    let found: Vec<i32> = py.detach(|| crate::matrix_ranks(&view))?.into_iter().map(|rank| rank as i32).collect();
+    let found: Vec<i32> = enter(py, || crate::matrix_ranks(&view))?.into_iter().map(u32::cast_signed).collect();
     found.into_pyarray(py).reshape(leading.to_vec())
 }
 
@@ -56,7 +57,7 @@ pub(super) fn pairwise_distance<'py>(
     }
     let values = view.as_standard_layout();
     let values = values.as_slice().unwrap_or_default();
-    Ok(py.detach(|| crate::pairwise_distance(values, channels, height))?.into_pyarray(py))
+    Ok(enter(py, || crate::pairwise_distance(values, channels, height))?.into_pyarray(py))
 }
 
 #[pyfunction]
@@ -71,6 +72,7 @@ pub(super) fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let info = PyDict::new(py);
     info.set_item("version", env!("CARGO_PKG_VERSION"))?;
     info.set_item("profile", if cfg!(debug_assertions) { "debug" } else { "release" })?;
+    info.set_item("simd", crate::simd_level())?;
     info.set_item("threads", crate::threads()?)?;
     Ok(info)
 }

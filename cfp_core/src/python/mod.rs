@@ -2,6 +2,7 @@
 
 mod accumulator;
 mod convert;
+mod door;
 mod functions;
 
 use pyo3::prelude::*;

@@ -1,0 +1,110 @@
+//! The passes over the pixels of a map that scores begin with: its norm, its range, its pixels rounded.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use crate::shares::share;
+use crate::Maps;
+
+const LANES: usize = 16;
+
+/// Frobenius norm of one map in float64; NaN or infinite if and only if a pixel is, since squares of float32 fit in float64.
+pub(crate) fn plane_norm(pixels: &[f32]) -> f64 {
+    Arch::new().dispatch(Norm(pixels))
+}
+
+/// The factor 10^`decimals` in float32, as `numpy.round` uses it.
+pub(crate) fn scale(decimals: u32) -> f32 {
+    10f32.powi(decimals.min(38).cast_signed())
+}
+
+/// Round `pixels` to `rounded` as `numpy.round` does in float32: scale, round half to even, scale back.
+///
+/// A pixel whose scaled value overflows is an integer already and stays as it is.
+pub(crate) fn round(pixels: &[f32], scale: f32, rounded: &mut [f32]) {
+    Arch::new().dispatch(Round { pixels, scale, rounded });
+}
+
+struct Norm<'a>(&'a [f32]);
+
+impl WithSimd for Norm<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> f64 {
+        // The order of the sum is written out, so that every instruction set gives the same bits.
+        let mut sums = [[0.0f64; LANES]; 2];
+        let (blocks, rest) = self.0.as_chunks::<{ 2 * LANES }>();
+        for block in blocks {
+            for (sum, part) in sums.iter_mut().zip(block.as_chunks::<LANES>().0) {
+                for (sum, &pixel) in sum.iter_mut().zip(part) {
+                    *sum += f64::from(pixel) * f64::from(pixel);
+                }
+            }
+        }
+        let tail: f64 = rest.iter().map(|&pixel| f64::from(pixel) * f64::from(pixel)).sum();
+        let [first, second] = sums;
+        (first.iter().zip(second).map(|(one, other)| one + other).sum::<f64>() + tail).sqrt()
+    }
+}
+
+struct Round<'a> {
+    pixels: &'a [f32],
+    scale: f32,
+    rounded: &'a mut [f32],
+}
+
+impl WithSimd for Round<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        for (target, &pixel) in self.rounded.iter_mut().zip(self.pixels) {
+            let scaled = pixel * self.scale;
+            let value = scaled.round_ties_even() / self.scale;
+            *target = if scaled.abs() <= f32::MAX { value } else { pixel };
+        }
+    }
+}
+
+/// Whether a pixel is not zero.
+pub(crate) fn is_live(pixels: &[f32]) -> bool {
+    pixels.iter().any(|&pixel| pixel != 0.0)
+}
+
+/// Lowest and highest pixel of all channels of one image. To be called inside the thread pool.
+pub(crate) fn range(maps: &Maps, image: usize) -> (f32, f32) {
+    let [_, channels, height, width] = maps.shape();
+    let share = share(channels, height * width);
+    let starts: Vec<usize> = (0..channels).step_by(share).collect();
+    starts
+        .into_par_iter()
+        .map_init(Vec::new, |buffer, first| {
+            Arch::new().dispatch(Range(maps.planes(image, first, share.min(channels - first), buffer)))
+        })
+        .reduce(
+            || (f32::INFINITY, f32::NEG_INFINITY),
+            |(low, high), (other_low, other_high)| (low.min(other_low), high.max(other_high)),
+        )
+}
+
+struct Range<'a>(&'a [f32]);
+
+impl WithSimd for Range<'_> {
+    type Output = (f32, f32);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> (f32, f32) {
+        let (mut low, mut high) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+        let (blocks, rest) = self.0.as_chunks::<LANES>();
+        for block in blocks {
+            for ((low, high), &pixel) in low.iter_mut().zip(&mut high).zip(block) {
+                *low = if pixel < *low { pixel } else { *low };
+                *high = if pixel > *high { pixel } else { *high };
+            }
+        }
+        let low = low.iter().chain(rest).copied().fold(f32::INFINITY, f32::min);
+        let high = high.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
+        (low, high)
+    }
+}

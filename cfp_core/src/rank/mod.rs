@@ -1,0 +1,92 @@
+//! Numerical rank of feature maps.
+
+mod inertia;
+mod lanes;
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use crate::prepare::is_live;
+use crate::shares::{shares, Share};
+use crate::spectrum::{drop_zeros, singular_values_of};
+use crate::{norms, threads, CoreError, Maps};
+
+/// The float32 machine epsilon, 2^-23.
+const EPSILON: f64 = f32::EPSILON as f64;
+
+/// Rank of every map, \[N * C\] in image-major order.
+///
+/// # Errors
+/// A map holds NaN or infinity.
+pub fn matrix_ranks(maps: &Maps) -> Result<Vec<u32>, CoreError> {
+    let [images, channels, height, width] = maps.shape();
+    // Finds NaN and infinity, the first one first.
+    norms(maps)?;
+    let mut found = vec![0; images * channels];
+    threads::run(|| {
+        shares(&mut found, channels, height * width).into_par_iter().for_each_init(
+            || (Vec::new(), Ranker::default()),
+            |(buffer, ranker), Share { image, first, values }| {
+                ranker.ranks(maps.planes(image, first, values.len(), buffer), height, width, values);
+            },
+        );
+    })?;
+    Ok(found)
+}
+
+/// Rank of one map \[H * W\]: the number of singular values above `s_max * max(H, W) * 2^-23`; 0 for an all-zero map.
+///
+/// This is the default rule of `torch.linalg.matrix_rank` and `numpy.linalg.matrix_rank` for float32, with the singular
+/// values taken in float64. The pixels must be finite.
+#[must_use]
+pub fn rank(pixels: &[f32], height: usize, width: usize) -> u32 {
+    let mut found = [0];
+    Ranker::default().ranks(pixels, height, width, &mut found);
+    found[0]
+}
+
+/// Counts ranks, with memory that is used again from map to map.
+#[derive(Default)]
+pub(crate) struct Ranker {
+    lanes: lanes::Scratch,
+    inertia: inertia::Scratch,
+    dense: Vec<f32>,
+}
+
+impl Ranker {
+    /// Ranks of maps \[count * H * W\] that follow one another; all pixels are finite.
+    pub(crate) fn ranks(&mut self, pixels: &[f32], height: usize, width: usize, ranks: &mut [u32]) {
+        let relative = height.max(width) as f64 * EPSILON;
+        let size = height * width;
+        ranks.fill(0);
+        let live: Vec<usize> = (0..ranks.len()).filter(|&map| is_live(&pixels[map * size..(map + 1) * size])).collect();
+        let maps: Vec<&[f32]> = live.iter().map(|&map| &pixels[map * size..(map + 1) * size]).collect();
+        if height.max(width) <= lanes::LARGEST {
+            let mut counts = vec![None; maps.len()];
+            let (scratch, counts_of) = (&mut self.lanes, counts.as_mut_slice());
+            Arch::new().dispatch(lanes::Lanes { maps: &maps, height, width, relative, scratch, counts: counts_of });
+            for ((&map, pixels), count) in live.iter().zip(maps).zip(counts) {
+                ranks[map] = count.unwrap_or_else(|| by_singular_values(pixels, height, width, relative));
+            }
+        } else {
+            for (&map, pixels) in live.iter().zip(maps) {
+                ranks[map] = self.large(pixels, height, width, relative);
+            }
+        }
+    }
+
+    fn large(&mut self, pixels: &[f32], height: usize, width: usize, relative: f64) -> u32 {
+        let (dense, rows, columns) = drop_zeros(pixels, height, width, &mut self.dense);
+        let scratch = &mut self.inertia;
+        Arch::new()
+            .dispatch(inertia::Inertia { pixels: dense, rows, columns, relative, scratch })
+            .unwrap_or_else(|| by_singular_values(dense, rows, columns, relative))
+    }
+}
+
+/// The slow way, for what is too close to call.
+fn by_singular_values(pixels: &[f32], height: usize, width: usize, relative: f64) -> u32 {
+    let values = singular_values_of(pixels, height, width);
+    let largest = values.first().copied().unwrap_or(0.0);
+    values.iter().filter(|&&value| value > largest * relative).count() as u32
+}

@@ -1,0 +1,81 @@
+//! Singular values of feature maps, and the richness scores that are made of them.
+
+use faer::Mat;
+
+/// The map without its all-zero rows and columns, of which maps after a `ReLU` have many: same singular values but zeros.
+///
+/// Gives the pixels in row-major order, in place where nothing is dropped, and the numbers of rows and columns.
+pub(crate) fn drop_zeros<'a>(
+    pixels: &'a [f32],
+    height: usize,
+    width: usize,
+    buffer: &'a mut Vec<f32>,
+) -> (&'a [f32], usize, usize) {
+    let mut columns = vec![0u32; width];
+    let mut rows = Vec::with_capacity(height);
+    for (row, line) in pixels.chunks_exact(width).enumerate() {
+        let mut any = 0;
+        for (column, &pixel) in columns.iter_mut().zip(line) {
+            // The bits but for the sign: minus zero is zero too.
+            let bits = pixel.to_bits() << 1;
+            *column |= bits;
+            any |= bits;
+        }
+        if any != 0 {
+            rows.push(row);
+        }
+    }
+    let kept: Vec<usize> = (0..width).filter(|&column| columns[column] != 0).collect();
+    if rows.len() == height && kept.len() == width {
+        return (pixels, height, width);
+    }
+    buffer.clear();
+    for &row in &rows {
+        let line = &pixels[row * width..(row + 1) * width];
+        buffer.extend(kept.iter().map(|&column| line[column]));
+    }
+    (buffer, rows.len(), kept.len())
+}
+
+/// Singular values in descending order, in float64. The pixels must be finite.
+pub(crate) fn singular_values(pixels: &[f32], height: usize, width: usize) -> Vec<f64> {
+    let mut buffer = Vec::new();
+    let (dense, rows, columns) = drop_zeros(pixels, height, width, &mut buffer);
+    singular_values_of(dense, rows, columns)
+}
+
+/// As `singular_values`, of a matrix without all-zero rows and columns.
+pub(crate) fn singular_values_of(pixels: &[f32], rows: usize, columns: usize) -> Vec<f64> {
+    if rows == 0 {
+        return Vec::new();
+    }
+    // Values scaled to a largest magnitude of 1, so that no square under- or overflows.
+    let largest = pixels.iter().fold(0.0f32, |largest, pixel| largest.max(pixel.abs()));
+    let scale = f64::from(largest);
+    let matrix = Mat::from_fn(rows, columns, |row, column| f64::from(pixels[row * columns + column]) / scale);
+    let values = matrix.singular_values().expect("the singular values of a finite matrix converge");
+    values.into_iter().map(|value| value * scale).collect()
+}
+
+/// exp of the Shannon entropy of the singular values divided by their sum; 0 for an all-zero map.
+///
+/// Source: Roy and Vetterli 2007, The effective rank: a measure of effective dimensionality.
+pub(crate) fn effective_rank(pixels: &[f32], height: usize, width: usize) -> f64 {
+    let values = singular_values(pixels, height, width);
+    let sum: f64 = values.iter().sum();
+    if sum <= 0.0 {
+        return 0.0;
+    }
+    let shares = values.iter().map(|value| value / sum).filter(|&share| share > 0.0);
+    (-shares.map(|share| share * share.ln()).sum::<f64>()).exp()
+}
+
+/// Sum of the singular values over sqrt(min(H, W)) times the Frobenius norm, between 0 and 1; 0 for an all-zero map.
+pub(crate) fn nuclear(pixels: &[f32], height: usize, width: usize) -> f64 {
+    let values = singular_values(pixels, height, width);
+    let square: f64 = values.iter().map(|value| value * value).sum();
+    if square <= 0.0 {
+        return 0.0;
+    }
+    values.iter().sum::<f64>() / (square * height.min(width) as f64).sqrt()
+}
