@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cfp_cli.checkpoint import ModelSpec, describe, load, save
     from cfp_cli.data.dataset import Dataset, open_dataset
+    from cfp_cli.exporting.export import export
     from cfp_cli.graph import ChannelGraph, channel_sets
     from cfp_cli.metrics import Metrics, evaluate
     from cfp_cli.pruning.plan import Plan
@@ -34,6 +35,7 @@ _HOMES = {
     "channel_sets": "graph",
     "describe": "checkpoint",
     "evaluate": "metrics",
+    "export": "exporting.export",
     "finetune": "training.finetune",
     "load": "checkpoint",
     "open_dataset": "data.dataset",
@@ -55,6 +57,7 @@ __all__ = [
     "channel_sets",
     "describe",
     "evaluate",
+    "export",
     "finetune",
     "load",
     "open_dataset",

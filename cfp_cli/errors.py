@@ -3,6 +3,7 @@
     CfpError                 1   a failure the message explains
     ├── CheckpointError      1   a model file that cannot be read, built or trusted
     ├── DataError            1   images, labels or splits that cannot be used
+    ├── MissingExtraError    1   an optional package that is not installed
     ├── GraphError           1   a network that cannot be traced
     ├── ProofError           1   a rebuilt network that differs from its channel-zeroed original
     ├── RunError             1   a step that does not fit what the run directory remembers
@@ -28,6 +29,10 @@ class CheckpointError(CfpError):
 
 class DataError(CfpError):
     """Images, labels or splits that cannot be used."""
+
+
+class MissingExtraError(CfpError):
+    """An optional package that is not installed."""
 
 
 class GraphError(CfpError):

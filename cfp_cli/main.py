@@ -22,6 +22,7 @@ from cfp_cli.commands.finetune import finetune
 from cfp_cli.commands.fuse import fuse
 from cfp_cli.commands.inspect import inspect
 from cfp_cli.commands.prune import prune
+from cfp_cli.commands.report import report
 from cfp_cli.commands.score import score
 from cfp_cli.commands.train import train
 from cfp_cli.config import read_defaults
@@ -62,7 +63,7 @@ def cli() -> None:
     """  # noqa: D301 - click reads the backspace as "keep these lines"
 
 
-for command in (demo, train, score, prune, finetune, evaluate, bench, inspect, export, fuse, data, completion):
+for command in (demo, train, score, prune, finetune, evaluate, bench, inspect, export, report, fuse, data, completion):
     cli.add_command(command)
 
 

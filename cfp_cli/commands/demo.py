@@ -22,7 +22,7 @@ from cfp_cli.console import Console
 def demo(console: Console, run_folder: Path, seed: int, device: str, threads: int | None) -> None:
     """See the whole pipeline on a generated defect set: two teachers, score, prune, fine-tune.
 
-    Nothing is downloaded; it takes about two minutes on two cores.
+    Export and report follow. Nothing is downloaded; it takes about two minutes on two cores.
     """
     from cfp_cli.commands.finetune import summary_table as finetuned_table
     from cfp_cli.commands.prune import summary_table as pruned_table
@@ -49,8 +49,11 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
             "val": history.val.to_json(),
             "test": history.test.to_json() if history.test else None,
             "out": str(done.finetuned.out),
+            "export": str(done.export) if done.export else None,
+            "report": str(done.report) if done.report else None,
         },
         pruned_table(done.pruned),
         finetuned_table(done.finetuned),
-        f"the small network is {done.finetuned.out}; everything else of the run is in {run_folder}",
+        f"the small network is {done.finetuned.out}, exported to {done.export or 'nowhere'}; "
+        f"see {done.report or 'the rest of the run in ' + str(run_folder)}",
     )

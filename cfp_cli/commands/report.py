@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from cfp_cli.commands.options import machine, pass_console, run_option, talk
+from cfp_cli.commands.options import examples, machine, pass_console, run_option, talk
 from cfp_cli.console import Console
 
 
 @click.command(
     short_help="Write a self-contained HTML page about a run.",
-    epilog="Examples: cfp report, or cfp report other-run --image scratch_17.png --out report.html",
+    epilog=examples("cfp report", "cfp report other-run --image scratch_17.png --out report.html"),
 )
 @click.argument("folder", metavar="[RUN]", type=click.Path(path_type=Path), required=False)
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Page to write.  [default: RUN/report.html]")

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.errors import CfpError
+from cfp_cli.errors import CfpError, MissingExtraError
 from cfp_cli.exporting.metadata import INPUT, OUTPUT
 from cfp_cli.exporting.pt2_file import trace
 
@@ -27,11 +27,11 @@ def require_extra() -> None:
     """Check that the packages are there which only export needs.
 
     Raises:
-        CfpError: one is missing; the message names the extra.
+        MissingExtraError: one is missing; the message names the extra.
     """
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
-        raise CfpError(f'ONNX export needs {", ".join(missing)}; run pip install "cfp[export]"')
+        raise MissingExtraError(f'ONNX export needs {", ".join(missing)}; run pip install "cfp[export]"')
 
 
 @contextlib.contextmanager

@@ -121,7 +121,8 @@ class Contents:
         epochs: of the fine-tuning; empty without one.
         best_epoch: the epoch whose weights were kept, from 0; None without fine-tuning.
         latency: of the original and of the final network; empty where it was not measured.
-        steps: records of the run, oldest first, as `run.json` holds them.
+        lineage: the steps that made the final network, oldest first, as its checkpoint holds them.
+        steps: records of the run but for earlier reports, oldest first, as `run.json` holds them.
         versions: of the tool and of what made this page.
         left_out: why a section is missing, by its id.
     """
@@ -142,6 +143,7 @@ class Contents:
     epochs: tuple[EpochRow, ...]
     best_epoch: int | None
     latency: tuple[Benchmark, ...]
+    lineage: Sequence[Mapping[str, Any]]
     steps: Sequence[Mapping[str, Any]]
     versions: Mapping[str, str]
     left_out: Mapping[str, str]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cfp_cli.benchmark import Benchmark
-from cfp_cli.errors import CfpError
+from cfp_cli.errors import CfpError, MissingExtraError
 from cfp_cli.report.contents import Contents
 from cfp_cli.report.drawings import Line, line_chart
 from cfp_cli.report.layer_view import Detail, view
@@ -24,10 +24,10 @@ def require_extra() -> None:
     """Check that the package is there which only the report needs.
 
     Raises:
-        CfpError: it is missing; the message names the extra.
+        MissingExtraError: it is missing; the message names the extra.
     """
     if importlib.util.find_spec("jinja2") is None:
-        raise CfpError('the report needs jinja2; run pip install "cfp[report]"')
+        raise MissingExtraError('the report needs jinja2; run pip install "cfp[report]"')
 
 
 def to_html(contents: Contents, limit: int = LIMIT) -> bytes:

@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 
 from cfp_cli.data.synthetic import generate
-from cfp_cli.errors import RunError
+from cfp_cli.errors import MissingExtraError, RunError
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.pruning.prune import PruneOptions
 from cfp_cli.run import Run
+from cfp_cli.steps.export import export_step
 from cfp_cli.steps.finetune import Finetuned, finetune_step
 from cfp_cli.steps.inputs import DataInput, ModelInput
 from cfp_cli.steps.prune import Pruned, prune_step
+from cfp_cli.steps.report import report_step
 from cfp_cli.steps.score import ScoreOptions, score_step
 from cfp_cli.steps.train import train_step
 from cfp_cli.training.loop import Listener
@@ -42,10 +44,12 @@ class Demo:
     data: Path
     pruned: Pruned
     finetuned: Finetuned
+    export: Path | None
+    report: Path | None
 
 
 def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, progress: Progress = SILENT) -> Demo:
-    """Generate a defect set, train two teachers, score, prune by 95 %, fine-tune; all of it goes to the run directory.
+    """Generate a defect set, train two teachers, score, prune by 95 %, fine-tune, export and report, in a run directory.
 
     Args:
         run: the run directory; one that holds another run is refused.
@@ -108,4 +112,17 @@ def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, pr
             progress=progress,
             listen=listen,
         )
-    return Demo(images, pruned, finetuned)
+    exported = _unless_missing(
+        progress, lambda: export_step(run, None, None, run.folder / "finetuned.onnx", "onnx", progress=progress).path
+    )
+    reported = _unless_missing(progress, lambda: report_step(run, device=device, progress=progress).out)
+    return Demo(images, pruned, finetuned, exported, reported)
+
+
+def _unless_missing(progress: Progress, step: Callable[[], Path]) -> Path | None:
+    """Take a step that needs an optional package, and tell where it is not installed."""
+    try:
+        return step()
+    except MissingExtraError as error:
+        progress.say(f"left out: {error}")
+        return None

@@ -133,7 +133,8 @@ def report_step(
         epochs=rows,
         best_epoch=steps["finetune"]["metrics"]["best_epoch"] if rows else None,
         latency=latency,
-        steps=run.steps,
+        lineage=spec_of(networks[-1][2]).lineage,
+        steps=[each for each in run.steps if each["command"] != "report"],
         versions=versions(),
         left_out=left_out,
     )
