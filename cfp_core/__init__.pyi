@@ -9,11 +9,15 @@ Source of the paper's scores: Wang et al., Collaborative Filter Pruning for Effi
 Detection, IEEE Transactions on Industrial Informatics 2023, doi 10.1109/TII.2023.3288208.
 """
 
-from typing import Literal, TypedDict, final
+from collections.abc import Sequence
+from typing import Literal, Self, TypedDict, final, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = ["TapAccumulator", "build_info", "matrix_rank", "norms", "pairwise_distance", "set_threads"]
+
+@type_check_only
 class BuildInfo(TypedDict):
     """Facts about the installed module; a plain dict at run time, and further keys may stand beside these."""
 
@@ -21,9 +25,12 @@ class BuildInfo(TypedDict):
     """Version of the crate, the same as that of the package."""
     profile: Literal["debug", "release"]
     """Cargo profile that it was built with."""
+    simd: str
+    """SIMD instruction set that the kernels use on this machine, found when the module is first used."""
     threads: int
     """Number of threads in use."""
 
+@type_check_only
 class TapScores(TypedDict):
     """Scores of one tap over all its images; a plain dict at run time."""
 
@@ -40,17 +47,44 @@ class TapScores(TypedDict):
     width: int
     """Width W of a map in pixels."""
     saturated_similarity: bool
-    """Whether all distances are one and the same value, so that they tell no channels apart."""
+    """Whether all pairs of channels are equally far apart, or two only channels are at distance 0."""
     saturated_richness: bool
-    """Whether all channels have one and the same richness."""
+    """Whether all of several channels have one and the same richness."""
+
+@type_check_only
+class TapState(TypedDict):
+    """All that an accumulator holds, as plain data; a plain dict at run time."""
+
+    channels: int
+    """Number of channels C."""
+    similarity: str
+    """Distance between channels."""
+    richness: str
+    """Detail of a channel."""
+    decimals: int | None
+    """Decimals that maps are rounded to before their rank is taken."""
+    name: str
+    """The tap's name, for messages."""
+    size: tuple[int, int] | None
+    """Height and width of a map in pixels, once one was seen."""
+    images: list[int]
+    """Indices of the images N in the whole run, ascending."""
+    norms: NDArray[np.float64]
+    """Frobenius norms, N rows of C numbers one after another [N * C]."""
+    rich: NDArray[np.float64]
+    """Richness [N * C]."""
+    sums: NDArray[np.float64]
+    """Sums over the images of the condensed distances [C (C - 1) / 2]; empty for `norm`, which needs the norms only."""
 
 @final
 class TapAccumulator:
     """Reduces the feature maps of one tap to scores, batch by batch; no map is kept past `update`.
 
     The result depends on the images and their indices only: not on how they were cut into batches, on the number of
-    threads, on the order of memory, or on which accumulators saw which images before they were merged. Norms and ranks
-    are equal bit for bit, distances to 1e-12 relative.
+    threads, on the order of memory, or on which accumulators saw which images before they were merged. Norms, richness
+    and the distance `norm` are equal bit for bit, the distances `ssim` and `cosine` to 1e-12 relative. Memory is two
+    numbers for each image and channel, and for `ssim` and `cosine` one for each pair of channels. An accumulator can be
+    pickled.
 
     With F[n, c] the map of image n and channel c, `similarity` is the distance of channels i and j:
 
@@ -78,7 +112,7 @@ class TapAccumulator:
         richness: Literal["rank", "entropy", "effective-rank", "nuclear"] | str = "rank",
         decimals: int | None = 4,
         name: str = "",
-    ) -> TapAccumulator:
+    ) -> Self:
         """An accumulator that has seen no images.
 
         Args:
@@ -94,7 +128,13 @@ class TapAccumulator:
             OverflowError: `channels` or `decimals` is negative.
         """
 
-    def update(self, maps: NDArray[np.float32], first_image: int | None = None) -> None:
+    def update(
+        self,
+        maps: NDArray[np.float32],
+        first_image: int | None = None,
+        *,
+        images: Sequence[int] | None = None,
+    ) -> None:
         """Reduce the maps of further images.
 
         Args:
@@ -102,10 +142,12 @@ class TapAccumulator:
             first_image: index in the whole run of the first of these images; the others follow it. None: the image
                 after the last one seen. Shards of one run must give it, since they may be merged only where no image
                 was seen by both.
+            images: in place of `first_image`, the index of each of these images, in any order.
 
         Raises:
             ValueError: not a float32 array, not the shape that is due, a pixel is NaN or infinite (the message names
-                tap, image and channel), or an image was given before. The accumulator is left as it was.
+                tap, image and channel), an image was given before, or both `first_image` and `images` are given. The
+                accumulator is left as it was.
         """
 
     def merge(self, other: TapAccumulator) -> None:
@@ -123,6 +165,18 @@ class TapAccumulator:
 
         Raises:
             ValueError: no image was seen.
+        """
+
+    def state(self) -> TapState:
+        """A copy of all that is held, as plain data to be stored or sent to another process."""
+
+    @classmethod
+    def from_state(cls, state: TapState) -> Self:
+        """The accumulator that gave this state.
+
+        Raises:
+            ValueError: a part is missing, or the parts do not fit together.
+            TypeError: a part is of another type.
         """
 
 def norms(maps: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -179,6 +233,4 @@ def set_threads(count: int) -> None:
     """
 
 def build_info() -> BuildInfo:
-    """Version, build profile and number of threads of the installed module."""
-
-__all__: list[str]
+    """Version, build profile, SIMD instruction set and number of threads of the installed module."""

@@ -1,0 +1,182 @@
+"""Wrong maps are refused by one line that names tap, image and channel, and leave what was accumulated as it was."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+import torch
+from core_accumulating import accumulate, assert_same
+from core_maps import tap
+
+import cfp_core
+
+READERS = {
+    "matrix_rank": cfp_core.matrix_rank,
+    "norms": cfp_core.norms,
+    "update": lambda maps: cfp_core.TapAccumulator(3).update(maps),
+}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [(0, 0, 0, 0), (1, 2, 4, 6), (1, 0, 2, 3)])
+@pytest.mark.parametrize("order", ["contiguous", "channels-last"])
+def test_the_place_of_a_pixel_that_is_not_finite_is_named(
+    value: float, place: tuple[int, int, int, int], order: str
+) -> None:
+    maps = np.ones((2, 3, 5, 7), np.float32)
+    maps[place] = value
+    if order == "channels-last":
+        maps = np.ascontiguousarray(maps.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    named = f"image {place[0]}, channel {place[1]} holds NaN or infinity"
+    with pytest.raises(ValueError, match=named):
+        cfp_core.norms(maps)
+    accumulator = cfp_core.TapAccumulator(3, name="layer1.0.conv2")
+    with pytest.raises(ValueError, match=rf"^tap layer1\.0\.conv2: {named}") as error:
+        accumulator.update(maps)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=f"image {100 + place[0]}, channel {place[1]} "):
+        accumulator.update(maps, first_image=100)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        cfp_core.matrix_rank(maps)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (8, 8), (17, 16), (40, 40)])
+def test_one_bad_pixel_anywhere_is_found(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    for value in (np.nan, -np.nan, np.inf, -np.inf):
+        maps = rng.standard_normal((1, 9, *size)).astype(np.float32)
+        channel, row, column = (int(rng.integers(limit)) for limit in maps.shape[1:])
+        maps[0, channel, row, column] = value
+        for reader in (cfp_core.norms, cfp_core.matrix_rank, cfp_core.TapAccumulator(9).update):
+            with pytest.raises(ValueError, match="NaN or infinity"):
+                reader(maps)
+
+
+def test_the_first_bad_map_is_the_one_named_whatever_the_threads() -> None:
+    maps = np.ones((4, 3, 20, 20), np.float32)
+    maps[1:, 1] = np.nan
+    named = set()
+    for threads in (1, 2, 8):
+        before = cfp_core.build_info()["threads"]
+        cfp_core.set_threads(threads)
+        with pytest.raises(ValueError, match="channel 1") as error:
+            cfp_core.TapAccumulator(3).update(maps)
+        named.add(str(error.value).split(",")[0])
+        cfp_core.set_threads(before)
+    assert named <= {"image 1", "image 2", "image 3"}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        (np.ones((2, 3, 4, 4)), "float32.*float64"),
+        (np.ones((2, 3, 4, 4), np.float16), "float32.*float16"),
+        (np.ones((2, 3, 4, 4), np.int32), "float32.*int32"),
+        (np.ones((2, 3, 4, 4), ">f4"), "float32"),
+        ([[1.0]], "NumPy array of float32.*list"),
+        (None, "NumPy array of float32.*NoneType"),
+        (torch.ones(2, 3, 4, 4), "NumPy array of float32.*Tensor"),
+        (np.ones(3, np.float32), r"\[3\]"),
+        (np.ones((), np.float32), r"\[\]"),
+    ],
+)
+def test_wrong_types_and_shapes_are_named(name: str, maps: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        READERS[name](maps)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (1, 2, 3, 4, 4), (2, 0, 4, 4), (2, 3, 0, 4), (2, 3, 4, 0)])
+def test_maps_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    maps = np.ones(shape, np.float32)
+    for reader in (cfp_core.norms, cfp_core.TapAccumulator(3, name="conv").update):
+        with pytest.raises(ValueError, match="shape"):
+            reader(maps)
+
+
+@pytest.mark.parametrize("axis", range(4))
+def test_negative_strides_are_never_read_wrong(axis: int) -> None:
+    """torch never gives them; the answer is an error or right, never a wrong number."""
+    maps = np.random.default_rng(2).standard_normal((2, 3, 4, 5)).astype(np.float32)
+    flipped = np.flip(maps, axis)
+    with pytest.raises(ValueError, match="without negative strides"):
+        cfp_core.norms(flipped)
+    ranks = cfp_core.matrix_rank(np.ascontiguousarray(flipped))
+    with contextlib.suppress(ValueError):
+        np.testing.assert_array_equal(cfp_core.matrix_rank(flipped), ranks)
+
+
+def test_broadcast_maps_are_read_right() -> None:
+    """A stride of zero, as `expand` gives."""
+    base = np.random.default_rng(3).standard_normal((1, 3, 4, 5)).astype(np.float32)
+    spread = np.broadcast_to(base, (6, 3, 4, 5))
+    np.testing.assert_array_equal(cfp_core.norms(spread), cfp_core.norms(spread.copy()))
+    np.testing.assert_array_equal(cfp_core.matrix_rank(spread), cfp_core.matrix_rank(spread.copy()))
+    row = np.broadcast_to(base[:, :, :, :1], (1, 3, 4, 5))
+    np.testing.assert_array_equal(cfp_core.matrix_rank(row), [[1, 1, 1]])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param(lambda a, maps: a.update(maps[:, :2]), id="channels"),
+        pytest.param(lambda a, maps: a.update(maps[:, :, :3]), id="height"),
+        pytest.param(lambda a, maps: a.update(maps[:, :, :, :3]), id="width"),
+        pytest.param(lambda a, maps: a.update(maps[0]), id="dimensions"),
+        pytest.param(lambda a, maps: a.update(np.where(np.arange(2)[:, None, None, None], np.nan, maps)), id="nan"),
+        pytest.param(lambda a, maps: a.update(maps, 1), id="repeated image"),
+        pytest.param(lambda a, maps: a.merge(accumulate(maps)), id="merge repeated image"),
+        pytest.param(lambda a, maps: a.merge(accumulate(maps[:, :2], first=5)), id="merge channels"),
+        pytest.param(lambda a, maps: a.merge(accumulate(maps[:, :, :3], first=5)), id="merge size"),
+        pytest.param(lambda a, maps: a.merge(accumulate(maps, first=5, decimals=3)), id="merge decimals"),
+    ],
+)
+def test_a_refused_step_leaves_the_accumulator_as_it_was(wrong) -> None:
+    maps = tap(4, 2, 6, 5, 5)
+    accumulator = accumulate(maps, name="conv7")
+    before = accumulator.finish()
+    with pytest.raises(ValueError, match=r"^tap conv7: "):
+        wrong(accumulator, maps)
+    assert_same(accumulator.finish(), before)
+    np.testing.assert_array_equal(accumulator.finish()["distance"], before["distance"])
+
+
+def test_an_accumulator_does_not_merge_with_itself() -> None:
+    accumulator = accumulate(tap(4, 2, 6, 5, 5))
+    with pytest.raises((ValueError, RuntimeError)):
+        accumulator.merge(accumulator)
+    assert accumulator.finish()["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((0,), ValueError),
+        ((3, "cosinus"), ValueError),
+        ((3, "norm", "rang"), ValueError),
+        ((-1,), OverflowError),
+        ((3, "norm", "rank", -1), OverflowError),
+        ((3, "norm", "rank", 1.5), TypeError),
+        (("3",), TypeError),
+    ],
+)
+def test_wrong_options_are_refused(arguments: tuple[object, ...], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        cfp_core.TapAccumulator(*arguments)  # type: ignore[arg-type]
+
+
+def test_nothing_seen_gives_no_scores() -> None:
+    with pytest.raises(ValueError, match="tap conv: no images"):
+        cfp_core.TapAccumulator(3, name="conv").finish()
+
+
+def test_an_empty_batch_changes_nothing() -> None:
+    accumulator = cfp_core.TapAccumulator(3, name="conv")
+    accumulator.update(np.ones((0, 3, 4, 4), np.float32))
+    with pytest.raises(ValueError, match="no images"):
+        accumulator.finish()
+    accumulator.update(np.ones((2, 3, 4, 4), np.float32))
+    accumulator.update(np.ones((0, 3, 4, 4), np.float32))
+    assert accumulator.finish()["images"] == 2
