@@ -7,6 +7,7 @@ import os
 import torch
 
 import cfp_core
+from cfp_cli.data.decoding import usable_cores
 from cfp_cli.errors import UsageError
 
 
@@ -20,9 +21,8 @@ def use(device: str = "auto", threads: int | None = None) -> torch.device:
     Raises:
         UsageError: the device does not exist here.
     """
-    count = (
-        threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or os.cpu_count() or 1
-    )
+    # Processes that torchrun starts on one machine share its cores.
+    count = threads or max(usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
     torch.set_num_threads(count)
     cfp_core.set_threads(count)
     if device == "auto":

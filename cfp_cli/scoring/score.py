@@ -50,8 +50,8 @@ def score(
         decimals: maps are rounded to so many decimals before their rank is taken; None does not round.
         graph: the model's channel sets, where they are known already.
         options: facts to be kept in the scores, such as the hashes of model and images.
-        first_image: number of the loader's first image in the whole sample. Processes of one group that each score a part
-            of the sample all get the scores of the whole.
+        first_image: number of the loader's first image in the whole sample. Processes of one group that each score a
+            part of the sample all get the scores of the whole.
         progress: told of every batch.
 
     Raises:

@@ -24,14 +24,15 @@ from cfp_cli.steps.train import train_step
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
 
-ARCH = "torchvision:resnet18"
+ARCH = "dddn"
 SIZE = 64
-PER_CLASS = 160
-TEST_PER_CLASS = 40
-IMBALANCE = 4.0
-TEACHER_EPOCHS = 12
+INPUT_SIZE = 48
+PER_CLASS = 240
+TEST_PER_CLASS = 50
+IMBALANCE = 3.0
+TEACHER_EPOCHS = 16
 BALANCED_EPOCHS = 4
-STUDENT_EPOCHS = 30
+STUDENT_EPOCHS = 60
 RATIO = 0.95
 
 Telling = Callable[[int], AbstractContextManager[Listener | None]]
@@ -49,7 +50,7 @@ class Demo:
 
 
 def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, progress: Progress = SILENT) -> Demo:
-    """Generate a defect set, train two teachers, score, prune by 95 %, fine-tune, export and report, in a run directory.
+    """Generate a defect set, train two teachers, score, prune by 95 %, fine-tune, export and report.
 
     Args:
         run: the run directory; one that holds another run is refused.
@@ -77,7 +78,7 @@ def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, pr
     progress.say("training the representation teacher")
     with telling(TEACHER_EPOCHS) as listen:
         train_step(
-            data, ARCH, representation, teacher, input_size=SIZE, device=device, progress=progress, listen=listen
+            data, ARCH, representation, teacher, input_size=INPUT_SIZE, device=device, progress=progress, listen=listen
         )
     progress.say("training the class-balanced teacher")
     balanced = TrainOptions(
