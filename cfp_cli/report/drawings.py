@@ -122,8 +122,11 @@ def kept_rails(kept: NDArray[np.bool_]) -> str:
 
 def ticks_of(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers that enclose a range, at most `most` steps of 1, 2 or 5 times a power of ten apart."""
-    if not high > low:
-        low, high = low - (abs(low) or 1) * 0.1, high + (abs(high) or 1) * 0.1
+    largest = max(abs(low), abs(high))
+    if not high - low > max(largest, 1e-280) * 1e-9:
+        # As good as one value: give it room on both sides.
+        room = largest * 0.1 if largest > 1e-280 else 0.1
+        low, high = low - room, high + room
     rough = (high - low) / most
     power = 10 ** math.floor(math.log10(rough))
     for factor in (1, 2, 5, 10, 20):
@@ -131,7 +134,8 @@ def ticks_of(low: float, high: float, most: int = 5) -> list[float]:
         start, end = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         if end - start <= most:
             break
-    return [round(index * step, 12) for index in range(start, end + 1)]
+    digits = 2 - math.floor(math.log10(step))
+    return [round(index * step, digits) for index in range(start, end + 1)]
 
 
 def _whole_ticks(first: int, last: int) -> list[int]:

@@ -71,7 +71,7 @@ def to_html(contents: Contents, limit: int = LIMIT) -> bytes:
 
 def percent(value: float) -> str:
     """A fraction as a percentage with one decimal."""
-    return f"{value:.1%}".replace("%", " %")
+    return f"{value:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
 
 
 def points(value: float) -> str:

@@ -8,10 +8,6 @@ import pytest
 import torch
 
 from cfp_cli.checkpoint import ModelSpec, describe, load, save, spec_of
-from cfp_cli.commands.bench import bench
-from cfp_cli.commands.export import export
-from cfp_cli.commands.fuse import fuse
-from cfp_cli.main import cli
 from cfp_cli.models.registry import create
 
 FAST = ("--no-onnx", "--seconds", 0.01, "--threads", 1)
@@ -19,12 +15,6 @@ needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")),
     reason="the extra `export` is not installed",
 )
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for command in (export, bench, fuse):
-        monkeypatch.setitem(cli.commands, command.name, command)
 
 
 @pytest.fixture
@@ -116,6 +106,19 @@ def test_bench_counts_and_times_side_by_side(cfp, tuned: Path, model: Path) -> N
     table = cfp("bench", model, small, *FAST).out
     assert "fewer" in table
     assert "speed-up" in table
+
+
+def test_report_of_the_run(cfp, tuned: Path, tmp_path: Path) -> None:
+    done = cfp("report", "--no-bench", "--json")
+    assert done.code == 0, done.err
+    assert done.json["out"] == str(Path("cfp-run/report.html"))
+    assert done.json["bytes"] == (tuned / "report.html").stat().st_size
+    assert done.json["left_out"] == {"latency": "Latency was not measured."}
+    other = cfp("report", tuned, "--no-bench", "--out", tmp_path / "page.html")
+    assert other.code == 0, other.err
+    assert "left out: latency" in other.out
+    assert (tmp_path / "page.html").is_file()
+    assert cfp("report", tmp_path / "nothing").code == 1
 
 
 def test_bench_refuses_a_model_twice(cfp, model: Path, tmp_path: Path, monkeypatch) -> None:
