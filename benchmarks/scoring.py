@@ -75,7 +75,7 @@ def best_in_torch(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Non
 
 
 def published(maps: np.ndarray) -> float:
-    """Seconds of the published algorithm on maps [N, C, H, W]: in loops, a rank a map and two norms a pair and image."""
+    """Seconds of the published algorithm on maps [N, C, H, W]: in loops, a rank a map, two norms a pair and image."""
     began = time.perf_counter()
     tensors = torch.from_numpy(maps)
     count, channels, height, _ = maps.shape
