@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from cfp_cli.errors import CheckpointError
 from cfp_cli.files import or_nearest, write_atomic
-from cfp_cli.models.registry import create
+from cfp_cli.models.registry import create, training_only
 from cfp_cli.models.shapes import fit
 
 FORMAT = "cfp/1"
@@ -267,6 +267,7 @@ def _class_count(path: Path, arch: str, kwargs: Mapping[str, Any], state: Mappin
 
 def _fill(path: Path, model: nn.Module, state: Mapping[str, Tensor], arch: str) -> None:
     wanted = model.state_dict()
+    state = {name: value for name, value in state.items() if not name.startswith(training_only(arch))}
     # A counter that some versions of PyTorch do not save.
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in wanted]

@@ -25,6 +25,14 @@ _TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+
+
+def training_only(arch: str) -> tuple[str, ...]:
+    """Prefixes of the parameters that others' checkpoints of an architecture hold for training alone."""
+    return _AUXILIARY.get(arch.removeprefix(TORCHVISION), ())
+
+
 def create(arch: str, classes: int, **arch_kwargs: Any) -> nn.Module:
     """Build a network with fresh weights; nothing is ever downloaded.
 

@@ -93,7 +93,7 @@ def plan(model: nn.Module, scores: Scores, options: PruneOptions, *, graph: Chan
 
     def select(counts: Counts) -> Kept:
         chosen = {name: rankings[name].keep(count) for name, count in counts.items()}
-        return balanced(graph, everything | chosen, rankings)
+        return balanced(graph, everything | chosen, rankings, limits.whole)
 
     def cost(kept: Kept) -> float:
         if options.target == "latency":
@@ -246,7 +246,7 @@ def _by_rates(
     emptied = [name for name, indices in chosen.items() if len(indices) == 0]
     if emptied:
         raise UsageError(f"the reference selection leaves no channel of {emptied[0]}; lower its rate")
-    return balanced(graph, everything | chosen, rankings)
+    return balanced(graph, everything | chosen, rankings, limits.whole)
 
 
 def _set_plan(group: ChannelSet, kept: np.ndarray[Any, Any], ranking: Ranking | None) -> SetPlan:

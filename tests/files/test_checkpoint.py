@@ -155,3 +155,14 @@ def test_a_network_without_a_spec_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="describe"):
         save(tmp_path / "m.pt", nn.Linear(2, 2))
     assert not list(tmp_path.iterdir())
+
+
+def test_auxiliary_heads_of_others_checkpoints_are_left_out(tmp_path: Path) -> None:
+    from torchvision.models import googlenet
+
+    torch.manual_seed(0)
+    whole = googlenet(num_classes=3, init_weights=False).eval()
+    torch.save(whole.state_dict(), tmp_path / "m.pth")
+    loaded = load(tmp_path / "m.pth", "torchvision:googlenet")
+    assert not any(name.startswith("aux") for name in loaded.state_dict())
+    assert torch.equal(logits(loaded), logits(whole))
