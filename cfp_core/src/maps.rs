@@ -39,6 +39,12 @@ impl<'a> Maps<'a> {
         Self::new(data, shape, [channels * height * width, height * width, width, 1])
     }
 
+    /// The same maps with images as channels and channels as images.
+    pub(crate) fn swap_images_and_channels(&self) -> Self {
+        let ([n, c, h, w], [by_image, by_channel, by_row, by_column]) = (self.shape, self.strides);
+        Self { data: self.data, shape: [c, n, h, w], strides: [by_channel, by_image, by_row, by_column] }
+    }
+
     /// N, C, H, W.
     #[must_use]
     pub fn shape(&self) -> [usize; 4] {

@@ -1,6 +1,7 @@
 //! Singular values of feature maps, and the richness scores that are made of them.
 
 use faer::Mat;
+use pulp::{Arch, Simd, WithSimd};
 
 /// The map without its all-zero rows and columns, of which maps after a `ReLU` have many: same singular values but zeros.
 ///
@@ -13,18 +14,7 @@ pub(crate) fn drop_zeros<'a>(
 ) -> (&'a [f32], usize, usize) {
     let mut columns = vec![0u32; width];
     let mut rows = Vec::with_capacity(height);
-    for (row, line) in pixels.chunks_exact(width).enumerate() {
-        let mut any = 0;
-        for (column, &pixel) in columns.iter_mut().zip(line) {
-            // The bits but for the sign: minus zero is zero too.
-            let bits = pixel.to_bits() << 1;
-            *column |= bits;
-            any |= bits;
-        }
-        if any != 0 {
-            rows.push(row);
-        }
-    }
+    Arch::new().dispatch(Occupied { pixels, columns: &mut columns, rows: &mut rows });
     let kept: Vec<usize> = (0..width).filter(|&column| columns[column] != 0).collect();
     if rows.len() == height && kept.len() == width {
         return (pixels, height, width);
@@ -35,6 +25,33 @@ pub(crate) fn drop_zeros<'a>(
         buffer.extend(kept.iter().map(|&column| line[column]));
     }
     (buffer, rows.len(), kept.len())
+}
+
+/// Finds the rows and columns that are not all zero: in `columns` a number other than 0, in `rows` the indices.
+struct Occupied<'a> {
+    pixels: &'a [f32],
+    columns: &'a mut [u32],
+    rows: &'a mut Vec<usize>,
+}
+
+impl WithSimd for Occupied<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        for (row, line) in self.pixels.chunks_exact(self.columns.len()).enumerate() {
+            let mut any = 0;
+            for (column, &pixel) in self.columns.iter_mut().zip(line) {
+                // The bits but for the sign: minus zero is zero too.
+                let bits = pixel.to_bits() << 1;
+                *column |= bits;
+                any |= bits;
+            }
+            if any != 0 {
+                self.rows.push(row);
+            }
+        }
+    }
 }
 
 /// Singular values in descending order, in float64. The pixels must be finite.

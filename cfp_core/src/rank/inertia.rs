@@ -88,8 +88,11 @@ impl Inertia<'_> {
 #[inline(always)]
 fn load<const M: usize>(pixels: &[f32], rows: usize, columns: usize, target: &mut Vec<f64>) {
     let (inner, outer) = (rows.max(columns), rows.min(columns));
-    target.clear();
     target.resize(outer.div_ceil(M) * inner * M, 0.0);
+    if !outer.is_multiple_of(M) {
+        let last = target.len() - inner * M;
+        target[last..].fill(0.0);
+    }
     for (panel, target) in target.chunks_exact_mut(inner * M).enumerate() {
         let first = panel * M;
         let count = M.min(outer - first);
@@ -168,15 +171,23 @@ fn multiply<S: Simd, const M: usize>(simd: S, gram: &[f64], v: &[f64], product: 
     for (panel, ((column, &right), target)) in gram.chunks_exact(rows).zip(lanes).zip(target.iter_mut()).enumerate() {
         let above = panel * M;
         let mut partial = [zero; 4];
-        let blocks = column[..above].iter().zip(&v[..above]).zip(&mut sums[..above]);
-        for (row, ((&entry, &left), sum)) in blocks.enumerate() {
-            let partial = &mut partial[row % 4];
-            *partial = simd.mul_add_f64s(simd.splat_f64s(left), entry, *partial);
-            *sum = simd.mul_add_f64s(entry, right, *sum);
+        // Four sums at a time stay in registers and do not wait for one another.
+        let (entries, entries_rest) = column[..above].as_chunks::<4>();
+        let (factors, factors_rest) = v[..above].as_chunks::<4>();
+        let (targets, targets_rest) = sums[..above].as_chunks_mut::<4>();
+        for ((entries, factors), targets) in entries.iter().zip(factors).zip(targets) {
+            for index in 0..4 {
+                let entry = entries[index];
+                partial[index] = simd.mul_add_f64s(simd.splat_f64s(factors[index]), entry, partial[index]);
+                targets[index] = simd.mul_add_f64s(entry, right, targets[index]);
+            }
         }
-        for (row, (&entry, &left)) in column[above..above + M].iter().zip(&v[above..above + M]).enumerate() {
-            let partial = &mut partial[row % 4];
-            *partial = simd.mul_add_f64s(simd.splat_f64s(left), entry, *partial);
+        for ((&entry, &factor), target) in entries_rest.iter().zip(factors_rest).zip(targets_rest) {
+            partial[0] = simd.mul_add_f64s(simd.splat_f64s(factor), entry, partial[0]);
+            *target = simd.mul_add_f64s(entry, right, *target);
+        }
+        for (&entry, &factor) in column[above..above + M].iter().zip(&v[above..above + M]) {
+            partial[0] = simd.mul_add_f64s(simd.splat_f64s(factor), entry, partial[0]);
         }
         let [a, b, c, d] = partial;
         *target = simd.add_f64s(simd.add_f64s(a, b), simd.add_f64s(c, d));
@@ -202,8 +213,13 @@ fn square_norm<S: Simd, const M: usize>(simd: S, gram: &[f64], rows: usize) -> f
     for (panel, column) in S::as_simd_f64s(gram).0.chunks_exact(rows).enumerate() {
         let (above, diagonal) = column[..(panel + 1) * M].split_at(panel * M);
         let mut sums = [simd.splat_f64s(0.0); 2];
-        for (row, &entry) in above.iter().enumerate() {
-            sums[row % 2] = simd.mul_add_f64s(entry, entry, sums[row % 2]);
+        let (pairs, rest) = above.as_chunks::<2>();
+        for [one, other] in pairs {
+            sums[0] = simd.mul_add_f64s(*one, *one, sums[0]);
+            sums[1] = simd.mul_add_f64s(*other, *other, sums[1]);
+        }
+        for &entry in rest {
+            sums[0] = simd.mul_add_f64s(entry, entry, sums[0]);
         }
         let mut sum = simd.splat_f64s(0.0);
         for &entry in diagonal {

@@ -39,21 +39,12 @@ impl WithSimd for Lanes<'_> {
         let Scratch { maps, vectors } = self.scratch;
         vectors.resize((rows + 2 * columns) * lanes, 0.0);
         for (group, counts) in self.maps.chunks(lanes).zip(self.counts.chunks_mut(lanes)) {
-            maps.clear();
             maps.resize(rows * columns * lanes, 0.0);
-            for (lane, map) in group.iter().enumerate() {
-                if self.height >= self.width {
-                    for (target, &pixel) in maps.iter_mut().skip(lane).step_by(lanes).zip(*map) {
-                        *target = f64::from(pixel);
-                    }
-                } else {
-                    for (column, line) in map.chunks_exact(self.width).enumerate() {
-                        let start = column * lanes + lane;
-                        for (target, &pixel) in maps[start..].iter_mut().step_by(columns * lanes).zip(line) {
-                            *target = f64::from(pixel);
-                        }
-                    }
-                }
+            match lanes {
+                8 => load::<8>(group, self.height, self.width, maps),
+                4 => load::<4>(group, self.height, self.width, maps),
+                2 => load::<2>(group, self.height, self.width, maps),
+                _ => load::<1>(group, self.height, self.width, maps),
             }
             let matrix = S::as_mut_simd_f64s(maps).0;
             let vectors = S::as_mut_simd_f64s(vectors).0;
@@ -68,6 +59,30 @@ impl WithSimd for Lanes<'_> {
             for ((count, found), (&converged, &threshold)) in counts.iter_mut().zip(found).zip(sound) {
                 *count = (converged > 0.0 && threshold > 0.0).then_some(*found as u32);
             }
+        }
+    }
+}
+
+/// Up to M maps as float64, the longer side along the rows, maps innermost; lanes without a map become zero.
+#[inline(always)]
+fn load<const M: usize>(group: &[&[f32]], height: usize, width: usize, target: &mut [f64]) {
+    let (targets, _) = target.as_chunks_mut::<M>();
+    let mut first = 0;
+    if group.len() == M && height >= width {
+        // Blocks of M x M pixels, transposed in registers.
+        let blocks: [&[[f32; M]]; M] = std::array::from_fn(|lane| group[lane].as_chunks::<M>().0);
+        for (index, targets) in targets.as_chunks_mut::<M>().0.iter_mut().enumerate() {
+            let lines: [[f32; M]; M] = blocks.map(|blocks| blocks[index]);
+            for (pixel, target) in targets.iter_mut().enumerate() {
+                *target = lines.map(|line| f64::from(line[pixel]));
+            }
+        }
+        first = targets.len() / M * M;
+    }
+    for (place, target) in targets.iter_mut().enumerate().skip(first) {
+        let pixel = if height >= width { place } else { place % height * width + place / height };
+        for (lane, target) in target.iter_mut().enumerate() {
+            *target = group.get(lane).map_or(0.0, |map| f64::from(map[pixel]));
         }
     }
 }

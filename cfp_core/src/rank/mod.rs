@@ -20,9 +20,16 @@ const EPSILON: f64 = f32::EPSILON as f64;
 /// A map holds NaN or infinity.
 pub fn matrix_ranks(maps: &Maps) -> Result<Vec<u32>, CoreError> {
     let [images, channels, height, width] = maps.shape();
+    let count = images * channels;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
     // Finds NaN and infinity, the first one first.
     norms(maps)?;
-    let mut found = vec![0; images * channels];
+    // Many images of one channel are reduced together like many channels of one image.
+    let one_image = if channels == 1 { maps.swap_images_and_channels() } else { *maps };
+    let (maps, [_, channels, ..]) = (&one_image, one_image.shape());
+    let mut found = vec![0; count];
     threads::run(|| {
         shares(&mut found, channels, height * width).into_par_iter().for_each_init(
             || (Vec::new(), Ranker::default()),
