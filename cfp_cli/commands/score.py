@@ -67,8 +67,8 @@ def score(
     from rich.table import Table
 
     from cfp_cli.compute import use
-    from cfp_cli.pruning.clusters import ClusterRule, cut
     from cfp_cli.run import Run
+    from cfp_cli.scoring.clusters import ClusterRule, cut
     from cfp_cli.steps.inputs import DataInput, ModelInput
     from cfp_cli.steps.score import ScoreOptions, score_step
 

@@ -18,13 +18,13 @@ from cfp_cli.errors import RunError, UsageError
 from cfp_cli.graph import ChannelGraph, ChannelSet, channel_sets
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.pruning.allocation import Counts, Limits, at_scale, solve
-from cfp_cli.pruning.clusters import ClusterRule
 from cfp_cli.pruning.plan import Plan, SetPlan
 from cfp_cli.pruning.rates import parse_rates
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.recalibrate import recalibrate
 from cfp_cli.pruning.selection import Kept, Ranking, balanced
 from cfp_cli.pruning.verify import verify
+from cfp_cli.scoring.clusters import ClusterRule
 from cfp_cli.scoring.scores import Scores
 
 TARGETS = ("params", "flops", "latency")

@@ -1,1 +1,1 @@
-"""From images to scores: taps, accumulators, and the score file."""
+"""From images to scores: taps, accumulators, clusters, and the score file."""

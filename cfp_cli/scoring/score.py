@@ -21,7 +21,7 @@ from cfp_cli import distributed
 from cfp_cli.errors import DataError
 from cfp_cli.graph import ChannelGraph, Tap, channel_sets
 from cfp_cli.progress import SILENT, Progress
-from cfp_cli.pruning.clusters import linkage, span
+from cfp_cli.scoring.clusters import linkage, span
 from cfp_cli.scoring.scores import Scores, SetScores, TapScores
 
 SIMILARITIES = ("norm", "ssim", "cosine")

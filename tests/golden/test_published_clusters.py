@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import squareform
 
-from cfp_cli.pruning.clusters import ClusterRule, labels
+from cfp_cli.scoring.clusters import ClusterRule, labels
 
 
 @pytest.mark.shared_data

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfp_cli.pruning.clusters import ClusterRule, labels
 from cfp_cli.pruning.selection import Ranking
+from cfp_cli.scoring.clusters import ClusterRule, labels
 from cfp_cli.scoring.scores import SetScores
 
 

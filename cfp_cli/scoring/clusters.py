@@ -1,0 +1,86 @@
+"""Clusters of similar channels: average-linkage agglomeration of their distances, cut in one of two ways.
+
+Source: Wang et al. 2023 (doi 10.1109/TII.2023.3288208), feature-map channel clustering. The two cuts are those that the
+authors' published partitions were made with: a number of clusters, or a fraction of the range of the distances with at
+most four clusters. Labels are numbered as SciPy numbers them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster import hierarchy
+
+from cfp_cli.errors import UsageError
+
+MOST_ADAPTIVE = 4
+
+
+@dataclass(frozen=True)
+class ClusterRule:
+    """How a dendrogram is cut.
+
+    Attributes:
+        count: number of clusters, or 0 for the adaptive cut.
+        scale: the adaptive cut's S: cut at distance (max d - min d) / S, at most four clusters.
+    """
+
+    count: int = 0
+    scale: float = 2.0
+
+    @classmethod
+    def parse(cls, text: str) -> ClusterRule:
+        """Read `K` or `adaptive:S`.
+
+        Raises:
+            UsageError: the text is neither.
+        """
+        try:
+            if text.startswith("adaptive"):
+                scale = float(text.removeprefix("adaptive").removeprefix(":") or cls.scale)
+                if scale > 0:
+                    return cls(scale=scale)
+            elif int(text) >= 1:
+                return cls(count=int(text))
+        except ValueError:
+            pass
+        raise UsageError(
+            f"'{text}' is no cluster rule; use a number of clusters or adaptive:S with S > 0, such as adaptive:2"
+        )
+
+    def __str__(self) -> str:
+        return str(self.count) if self.count else f"adaptive:{self.scale:g}"
+
+
+def linkage(distance: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Average linkage of condensed distances [C(C-1)/2]; gives SciPy's [C-1, 4] table (empty for one channel)."""
+    if distance.size == 0:
+        return np.zeros((0, 4))
+    table: NDArray[np.float64] = hierarchy.linkage(distance, "average")
+    return table
+
+
+def labels(distance: NDArray[np.floating], rule: ClusterRule) -> NDArray[np.int32]:
+    """Cluster label of every channel [C], 1-based, from condensed distances [C(C-1)/2]."""
+    return cut(linkage(distance), span(distance), rule)
+
+
+def span(distance: NDArray[np.floating]) -> float:
+    """Range of condensed distances, max d - min d; 0 for one channel."""
+    return float(distance.max() - distance.min()) if distance.size else 0.0
+
+
+def cut(table: NDArray[np.float64], width: float, rule: ClusterRule) -> NDArray[np.int32]:
+    """Cut a linkage table by `rule`; the adaptive cut needs `width`, the range of the distances."""
+    if len(table) == 0:
+        return np.ones(1, np.int32)
+    found: NDArray[np.int32]
+    if rule.count:
+        found = hierarchy.fcluster(table, rule.count, "maxclust")
+        return found
+    found = hierarchy.fcluster(table, width / rule.scale, "distance")
+    if found.max() > MOST_ADAPTIVE:
+        found = hierarchy.fcluster(table, MOST_ADAPTIVE, "maxclust")
+    return found
