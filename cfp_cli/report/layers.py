@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cfp_cli.graph import ChannelGraph, Tap
-from cfp_cli.pruning.clusters import ClusterRule, labels
 from cfp_cli.pruning.plan import Plan, SetPlan
 from cfp_cli.report.contents import Layer, Width
+from cfp_cli.scoring.clusters import ClusterRule, labels
 from cfp_cli.scoring.scores import Scores, SetScores
 
 
