@@ -33,8 +33,8 @@ test-fast: setup ## pytest without the slow tests
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 rust: setup ## Rust tests, with and without the Python bindings
-	cargo test --workspace --quiet
-	cargo test --workspace --quiet --no-default-features
+	cargo test --release --workspace --quiet
+	cargo test --release --workspace --quiet --no-default-features
 
 lint: setup ## format, lint and types, of Rust and Python
 	cargo fmt --all --check
@@ -48,8 +48,8 @@ format: setup ## format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## the benchmarks that make docs/performance.md
-	$(BIN)/python benchmarks/scoring.py
+bench: setup ## how the benchmarks are run is in benchmarks/README.md
+	@cat benchmarks/README.md
 
 clean: ## remove what was built
 	rm -rf $(VENV) target cfp-run
