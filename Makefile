@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUST := Cargo.toml Cargo.lock cfp_core/Cargo.toml $(shell find cfp_core/src -name '*.rs')
 
-.PHONY: help setup demo test test-fast rust lint format bench clean
+.PHONY: help setup demo test test-fast rust lint format clean
 
 help: ## show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -47,9 +47,6 @@ format: setup ## format and fix what can be fixed
 	cargo fmt --all
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-
-bench: setup ## how the benchmarks are run is in benchmarks/README.md
-	@cat benchmarks/README.md
 
 clean: ## remove what was built
 	rm -rf $(VENV) target cfp-run
