@@ -96,7 +96,7 @@ def cost_table(found: list[Benchmark]) -> Table:
             (f"{each.macs / 1e6:,.1f} M", first.macs / max(each.macs, 1)),
             (f"{each.bytes:,}", first.bytes / max(each.bytes, 1)),
         )
-        table.add_row(each.model, *(text if each is first else f"{text} ({ratio:.1f}x fewer)" for text, ratio in row))
+        table.add_row(each.model, *(text if each is first else f"{text}\n{ratio:.1f}x fewer" for text, ratio in row))
     return table
 
 
@@ -104,18 +104,18 @@ def latency_table(found: list[Benchmark]) -> Table:
     """Median time of one batch with its quartiles, and how many times faster than the first model."""
     from rich.table import Table
 
-    table = Table("model", "runtime", "batch", "threads", "median ms", "p25 to p75", "speed-up", title="latency")
+    threads = sorted({each.threads for model in found for each in model.latency})
+    title = f"latency, {' and '.join(map(str, threads))} thread{'s' if threads != [1] else ''}"
+    table = Table("model", "runtime", "batch", "median ms (quartiles)", "speed-up", title=title)
     first = {(each.runtime, each.batch): each.median for each in found[0].latency}
     for model in found:
-        for each in model.latency:
+        for place, each in enumerate(model.latency):
             base = first.get((each.runtime, each.batch))
             table.add_row(
-                model.model,
+                model.model if place == 0 else "",
                 each.runtime,
                 str(each.batch),
-                str(each.threads),
-                f"{each.median:.2f}",
-                f"{each.p25:.2f} to {each.p75:.2f}",
+                f"{each.median:.2f} ({each.p25:.2f} to {each.p75:.2f})",
                 f"{base / each.median:.1f}x" if base is not None else "",
             )
         table.add_section()

@@ -47,7 +47,7 @@ def to_html(contents: Contents, limit: int = LIMIT) -> bytes:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(percent=percent, points=points, command=shlex.join, times=times)
+    environment.filters.update(percent=percent, points=points, command=shlex.join, times=times, speed=speed)
     template = environment.get_template("page.html.j2")
     fixed = {
         "c": contents,
@@ -84,6 +84,11 @@ def times(before: float, after: float) -> str:
     """How many times less."""
     ratio = before / after if after else float("inf")
     return f"{ratio:.1f}×" if ratio < 100 else f"{ratio:.0f}×"
+
+
+def speed(before: float, after: float) -> str:
+    """How many times faster or slower."""
+    return f"{times(before, after)} faster" if after <= before else f"{times(after, before)} slower"
 
 
 @dataclass(frozen=True)

@@ -434,3 +434,10 @@ def test_in_a_browser(html: Path, tmp_path: Path, contents: Contents, width: int
     assert seen["focusable"] == [True, True]
     assert seen["overflow"] <= 0
     assert seen["paper"] == paper
+
+
+def test_figures_are_told_as_people_say_them() -> None:
+    assert page.percent(0.9876) == "98.8\N{NO-BREAK SPACE}%"
+    assert [page.points(value) for value in (0.0123, -0.0123, 0.0004, -0.0004)] == ["+1.2", "−1.2", "±0.0", "±0.0"]
+    assert [page.times(100, after) for after in (5, 0.5, 100)] == ["20.0×", "200×", "1.0×"]
+    assert [page.speed(2, after) for after in (1, 2, 4)] == ["2.0× faster", "1.0× faster", "2.0× slower"]
