@@ -1,0 +1,74 @@
+"""From a folder of images to a small network and its ONNX file, by the Python API.
+
+python examples/shrink.py data/ small/ --arch torchvision:resnet18 --input-size 64 --ratio 0.95
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+import cfp_cli as cfp
+from cfp_cli.data.images import load_images
+from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.exporting.export import export
+from cfp_cli.models.registry import create
+
+
+def main() -> None:
+    """Train two teachers, score, prune, fine-tune, export; everything is written to the folder OUT."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="images as DATA/CLASS/*")
+    parser.add_argument("out", type=Path, help="folder to write to")
+    parser.add_argument("--arch", default="torchvision:resnet18")
+    parser.add_argument("--input-size", type=int, default=64)
+    parser.add_argument("--ratio", type=float, default=0.95, help="fraction of the parameters to remove")
+    parser.add_argument("--teacher-epochs", type=int, default=30)
+    parser.add_argument("--student-epochs", type=int, default=60)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+
+    data = cfp.open_dataset(args.data)
+    print(f"{len(data.split('train'))} training images of {len(data.classes)} classes")  # noqa: T201
+
+    # The representation teacher sees images as often as they occur, the classifier teacher all classes equally often.
+    torch.manual_seed(0)
+    size = (args.input_size, args.input_size)
+    network = cfp.describe(
+        create(args.arch, len(data.classes)), cfp.ModelSpec(args.arch, data.classes, input_size=size)
+    )
+    taught = cfp.TrainOptions(epochs=args.teacher_epochs, batch_size=32, lr=5e-4, augment="strong")
+    cfp.train(network, data, taught, args.out / "rl.pt")
+    balanced = replace(taught, sampler="balanced", epochs=max(args.teacher_epochs // 3, 1), lr=1e-4)
+    cfp.train(cfp.load(args.out / "rl.pt"), data, balanced, args.out / "cl.pt")
+    teachers = [cfp.load(args.out / "rl.pt"), cfp.load(args.out / "cl.pt")]
+
+    # The student starts from the representation teacher, less what its feature maps say is redundant.
+    model = cfp.load(args.out / "rl.pt")
+    images = load_images(data, "train", Preprocessing.of(model.spec))
+    scores = cfp.score(model, images.batches(16))
+    student, plan = cfp.prune(model, scores, args.ratio, loader=images.batches(64))
+    cfp.describe(student, replace(model.spec.followed_by("prune", ratio=args.ratio), plan=plan.to_json()))
+    print(f"{plan.params_before:,} to {plan.params_after:,} parameters, {plan.compression:.1f}x fewer")  # noqa: T201
+
+    history = cfp.finetune(
+        student,
+        data,
+        teachers,
+        cfp.TrainOptions(epochs=args.student_epochs, batch_size=32, lr=1e-3),
+        out=args.out / "small.pt",
+        last=args.out / "small.last.pt",
+        cache_folder=args.out / "cache",
+    )
+    if history.test is not None:
+        print(f"accuracy {history.test.accuracy:.2%}, macro F1 {history.test.macro_f1:.2%} on test")  # noqa: T201
+
+    done = export(cfp.load(args.out / "small.pt"), args.out / "small.onnx")
+    print(f"{done.path}: {done.bytes:,} bytes, logits equal to {done.max_relative_error:.1e}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
