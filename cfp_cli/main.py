@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a failure the message explains, 2 wrong usage, 3 the targe
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -70,6 +71,9 @@ for command in (demo, train, score, prune, finetune, evaluate, bench, inspect, e
 def main() -> NoReturn:
     """Run the command line and leave with the exit code that says how it went."""
     console = Console()
+    # torch's threads spin while they wait for work, on the cores that the scoring core or another program could use; it
+    # reads this when it is imported, which is later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli.main(obj=console, default_map=read_defaults(cli), standalone_mode=False)
