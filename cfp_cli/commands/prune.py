@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     short_help="Prune the scored model to a target.",
     epilog=examples(
         "cfp prune --ratio 0.95",
-        "cfp prune --ratio 0.9 --keep 'layer4.*' --round-to 8",
+        "cfp prune --ratio 0.9 --keep 'layer1.*' --round-to 8",
         "cfp prune --rates '[0.4]*5+[0.5]*9' --dry-run",
         "cfp prune --plan cfp-run/plan.json",
     ),

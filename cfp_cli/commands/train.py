@@ -66,7 +66,7 @@ def train(
             out,
             options,
             input_size=input_size,
-            init=ModelInput(init, None, input_size) if init is not None else None,
+            init=ModelInput(init, arch, input_size) if init is not None else None,
             resume=resume,
             tensorboard=tensorboard,
             device=use(device, threads),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cfp_cli.distributed import Workers
 from cfp_cli.training.ema import Ema
+from cfp_cli.training.layout import memory_format
 from cfp_cli.training.loss import Draw, Objective
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.precision import autocast_dtype
@@ -18,7 +19,7 @@ class Learner:
     """A network in training.
 
     Args:
-        model: moved to the device and to channels-last memory (convolutions run 1.3 to 1.7 times faster so on CPUs).
+        model: moved to the device and into the order of memory that suits it.
         options: optimiser, running mean, clipping, precision and compilation.
         device: where to compute.
         workers: processes that share each batch.
@@ -28,7 +29,8 @@ class Learner:
     """
 
     def __init__(self, model: nn.Module, options: TrainOptions, device: torch.device, workers: Workers) -> None:
-        self.model = model.to(device).to(memory_format=torch.channels_last)
+        self._layout = memory_format(model, device)
+        self.model = model.to(device).to(memory_format=self._layout)
         self.options, self.device, self.world = options, device, workers.world
         self._dtype = autocast_dtype(options.amp, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
@@ -62,7 +64,7 @@ class Learner:
         torch.manual_seed(seed)
         self.model.train()
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            logits = self._forward(images.to(self.device, memory_format=torch.channels_last))
+            logits = self._forward(images.to(self.device, memory_format=self._layout))
         losses = objective(logits.float(), draw)
         self._optimizer.zero_grad(set_to_none=True)
         # DDP takes the mean over the processes: weigh each by its images, so that the sum is the mean over the batch.
