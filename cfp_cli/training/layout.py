@@ -9,7 +9,7 @@ from torch import nn
 def memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
     """Channels-last, in which convolutions run 1.3 to 1.7 times faster on CPUs, where that is safe.
 
-    On CPUs with AVX-512 the backward pass of a narrow 1x1 convolution with a stride, such as a pruned ResNet's shortcut,
+    On CPUs with AVX-512 the backward pass of a narrow 1x1 convolution with a stride, as in a pruned ResNet's shortcut,
     writes past its buffers in channels-last order on several threads (torch 2.15, oneDNN's `jit_1x1:avx512_core`
     kernel). Networks that have one train in torch's default order there.
     """
