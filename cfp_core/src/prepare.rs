@@ -108,3 +108,27 @@ impl WithSimd for Range<'_> {
         (low, high)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{round, scale};
+
+    #[test]
+    fn rounds_half_to_even_in_float32() {
+        let pixels = [0.0, -0.0, 0.5, 1.5, 2.5, -2.5, 3.4, f32::MIN_POSITIVE];
+        let mut rounded = [1.0; 8];
+        round(&pixels, scale(0), &mut rounded);
+        let expected: [f32; 8] = [0.0, -0.0, 0.0, 2.0, 2.0, -2.0, 3.0, 0.0];
+        assert_eq!(rounded.map(f32::to_bits), expected.map(f32::to_bits));
+    }
+
+    #[test]
+    fn a_scaled_value_that_overflows_stays_as_it_is() {
+        let pixels = [3e38, -3e38, 1e30, 1e-40];
+        let mut rounded = [0.0; 4];
+        round(&pixels, scale(4), &mut rounded);
+        assert_eq!([rounded[0].to_bits(), rounded[1].to_bits()], [pixels[0].to_bits(), pixels[1].to_bits()]);
+        assert!((rounded[2] / pixels[2] - 1.0).abs() < 1e-6);
+        assert_eq!(rounded[3].to_bits(), 0);
+    }
+}

@@ -329,3 +329,19 @@ fn add_similarity<S: Simd, const M: usize, const N: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::starts;
+
+    #[test]
+    fn windows_cover_a_side_and_end_flush() {
+        assert_eq!(starts(1), [0]);
+        assert_eq!(starts(7), [0]);
+        assert_eq!(starts(8), [0]);
+        assert_eq!(starts(9), [0, 1]);
+        assert_eq!(starts(14), [0, 4, 6]);
+        assert_eq!(starts(16), [0, 4, 8]);
+        assert_eq!(starts(224).len(), 55);
+    }
+}

@@ -1,28 +1,46 @@
 //! The one place that knows how many threads the core uses: its own pool, never the global one.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::CoreError;
 
-static POOL: OnceLock<RwLock<Arc<ThreadPool>>> = OnceLock::new();
+static POOL: RwLock<Option<Pool>> = RwLock::new(None);
 
-fn build(count: usize) -> Result<Arc<ThreadPool>, CoreError> {
-    ThreadPoolBuilder::new()
-        .num_threads(count)
-        .thread_name(|index| format!("cfp-core-{index}"))
-        .build()
-        .map(Arc::new)
-        .map_err(|error| CoreError::Option(format!("cannot start {count} threads: {error}")))
+#[derive(Clone)]
+struct Pool {
+    /// A process forked from this one has no threads of the pool, and would wait for them for ever.
+    process: u32,
+    count: usize,
+    threads: Arc<ThreadPool>,
 }
 
-fn pool() -> Result<&'static RwLock<Arc<ThreadPool>>, CoreError> {
-    if let Some(pool) = POOL.get() {
-        return Ok(pool);
+fn build(count: usize) -> Result<Pool, CoreError> {
+    let builder = ThreadPoolBuilder::new().num_threads(count).thread_name(|index| format!("cfp-core-{index}"));
+    let threads =
+        builder.build().map_err(|error| CoreError::Option(format!("cannot start {count} threads: {error}")))?;
+    Ok(Pool { process: std::process::id(), count, threads: Arc::new(threads) })
+}
+
+fn pool() -> Result<Pool, CoreError> {
+    let known = POOL.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let count = match known {
+        Some(pool) if pool.process == std::process::id() => return Ok(pool),
+        Some(parents) => parents.count,
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    replace(count)
+}
+
+fn replace(count: usize) -> Result<Pool, CoreError> {
+    let fresh = build(count)?;
+    let old = POOL.write().unwrap_or_else(PoisonError::into_inner).replace(fresh.clone());
+    // The threads of a parent process are not ours to end.
+    if old.as_ref().is_some_and(|pool| pool.process != fresh.process) {
+        std::mem::forget(old);
     }
-    let fresh = build(std::thread::available_parallelism().map_or(1, usize::from))?;
-    Ok(POOL.get_or_init(|| RwLock::new(fresh)))
+    Ok(fresh)
 }
 
 /// Use `count` threads from now on.
@@ -33,9 +51,8 @@ pub fn set_threads(count: usize) -> Result<(), CoreError> {
     if count == 0 {
         return Err(CoreError::Option("cannot use 0 threads; use 1 or more".into()));
     }
-    let lock = pool()?;
-    if lock.read().unwrap_or_else(PoisonError::into_inner).current_num_threads() != count {
-        *lock.write().unwrap_or_else(PoisonError::into_inner) = build(count)?;
+    if pool()?.count != count {
+        replace(count)?;
     }
     Ok(())
 }
@@ -45,11 +62,10 @@ pub fn set_threads(count: usize) -> Result<(), CoreError> {
 /// # Errors
 /// The threads cannot be started.
 pub fn threads() -> Result<usize, CoreError> {
-    Ok(pool()?.read().unwrap_or_else(PoisonError::into_inner).current_num_threads())
+    Ok(pool()?.count)
 }
 
 /// Run `work` in the pool.
 pub(crate) fn run<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, CoreError> {
-    let pool = Arc::clone(&pool()?.read().unwrap_or_else(PoisonError::into_inner));
-    Ok(pool.install(work))
+    Ok(pool()?.threads.install(work))
 }

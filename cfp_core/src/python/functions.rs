@@ -29,12 +29,18 @@ pub(super) fn matrix_rank<'py>(py: Python<'py>, maps: &Bound<'py, PyAny>) -> PyR
     let [leading @ .., height, width] = shape.as_slice() else {
         return Err(CoreError::Shape { tap: String::new(), expected: "maps [..., H, W]".into(), found: shape }.into());
     };
-    // One leading dimension is enough for any number of maps; only an unusual order of memory needs a copy.
-    let count: usize = leading.iter().product();
-    let flat = view.to_shape((count, 1, *height, *width)).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    let flat = flat.view().into_dyn();
-    let view = self::maps(&flat, "")?;
-    let found: Vec<i32> = enter(py, || crate::matrix_ranks(&view))?.into_iter().map(u32::cast_signed).collect();
+    // Two leading dimensions are taken as they lie; more become one, which only an unusual order of memory needs a copy for.
+    let found = if leading.len() == 2 && !leading.contains(&0) {
+        let view = self::maps(&view, "")?;
+        enter(py, || crate::matrix_ranks(&view))?
+    } else {
+        let shape = (leading.iter().product(), 1, *height, *width);
+        let flat = view.to_shape(shape).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let flat = flat.view().into_dyn();
+        let view = self::maps(&flat, "")?;
+        enter(py, || crate::matrix_ranks(&view))?
+    };
+    let found: Vec<i32> = found.into_iter().map(u32::cast_signed).collect();
     found.into_pyarray(py).reshape(leading.to_vec())
 }
 

@@ -6,13 +6,16 @@ mod lanes;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use crate::prepare::is_live;
+use crate::prepare::{is_live, plane_norm};
 use crate::shares::{shares, Share};
 use crate::spectrum::{drop_zeros, singular_values_of};
-use crate::{norms, threads, CoreError, Maps};
+use crate::{threads, CoreError, Maps};
 
 /// The float32 machine epsilon, 2^-23.
 const EPSILON: f64 = f32::EPSILON as f64;
+
+/// Stands for the rank of a map that has none.
+const NOT_FINITE: u32 = u32::MAX;
 
 /// Rank of every map, \[N * C\] in image-major order.
 ///
@@ -24,21 +27,30 @@ pub fn matrix_ranks(maps: &Maps) -> Result<Vec<u32>, CoreError> {
     if count == 0 {
         return Ok(Vec::new());
     }
-    // Finds NaN and infinity, the first one first.
-    norms(maps)?;
     // Many images of one channel are reduced together like many channels of one image.
-    let one_image = if channels == 1 { maps.swap_images_and_channels() } else { *maps };
-    let (maps, [_, channels, ..]) = (&one_image, one_image.shape());
+    let whole = if channels == 1 { maps.swap_images_and_channels() } else { *maps };
     let mut found = vec![0; count];
     threads::run(|| {
-        shares(&mut found, channels, height * width).into_par_iter().for_each_init(
+        shares(&mut found, whole.shape()[1], height * width).into_par_iter().for_each_init(
             || (Vec::new(), Ranker::default()),
             |(buffer, ranker), Share { image, first, values }| {
-                ranker.ranks(maps.planes(image, first, values.len(), buffer), height, width, values);
+                let pixels = whole.planes(image, first, values.len(), buffer);
+                let planes = pixels.chunks_exact(height * width);
+                if let Some(index) = planes.into_iter().position(|plane| !plane_norm(plane).is_finite()) {
+                    values[index] = NOT_FINITE;
+                } else {
+                    ranker.ranks(pixels, height, width, values);
+                }
             },
         );
     })?;
-    Ok(found)
+    match found.iter().position(|&rank| rank == NOT_FINITE) {
+        Some(index) => {
+            let (image, channel) = (index / channels, index % channels);
+            Err(CoreError::NotFinite { tap: String::new(), image, channel })
+        }
+        None => Ok(found),
+    }
 }
 
 /// Rank of one map \[H * W\]: the number of singular values above `s_max * max(H, W) * 2^-23`; 0 for an all-zero map.
@@ -97,3 +109,6 @@ fn by_singular_values(pixels: &[f32], height: usize, width: usize, relative: f64
     let largest = values.first().copied().unwrap_or(0.0);
     values.iter().filter(|&&value| value > largest * relative).count() as u32
 }
+
+#[cfg(test)]
+mod tests;
