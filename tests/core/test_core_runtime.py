@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -108,6 +109,24 @@ def test_python_threads_may_call_at_the_same_time() -> None:
     assert len(found) == 4
     for ranks in found:
         np.testing.assert_array_equal(ranks, expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_forked_process_computes_too() -> None:
+    """As data loaders' workers are: the parent's threads do not exist there, and waiting for them would never end."""
+    code = """
+import os, signal, warnings, numpy as np, cfp_core
+warnings.simplefilter("ignore")
+maps = np.ones((2, 3, 9, 9), np.float32)
+cfp_core.set_threads(2)
+expected = cfp_core.norms(maps).tolist()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if cfp_core.norms(maps).tolist() == expected and cfp_core.build_info()["threads"] == 2 else 1)
+raise SystemExit(os.waitpid(child, 0)[1] or cfp_core.norms(maps).tolist() != expected)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_maps_are_read_in_place_and_not_written() -> None:
