@@ -76,6 +76,9 @@ pub struct TapAccumulator {
     sums: Vec<f64>,
 }
 
+/// The widest tap: distances of all pairs of its channels take 4 GiB.
+const MOST_CHANNELS: usize = 1 << 15;
+
 #[derive(Clone, Debug)]
 struct Row {
     norms: Vec<f64>,
@@ -89,7 +92,7 @@ impl TapAccumulator {
     /// * `name`: the tap, for messages.
     ///
     /// # Errors
-    /// There are no channels.
+    /// There are no channels, or more than 32,768.
     pub fn new(
         channels: usize,
         similarity: Similarity,
@@ -99,6 +102,11 @@ impl TapAccumulator {
     ) -> Result<Self, CoreError> {
         if channels == 0 {
             return Err(CoreError::Option("a tap needs at least one channel".into()));
+        }
+        if channels > MOST_CHANNELS {
+            return Err(CoreError::Option(format!(
+                "a tap of {channels} channels is too wide; at most {MOST_CHANNELS}"
+            )));
         }
         let sums = if similarity == Similarity::Norm { Vec::new() } else { vec![0.0; pairs(channels)] };
         let name = name.to_owned();

@@ -16,6 +16,9 @@ struct Pool {
     threads: Arc<ThreadPool>,
 }
 
+/// Far more threads than any machine has cores for; a slip of the keyboard asks for more.
+const MOST: usize = 1024;
+
 fn build(count: usize) -> Result<Pool, CoreError> {
     let builder = ThreadPoolBuilder::new().num_threads(count).thread_name(|index| format!("cfp-core-{index}"));
     let threads =
@@ -46,10 +49,13 @@ fn replace(count: usize) -> Result<Pool, CoreError> {
 /// Use `count` threads from now on.
 ///
 /// # Errors
-/// `count` is zero, or the threads cannot be started.
+/// `count` is zero or more than 1,024, or the threads cannot be started.
 pub fn set_threads(count: usize) -> Result<(), CoreError> {
     if count == 0 {
         return Err(CoreError::Option("cannot use 0 threads; use 1 or more".into()));
+    }
+    if count > MOST {
+        return Err(CoreError::Option(format!("cannot use {count} threads; use at most {MOST}")));
     }
     if pool()?.count != count {
         replace(count)?;

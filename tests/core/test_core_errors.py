@@ -180,3 +180,16 @@ def test_an_empty_batch_changes_nothing() -> None:
     accumulator.update(np.ones((2, 3, 4, 4), np.float32))
     accumulator.update(np.ones((0, 3, 4, 4), np.float32))
     assert accumulator.finish()["images"] == 2
+
+
+@pytest.mark.parametrize("channels", [2**15 + 1, 2**40])
+@pytest.mark.parametrize("similarity", ["norm", "ssim"])
+def test_a_tap_that_no_memory_holds_is_refused(channels: int, similarity: str) -> None:
+    with pytest.raises(ValueError, match=f"{channels} channels is too wide"):
+        cfp_core.TapAccumulator(channels, similarity)
+
+
+@pytest.mark.parametrize("count", [0, 1025, 2**40])
+def test_threads_that_no_machine_has_are_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"cannot use {count} threads"):
+        cfp_core.set_threads(count)
