@@ -117,7 +117,7 @@ def table() -> None:
         f"by {RATIO:.0%}, {CLASSES} classes, torch {ordered[0]['torch']}.",
         "",
         f"Of {len(ordered)} pruned networks, {proven['onnx']} export to ONNX and {proven['pt2']} to pt2.",
-        "Each file was run on 48 images, in batches of 1, 2, 32 and 13, and named the same class as the network on all.",
+        "Each file was run on 48 images, in batches of 1, 2, 32 and 13, and named the class the network names on all.",
         "",
         "- *weights*: tensors of the ONNX file as a share of parameters x 4 bytes. A batch norm folded into the",
         "  convolution before it puts it below 100 %; one that cannot be folded puts it above, by its running mean and",
