@@ -76,7 +76,7 @@ def main() -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        code = cli.main(obj=console, default_map=read_defaults(cli), standalone_mode=False)
+        code = cli.main(prog_name="cfp", obj=console, default_map=read_defaults(cli), standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except click.UsageError as error:
         hint = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
