@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
-
 use crate::condensed::pairs;
 use crate::criteria::{Richness, Similarity};
 use crate::entropy::entropy;
 use crate::prepare::{plane_norm, range, round, scale};
 use crate::rank::Ranker;
-use crate::shares::{shares, Share};
+use crate::shares::{for_each_share, Share};
 use crate::similarity::{add_cosine, add_ssim};
 use crate::spectrum::{effective_rank, nuclear};
 use crate::{pairwise_distance, threads, CoreError, Maps};
@@ -158,7 +156,7 @@ impl TapAccumulator {
         if let Some(image) = twice.or_else(|| sorted.into_iter().find(|image| self.rows.contains_key(image))) {
             return Err(CoreError::Repeated { tap: self.tap(), image });
         }
-        let reduced = threads::run(|| self.reduce(maps))?;
+        let reduced = self.reduce(maps)?;
         if let Some(wrong) = reduced.iter().position(|(norm, _)| !norm.is_finite()) {
             let (image, channel) = (indices[wrong / channels], wrong % channels);
             return Err(CoreError::NotFinite { tap: self.tap(), image, channel });
@@ -181,16 +179,19 @@ impl TapAccumulator {
     }
 
     /// Norm and richness of every map \[N * C\]; where the norm is not finite the richness means nothing.
-    fn reduce(&self, maps: &Maps) -> Vec<(f64, f64)> {
+    fn reduce(&self, maps: &Maps) -> Result<Vec<(f64, f64)>, CoreError> {
         let [images, channels, height, width] = maps.shape();
         let size = height * width;
         let ranges: Vec<(f32, f32)> = match self.richness {
-            Richness::Entropy => (0..images).map(|image| range(maps, image)).collect(),
+            Richness::Entropy => threads::run(|| (0..images).map(|image| range(maps, image)).collect())?,
             _ => Vec::new(),
         };
         let scale = self.decimals.filter(|_| self.richness == Richness::Rank).map(scale);
         let mut reduced = vec![(0.0, 0.0); images * channels];
-        shares(&mut reduced, channels, size).into_par_iter().for_each_init(
+        for_each_share(
+            &mut reduced,
+            channels,
+            size,
             || (Vec::new(), Vec::new(), vec![0; channels], Ranker::default()),
             |(buffer, rounded, ranks, ranker), Share { image, first, values }| {
                 let pixels = maps.planes(image, first, values.len(), buffer);
@@ -225,8 +226,8 @@ impl TapAccumulator {
                     *rich = measure(map, range, height, width);
                 }
             },
-        );
-        reduced
+        )?;
+        Ok(reduced)
     }
 
     /// Take over the images of another accumulator of the same tap.

@@ -1,10 +1,8 @@
 //! Frobenius norms of feature maps.
 
-use rayon::prelude::*;
-
 use crate::prepare::plane_norm;
-use crate::shares::{shares, Share};
-use crate::{threads, CoreError, Maps};
+use crate::shares::{for_each_share, Share};
+use crate::{CoreError, Maps};
 
 /// Frobenius norm of every map, \[N * C\] in image-major order, summed in float64.
 ///
@@ -13,16 +11,11 @@ use crate::{threads, CoreError, Maps};
 pub fn norms(maps: &Maps) -> Result<Vec<f64>, CoreError> {
     let [images, channels, height, width] = maps.shape();
     let mut found = vec![0.0; images * channels];
-    threads::run(|| {
-        shares(&mut found, channels, height * width).into_par_iter().for_each_init(
-            Vec::new,
-            |buffer, Share { image, first, values }| {
-                let pixels = maps.planes(image, first, values.len(), buffer);
-                for (norm, map) in values.iter_mut().zip(pixels.chunks_exact(height * width)) {
-                    *norm = plane_norm(map);
-                }
-            },
-        );
+    for_each_share(&mut found, channels, height * width, Vec::new, |buffer, Share { image, first, values }| {
+        let pixels = maps.planes(image, first, values.len(), buffer);
+        for (norm, map) in values.iter_mut().zip(pixels.chunks_exact(height * width)) {
+            *norm = plane_norm(map);
+        }
     })?;
     match found.iter().position(|norm| !norm.is_finite()) {
         Some(index) => {

@@ -4,12 +4,11 @@ mod inertia;
 mod lanes;
 
 use pulp::Arch;
-use rayon::prelude::*;
 
 use crate::prepare::{is_live, plane_norm};
-use crate::shares::{shares, Share};
+use crate::shares::{for_each_share, Share};
 use crate::spectrum::{drop_zeros, singular_values_of};
-use crate::{threads, CoreError, Maps};
+use crate::{CoreError, Maps};
 
 /// The float32 machine epsilon, 2^-23.
 const EPSILON: f64 = f32::EPSILON as f64;
@@ -30,20 +29,21 @@ pub fn matrix_ranks(maps: &Maps) -> Result<Vec<u32>, CoreError> {
     // Many images of one channel are reduced together like many channels of one image.
     let whole = if channels == 1 { maps.swap_images_and_channels() } else { *maps };
     let mut found = vec![0; count];
-    threads::run(|| {
-        shares(&mut found, whole.shape()[1], height * width).into_par_iter().for_each_init(
-            || (Vec::new(), Ranker::default()),
-            |(buffer, ranker), Share { image, first, values }| {
-                let pixels = whole.planes(image, first, values.len(), buffer);
-                let planes = pixels.chunks_exact(height * width);
-                if let Some(index) = planes.into_iter().position(|plane| !plane_norm(plane).is_finite()) {
-                    values[index] = NOT_FINITE;
-                } else {
-                    ranker.ranks(pixels, height, width, values);
-                }
-            },
-        );
-    })?;
+    for_each_share(
+        &mut found,
+        whole.shape()[1],
+        height * width,
+        || (Vec::new(), Ranker::default()),
+        |(buffer, ranker), Share { image, first, values }| {
+            let pixels = whole.planes(image, first, values.len(), buffer);
+            let mut planes = pixels.chunks_exact(height * width);
+            if let Some(index) = planes.position(|plane| !plane_norm(plane).is_finite()) {
+                values[index] = NOT_FINITE;
+            } else {
+                ranker.ranks(pixels, height, width, values);
+            }
+        },
+    )?;
     match found.iter().position(|&rank| rank == NOT_FINITE) {
         Some(index) => {
             let (image, channel) = (index / channels, index % channels);
