@@ -32,13 +32,13 @@ test: setup rust lint ## all checks: Rust tests, format, lint, types, pytest
 test-fast: setup ## pytest without the slow tests
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-rust: setup ## Rust tests, with and without the Python bindings
+rust: setup ## Rust tests
 	cargo test --release --workspace --quiet
-	cargo test --release --workspace --quiet --no-default-features
 
 lint: setup ## format, lint and types, of Rust and Python
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --release --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --release --workspace --quiet --no-default-features -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
