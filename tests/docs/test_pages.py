@@ -44,7 +44,7 @@ SHORTER = {
 }
 # What the tiny network does not have: the file to write, the architecture to fill it with, whether it is scored first.
 OTHER_MODELS = {
-    "cfp prune --ratio 0.9 --keep 'layer4.*' --round-to 8": ("model.pt", "torchvision:resnet18", True),
+    "cfp prune --ratio 0.9 --keep 'layer1.*' --round-to 8": ("model.pt", "torchvision:resnet18", True),
     "cfp prune --rates '[0.4]*5+[0.5]*9' --dry-run": ("model.pt", "vgg16_bn_gap", True),
     "cfp fuse cfp-run/finetuned.pt --out fused.pt": ("cfp-run/finetuned.pt", "repvgg_a0", False),
 }
@@ -72,9 +72,9 @@ def cfp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         more = list(SHORTER.get(typed[1], []))
         if "--input-size" in typed:
             more += ["--input-size", "32"]
-        if "layer4.*" in typed:
-            # Most of a ResNet's parameters are there.
-            more += ["--ratio", "0.3"]
+        if "layer1.*" in typed:
+            # The small stand-in has a larger part of its parameters there than a ResNet.
+            more += ["--ratio", "0.3", "--round-to", "1"]
         if typed[1:3] == ["data", "split"]:
             # It makes the folder that the other commands find.
             shutil.rmtree(typed[4])

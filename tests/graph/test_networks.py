@@ -149,7 +149,8 @@ model = create(saved["arch"], 6).eval()
 fit(model, {name: tuple(value.shape) for name, value in saved["state"].items()})
 model.load_state_dict(saved["state"])
 with torch.no_grad():
-    assert torch.equal(model(saved["x"]), saved["logits"])
+    # The same tensors; where they lie in memory may change the last bits of a sum.
+    torch.testing.assert_close(model(saved["x"]), saved["logits"], rtol=1e-5, atol=1e-6)
 """
 
 
