@@ -1,6 +1,6 @@
-"""Whole scoring against the forward passes alone, against torch's own operators, and against the published algorithm.
+"""Whole scoring against the forward passes alone, and against the best that torch's own operators give.
 
-    python benchmarks/scoring.py DATA --vgg vgg16.pt [--threads 2] [--images 16] [--rounds 5] [--out FILE]
+    python benchmarks/scoring.py DATA --vgg vgg16.pt [--threads 2] [--images 64] [--rounds 5] [--out FILE]
 
 DATA is a folder of real images by class. A network without a trained checkpoint (--vgg, --resnet) has seeded random
 weights and its batch norm re-estimated on the images, so that maps are alive. Everything is measured in one process on
@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -46,7 +45,8 @@ def network(name: str, checkpoint: Path | None, batches: list[tuple[Tensor, Tens
         return load(checkpoint, NETWORKS[name], input_size=(SIDE, SIDE))
     torch.manual_seed(0)
     model = describe(create(NETWORKS[name], 6), ModelSpec(NETWORKS[name], tuple("abcdef"), input_size=(SIDE, SIDE)))
-    recalibrate(model, batches)
+    if batches:
+        recalibrate(model, batches)
     return model.eval()
 
 
@@ -74,32 +74,6 @@ def best_in_torch(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Non
             torch.cdist(columns, columns, p=1)
 
 
-def published(maps: np.ndarray) -> float:
-    """Seconds of the published algorithm on maps [N, C, H, W]: in loops, a rank a map, two norms a pair and image."""
-    began = time.perf_counter()
-    tensors = torch.from_numpy(maps)
-    count, channels, height, _ = maps.shape
-    for image in range(count):
-        for channel in range(channels):
-            torch.linalg.matrix_rank(tensors[image, channel]).item()
-    for first in range(channels):
-        for second in range(first + 1, channels):
-            total = 0.0
-            for image in range(count):
-                one, two = torch.norm(tensors[image, first]), torch.norm(tensors[image, second])
-                total += abs(one - two).item() / height
-    return time.perf_counter() - began
-
-
-def ours(maps: np.ndarray) -> float:
-    """The same numbers by the core; seconds."""
-    began = time.perf_counter()
-    accumulator = cfp_core.TapAccumulator(maps.shape[1])
-    accumulator.update(maps)
-    accumulator.finish()
-    return time.perf_counter() - began
-
-
 def alternate(rounds: int, competitors: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Median seconds of each competitor; in each round all take their turn."""
     seconds: dict[str, list[float]] = {name: [] for name in competitors}
@@ -115,6 +89,8 @@ def peak(arguments: argparse.Namespace, name: str, what: str) -> int:
     """Peak resident memory in KiB of a fresh process that does only `what`."""
     command = [sys.executable, __file__, str(arguments.data), "--threads", str(arguments.threads)]
     command += ["--images", str(arguments.images), "--only", f"{name}:{what}"]
+    command += [f"--vgg={arguments.vgg}"] if arguments.vgg else []
+    command += [f"--resnet={arguments.resnet}"] if arguments.resnet else []
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
@@ -123,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--vgg", type=Path)
@@ -139,7 +115,7 @@ def main() -> None:
     checkpoints = {"vgg16": arguments.vgg, "resnet50": arguments.resnet}
     if arguments.only:
         name, what = arguments.only.split(":")
-        model = network(name, checkpoints[name], batches)
+        model = network(name, checkpoints[name], [])
         forward(model, batches) if what == "forward" else score(model, batches)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         return
@@ -166,7 +142,6 @@ def main() -> None:
             best_in_torch(model, few)
             per_image = (time.perf_counter() - began) / len(few[0][0])
             row["torch_over_forward"] = per_image * len(store) / times["forward"]
-            row["published"] = against_published(model, batches[0][0][:1])
         row["peak_kib"] = {what: peak(arguments, name, what) for what in ("forward", "score")}
         row["peak_score_over_forward"] = row["peak_kib"]["score"] / row["peak_kib"]["forward"]
         results[name] = row
@@ -182,16 +157,6 @@ def main() -> None:
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps({**facts, "results": results}, indent=2) + "\n")
-
-
-def against_published(model: nn.Module, images: Tensor) -> dict[str, float]:
-    """Seconds of the published algorithm and of the core on all maps of one image."""
-    graph = channel_sets(model, images[:1])
-    taken: list[np.ndarray] = []
-    with torch.inference_mode():
-        graph.traced.run(images, {tap.node for tap in graph.taps}, lambda _, maps: taken.append(maps.numpy().copy()))
-    slow, fast = sum(map(published, taken)), sum(map(ours, taken))
-    return {"published_seconds": slow, "core_seconds": fast, "ratio": slow / fast}
 
 
 def cpu() -> str:
