@@ -69,7 +69,9 @@ seed_option = click.option(
 def placed(command: Command) -> Command:
     """`--device` and `--threads`: where the work runs."""
     for decorator in (
-        click.option("--threads", type=click.IntRange(1, 1024), default=None, help="CPU threads.  [default: all cores]"),
+        click.option(
+            "--threads", type=click.IntRange(1, 1024), default=None, help="CPU threads.  [default: all cores]"
+        ),
         click.option(
             "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."
         ),
