@@ -110,8 +110,8 @@ def prune(
     from cfp_cli.steps.inputs import ModelInput
     from cfp_cli.steps.prune import prune_step
 
-    if plan_file is not None and (ratio is not None or rates is not None):
-        raise UsageError("a plan already says what is kept; leave out --ratio and --rates, or leave out --plan")
+    if plan_file is not None and (ratio is not None or rates is not None or steps > 1):
+        raise UsageError("a plan already says what is kept; leave out --ratio, --rates and --steps, or --plan")
     options = None
     if plan_file is None:
         options = PruneOptions(

@@ -27,7 +27,6 @@ from cfp_cli.pruning.verify import verify
 from cfp_cli.scoring.clusters import ClusterRule
 from cfp_cli.scoring.scores import Scores
 
-TARGETS = ("params", "flops", "latency")
 PROOF_IMAGES = 4
 
 

@@ -24,9 +24,6 @@ from cfp_cli.progress import SILENT, Progress
 from cfp_cli.scoring.clusters import linkage, span
 from cfp_cli.scoring.scores import Scores, SetScores, TapScores
 
-SIMILARITIES = ("norm", "ssim", "cosine")
-RICHNESSES = ("rank", "effective-rank", "entropy", "nuclear")
-
 
 def score(
     model: nn.Module,

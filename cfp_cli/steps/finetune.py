@@ -13,12 +13,12 @@ from cfp_cli import distributed
 from cfp_cli.checkpoint import spec_of
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.errors import RunError
 from cfp_cli.files import sha256
 from cfp_cli.metrics import Metrics, evaluate
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.run import Run
 from cfp_cli.steps.inputs import DataInput, ModelInput, fit_classes, scored_data
+from cfp_cli.steps.outputs import written
 from cfp_cli.training.finetune import finetune
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
@@ -75,7 +75,7 @@ def finetune_step(
         CfpError: an input does not fit the run, or training cannot go on.
     """
     began = time.perf_counter()
-    student = model or _pruned(run)
+    student = model or written(run, "prune")
     if run.latest("score") is None and data is not None:
         source, dataset = data, data.open(progress)
     else:
@@ -124,22 +124,3 @@ def finetune_step(
             outputs={"finetuned": str(path.resolve()), "finetuned_sha256": sha256(path)},
         )
     return Finetuned(history, before, tuple(tested), path)
-
-
-def _pruned(run: Run) -> ModelInput:
-    """What the run's prune step wrote.
-
-    Raises:
-        RunError: there is none, or it has changed since.
-    """
-    step = run.require("prune")
-    path = Path(step["outputs"]["pruned"])
-    if not path.is_file():
-        raise RunError(f"{path} is gone; run `cfp prune` again or name a model")
-    digest = sha256(path)
-    if digest != step["outputs"]["pruned_sha256"]:
-        raise RunError(
-            f"{path} ({digest[:12]}) is not what `cfp prune` wrote ({step['outputs']['pruned_sha256'][:12]}); "
-            "prune again or name the model"
-        )
-    return ModelInput(path)
