@@ -31,20 +31,41 @@ impl WithSimd for Norm<'_> {
     type Output = f64;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _simd: S) -> f64 {
-        // The order of the sum is written out, so that every instruction set gives the same bits.
-        let mut sums = [[0.0f64; LANES]; 2];
-        let (blocks, rest) = self.0.as_chunks::<{ 2 * LANES }>();
-        for block in blocks {
-            for (sum, part) in sums.iter_mut().zip(block.as_chunks::<LANES>().0) {
-                for (sum, &pixel) in sum.iter_mut().zip(part) {
-                    *sum += f64::from(pixel) * f64::from(pixel);
-                }
-            }
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        match S::F64_LANES {
+            8 => norm::<S, 1>(simd, self.0),
+            4 => norm::<S, 2>(simd, self.0),
+            2 => norm::<S, 4>(simd, self.0),
+            _ => norm::<S, 8>(simd, self.0),
         }
-        let tail: f64 = rest.iter().map(|&pixel| f64::from(pixel) * f64::from(pixel)).sum();
-        let [first, second] = sums;
-        (first.iter().zip(second).map(|(one, other)| one + other).sum::<f64>() + tail).sqrt()
+    }
+}
+
+/// `N` registers hold 8 numbers.
+#[inline(always)]
+fn norm<S: Simd, const N: usize>(simd: S, pixels: &[f32]) -> f64 {
+    // Which sum takes which pixel does not depend on the instruction set, so that all give the same bits.
+    let mut sums = [[simd.splat_f64s(0.0); N]; 4];
+    let (blocks, rest) = pixels.as_chunks::<8>();
+    let (fours, blocks) = blocks.as_chunks::<4>();
+    for four in fours {
+        for (sums, block) in sums.iter_mut().zip(four) {
+            add_squares(simd, sums, block);
+        }
+    }
+    for (sums, block) in sums.iter_mut().zip(blocks) {
+        add_squares(simd, sums, block);
+    }
+    let squares: &[f64] = pulp::bytemuck::cast_slice(sums.as_flattened());
+    let tail: f64 = rest.iter().map(|&pixel| f64::from(pixel) * f64::from(pixel)).sum();
+    (squares.iter().sum::<f64>() + tail).sqrt()
+}
+
+#[inline(always)]
+fn add_squares<S: Simd, const N: usize>(simd: S, sums: &mut [S::f64s; N], block: &[f32; 8]) {
+    let pixels = block.map(f64::from);
+    for (sum, &pixel) in sums.iter_mut().zip(S::as_simd_f64s(&pixels).0) {
+        *sum = simd.add_f64s(*sum, simd.mul_f64s(pixel, pixel));
     }
 }
 

@@ -7,6 +7,7 @@
 
 use pulp::{Simd, WithSimd};
 
+use super::aligned::aligned;
 use crate::panels::panels_from;
 use crate::tile::{add_product, subtract_product, zeros, Tile};
 
@@ -61,34 +62,36 @@ impl Inertia<'_> {
         let (inner, outer) = (self.rows.max(self.columns), self.rows.min(self.columns));
         let panels = outer.div_ceil(M);
         let padded = panels * M;
+        let memory = aligned(columns, panels * inner.max(padded) * M);
+        let columns = &mut memory[..panels * inner * M];
         load::<M>(self.pixels, self.rows, self.columns, columns);
-        gram.resize(panels * padded * M, 0.0);
+        let gram = aligned(gram, panels * padded * M);
         gram_of_columns::<S, M>(simd, columns, inner, gram);
-        vectors.clear();
-        vectors.resize(5 * padded, 0.0);
+        let vectors = aligned(vectors, 5 * padded);
+        vectors.fill(0.0);
         // The columns are not needed any more: their memory takes the scaled pivot rows.
-        columns.resize(panels * padded * M, 0.0);
+        let scaled = &mut memory[..panels * padded * M];
         let largest = if let Some(largest) = enclose::<S, M>(simd, gram, padded, vectors) {
             largest
         } else {
             let guess = lanczos::<S, M>(simd, gram, padded, vectors) * (1.0 + GUESSED / 2.0);
-            copy.clone_from(gram);
-            let above = positive_pivots::<S, M>(simd, copy, columns, padded, guess, DOUBT * guess)?;
+            let copy = aligned(copy, gram.len());
+            copy.copy_from_slice(gram);
+            let above = positive_pivots::<S, M>(simd, copy, scaled, padded, guess, DOUBT * guess)?;
             if above > 0 {
                 return None;
             }
             guess
         };
         let shift = largest * self.relative * self.relative;
-        positive_pivots::<S, M>(simd, gram, columns, padded, shift, DOUBT * largest)
+        positive_pivots::<S, M>(simd, gram, scaled, padded, shift, DOUBT * largest)
     }
 }
 
 /// The shorter side's vectors as float64 columns in panels of M, the last filled up with zeros.
 #[inline(always)]
-fn load<const M: usize>(pixels: &[f32], rows: usize, columns: usize, target: &mut Vec<f64>) {
+fn load<const M: usize>(pixels: &[f32], rows: usize, columns: usize, target: &mut [f64]) {
     let (inner, outer) = (rows.max(columns), rows.min(columns));
-    target.resize(outer.div_ceil(M) * inner * M, 0.0);
     if !outer.is_multiple_of(M) {
         let last = target.len() - inner * M;
         target[last..].fill(0.0);

@@ -1,7 +1,10 @@
 //! Numerical rank of feature maps.
 
+mod aligned;
+mod bidiagonal;
+mod gram;
 mod inertia;
-mod lanes;
+mod load;
 
 use pulp::Arch;
 
@@ -67,40 +70,66 @@ pub fn rank(pixels: &[f32], height: usize, width: usize) -> u32 {
 /// Counts ranks, with memory that is used again from map to map.
 #[derive(Default)]
 pub(crate) struct Ranker {
-    lanes: lanes::Scratch,
+    gram: gram::Scratch,
+    bidiagonal: bidiagonal::Scratch,
     inertia: inertia::Scratch,
     dense: Vec<f32>,
 }
 
 impl Ranker {
     /// Ranks of maps \[count * H * W\] that follow one another; all pixels are finite.
+    ///
+    /// Each way answers for the maps it is sure of and leaves the others to the next: eliminations of many Gram matrices at
+    /// once, then bidiagonal forms of the small maps and one inertia at a time of the large, then singular values.
     pub(crate) fn ranks(&mut self, pixels: &[f32], height: usize, width: usize, ranks: &mut [u32]) {
         let relative = height.max(width) as f64 * EPSILON;
-        let size = height * width;
+        let map = |index: usize| &pixels[index * height * width..(index + 1) * height * width];
         ranks.fill(0);
-        let live: Vec<usize> = (0..ranks.len()).filter(|&map| is_live(&pixels[map * size..(map + 1) * size])).collect();
-        let maps: Vec<&[f32]> = live.iter().map(|&map| &pixels[map * size..(map + 1) * size]).collect();
-        if height.max(width) <= lanes::LARGEST {
-            let mut counts = vec![None; maps.len()];
-            let (scratch, counts_of) = (&mut self.lanes, counts.as_mut_slice());
-            Arch::new().dispatch(lanes::Lanes { maps: &maps, height, width, relative, scratch, counts: counts_of });
-            for ((&map, pixels), count) in live.iter().zip(maps).zip(counts) {
-                ranks[map] = count.unwrap_or_else(|| by_singular_values(pixels, height, width, relative));
-            }
-        } else {
-            for (&map, pixels) in live.iter().zip(maps) {
-                ranks[map] = self.large(pixels, height, width, relative);
-            }
+        let mut open: Vec<usize> = (0..ranks.len()).filter(|&index| is_live(map(index))).collect();
+        if height.max(width) <= gram::LARGEST {
+            settle(&mut open, map, ranks, |maps, counts| {
+                let scratch = &mut self.gram;
+                Arch::new().dispatch(gram::Grams { maps, height, width, relative, scratch, counts });
+            });
+        }
+        if height.max(width) <= bidiagonal::LARGEST {
+            settle(&mut open, map, ranks, |maps, counts| {
+                let scratch = &mut self.bidiagonal;
+                Arch::new().dispatch(bidiagonal::Bidiagonals { maps, height, width, relative, scratch, counts });
+            });
+        }
+        for index in open {
+            ranks[index] = self.one(map(index), height, width, relative);
         }
     }
 
-    fn large(&mut self, pixels: &[f32], height: usize, width: usize, relative: f64) -> u32 {
+    fn one(&mut self, pixels: &[f32], height: usize, width: usize, relative: f64) -> u32 {
         let (dense, rows, columns) = drop_zeros(pixels, height, width, &mut self.dense);
         let scratch = &mut self.inertia;
         Arch::new()
             .dispatch(inertia::Inertia { pixels: dense, rows, columns, relative, scratch })
             .unwrap_or_else(|| by_singular_values(dense, rows, columns, relative))
     }
+}
+
+/// Let one way count the ranks of the open maps; those that it leaves in doubt stay open.
+fn settle<'a>(
+    open: &mut Vec<usize>,
+    map: impl Fn(usize) -> &'a [f32],
+    ranks: &mut [u32],
+    count: impl FnOnce(&[&[f32]], &mut [Option<u32>]),
+) {
+    let maps: Vec<&[f32]> = open.iter().map(|&index| map(index)).collect();
+    let mut counts = vec![None; maps.len()];
+    count(&maps, &mut counts);
+    let mut counts = counts.into_iter();
+    open.retain(|&index| match counts.next().flatten() {
+        Some(count) => {
+            ranks[index] = count;
+            false
+        }
+        None => true,
+    });
 }
 
 /// The slow way, for what is too close to call.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use pulp::{Arch, Scalar, Simd, WithSimd};
 
-use super::{by_singular_values, inertia, lanes, EPSILON};
+use super::{bidiagonal, by_singular_values, gram, inertia, EPSILON};
 
 /// Run `work` once for each instruction set.
 fn with_each<Op: WithSimd>(work: impl Fn() -> Op) -> Vec<Op::Output> {
@@ -28,9 +28,9 @@ impl WithSimd for ByInertia<'_> {
     }
 }
 
-struct ByLanes<'a>(&'a [&'a [f32]], usize, usize);
+struct ByBidiagonals<'a>(&'a [&'a [f32]], usize, usize);
 
-impl WithSimd for ByLanes<'_> {
+impl WithSimd for ByBidiagonals<'_> {
     type Output = Vec<Option<u32>>;
 
     #[inline(always)]
@@ -38,8 +38,24 @@ impl WithSimd for ByLanes<'_> {
         let Self(maps, height, width) = self;
         let relative = height.max(width) as f64 * EPSILON;
         let mut counts = vec![None; maps.len()];
-        let (scratch, found) = (&mut lanes::Scratch::default(), counts.as_mut_slice());
-        lanes::Lanes { maps, height, width, relative, scratch, counts: found }.with_simd(simd);
+        let (scratch, found) = (&mut bidiagonal::Scratch::default(), counts.as_mut_slice());
+        bidiagonal::Bidiagonals { maps, height, width, relative, scratch, counts: found }.with_simd(simd);
+        counts
+    }
+}
+
+struct ByGrams<'a>(&'a [&'a [f32]], usize, usize);
+
+impl WithSimd for ByGrams<'_> {
+    type Output = Vec<Option<u32>>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<Option<u32>> {
+        let Self(maps, height, width) = self;
+        let relative = height.max(width) as f64 * EPSILON;
+        let mut counts = vec![None; maps.len()];
+        let (scratch, found) = (&mut gram::Scratch::default(), counts.as_mut_slice());
+        gram::Grams { maps, height, width, relative, scratch, counts: found }.with_simd(simd);
         counts
     }
 }
@@ -87,6 +103,17 @@ fn map(kind: usize, height: usize, width: usize, seed: u64) -> Vec<f32> {
     pixels
 }
 
+/// The map with some rows and columns of zeros, as after a `ReLU`.
+fn with_dead_lines(mut pixels: Vec<f32>, width: usize, seed: u64) -> Vec<f32> {
+    let dead = |line: usize, salt: u64| (seed ^ salt).rotate_left(line as u32 % 64).is_multiple_of(8);
+    for (place, pixel) in pixels.iter_mut().enumerate() {
+        if dead(place / width, 0x51) || dead(place % width, 0x9e) {
+            *pixel = 0.0;
+        }
+    }
+    pixels
+}
+
 fn relative(height: usize, width: usize) -> f64 {
     height.max(width) as f64 * EPSILON
 }
@@ -107,8 +134,25 @@ proptest! {
     }
 
     #[test]
-    fn lanes_are_right(
-        kind in 0usize..5, height in 1usize..=32, width in 1usize..=32, count in 1usize..20, seed in any::<u64>()
+    fn gram_matrices_are_right_or_say_that_they_do_not_know(
+        kind in 0usize..5, height in 1usize..=64, width in 1usize..=64, count in 1usize..20, seed in any::<u64>()
+    ) {
+        let maps: Vec<Vec<f32>> =
+            (0..count).map(|index| with_dead_lines(map(kind + index, height, width, seed ^ index as u64), width, seed)).collect();
+        let live: Vec<&[f32]> =
+            maps.iter().filter(|map| map.iter().any(|&pixel| pixel != 0.0)).map(Vec::as_slice).collect();
+        let expected: Vec<u32> =
+            live.iter().map(|map| by_singular_values(map, height, width, relative(height, width))).collect();
+        for found in with_each(|| ByGrams(&live, height, width)) {
+            for (found, &expected) in found.iter().zip(&expected) {
+                prop_assert!(found.is_none_or(|found| found == expected), "{found:?} for {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn bidiagonal_forms_are_right(
+        kind in 0usize..5, height in 1usize..=16, width in 1usize..=16, count in 1usize..20, seed in any::<u64>()
     ) {
         let maps: Vec<Vec<f32>> =
             (0..count).map(|index| map(kind + index, height, width, seed ^ index as u64)).collect();
@@ -116,7 +160,7 @@ proptest! {
             maps.iter().filter(|map| map.iter().any(|&pixel| pixel != 0.0)).map(Vec::as_slice).collect();
         let expected: Vec<Option<u32>> =
             live.iter().map(|map| Some(by_singular_values(map, height, width, relative(height, width)))).collect();
-        for found in with_each(|| ByLanes(&live, height, width)) {
+        for found in with_each(|| ByBidiagonals(&live, height, width)) {
             prop_assert_eq!(&found, &expected);
         }
     }
@@ -130,6 +174,21 @@ fn inertia_knows_the_rank_of_ordinary_maps() {
             for found in with_each(|| ByInertia(&pixels, height, width)) {
                 assert!(found.is_some(), "kind {kind}, {height} x {width}");
             }
+        }
+    }
+}
+
+#[test]
+fn gram_matrices_know_the_rank_of_ordinary_maps() {
+    for side in [7, 14, 28, 40, 56] {
+        // Noise is of full rank; a dead column takes one away.
+        let mut maps: Vec<Vec<f32>> = (0..11).map(|index| map(0, side, side, index)).collect();
+        maps[3].iter_mut().step_by(side).for_each(|pixel| *pixel = 0.0);
+        let maps: Vec<&[f32]> = maps.iter().map(Vec::as_slice).collect();
+        let mut expected = vec![Some(side as u32); maps.len()];
+        expected[3] = Some(side as u32 - 1);
+        for found in with_each(|| ByGrams(&maps, side, side)) {
+            assert_eq!(found, expected, "{side}");
         }
     }
 }

@@ -6,20 +6,24 @@
 
 use pulp::{Simd, WithSimd};
 
-/// The largest height or width that goes through the lanes; one such map in float64 lanes still fits the nearest caches.
-pub(crate) const LARGEST: usize = 32;
+use super::aligned::aligned;
+use super::load::{lanes_of, Layout};
+
+/// The largest height or width; eight such maps in float64 still fit the first cache.
+pub(crate) const LARGEST: usize = 16;
 const LAGUERRE_STEPS: usize = 24;
 const CONVERGED: f64 = 1e-7;
 
 /// Memory that is used again from map to map.
 #[derive(Default)]
 pub(crate) struct Scratch {
+    layout: Layout,
     maps: Vec<f64>,
     vectors: Vec<f64>,
 }
 
 /// For each map the number of singular values above `relative` times the largest; `None` where the largest is not found.
-pub(crate) struct Lanes<'a> {
+pub(crate) struct Bidiagonals<'a> {
     /// Maps \[height * width\] in row-major order, none all zero.
     pub maps: &'a [&'a [f32]],
     pub height: usize,
@@ -29,24 +33,18 @@ pub(crate) struct Lanes<'a> {
     pub counts: &'a mut [Option<u32>],
 }
 
-impl WithSimd for Lanes<'_> {
+impl WithSimd for Bidiagonals<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let (rows, columns) = (self.height.max(self.width), self.height.min(self.width));
         let lanes = S::F64_LANES;
-        let Scratch { maps, vectors } = self.scratch;
-        vectors.resize((rows + 2 * columns) * lanes, 0.0);
+        let Scratch { layout, maps, vectors } = self.scratch;
+        layout.fit(self.height, self.width, columns);
+        let vectors = aligned(vectors, (rows + 2 * columns) * lanes);
         for (group, counts) in self.maps.chunks(lanes).zip(self.counts.chunks_mut(lanes)) {
-            maps.resize(rows * columns * lanes, 0.0);
-            match lanes {
-                8 => load::<8>(group, self.height, self.width, maps),
-                4 => load::<4>(group, self.height, self.width, maps),
-                2 => load::<2>(group, self.height, self.width, maps),
-                _ => load::<1>(group, self.height, self.width, maps),
-            }
-            let matrix = S::as_mut_simd_f64s(maps).0;
+            let matrix = layout.load::<S>(group, maps);
             let vectors = S::as_mut_simd_f64s(vectors).0;
             let (reflector, bidiagonal) = vectors.split_at_mut(rows);
             let (diagonal, beside) = bidiagonal.split_at_mut(columns);
@@ -61,36 +59,6 @@ impl WithSimd for Lanes<'_> {
             }
         }
     }
-}
-
-/// Up to M maps as float64, the longer side along the rows, maps innermost; lanes without a map become zero.
-#[inline(always)]
-fn load<const M: usize>(group: &[&[f32]], height: usize, width: usize, target: &mut [f64]) {
-    let (targets, _) = target.as_chunks_mut::<M>();
-    let mut first = 0;
-    if group.len() == M && height >= width {
-        // Blocks of M x M pixels, transposed in registers.
-        let blocks: [&[[f32; M]]; M] = std::array::from_fn(|lane| group[lane].as_chunks::<M>().0);
-        for (index, targets) in targets.as_chunks_mut::<M>().0.iter_mut().enumerate() {
-            let lines: [[f32; M]; M] = blocks.map(|blocks| blocks[index]);
-            for (pixel, target) in targets.iter_mut().enumerate() {
-                *target = lines.map(|line| f64::from(line[pixel]));
-            }
-        }
-        first = targets.len() / M * M;
-    }
-    for (place, target) in targets.iter_mut().enumerate().skip(first) {
-        let pixel = if height >= width { place } else { place % height * width + place / height };
-        for (lane, target) in target.iter_mut().enumerate() {
-            *target = group.get(lane).map_or(0.0, |map| f64::from(map[pixel]));
-        }
-    }
-}
-
-/// A register's lanes as numbers.
-#[inline(always)]
-fn lanes_of<S: Simd>(register: &S::f64s) -> &[f64] {
-    pulp::bytemuck::cast_slice(std::slice::from_ref(register))
 }
 
 /// A reflection that maps a vector of square norm `square` and first entry `first` onto its first axis.
