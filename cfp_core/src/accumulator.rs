@@ -6,8 +6,7 @@ use crate::condensed::pairs;
 use crate::criteria::{Richness, Similarity};
 use crate::entropy::entropy;
 use crate::prepare::{plane_norm, range, round, scale};
-use crate::rank::Ranker;
-use crate::shares::{for_each_share, Share};
+use crate::shares::{for_each_share, Memory, Share};
 use crate::similarity::{add_cosine, add_ssim};
 use crate::spectrum::{effective_rank, nuclear};
 use crate::{pairwise_distance, threads, CoreError, Maps};
@@ -192,9 +191,8 @@ impl TapAccumulator {
             &mut reduced,
             channels,
             size,
-            || (Vec::new(), Vec::new(), vec![0; channels], Ranker::default()),
-            |(buffer, rounded, ranks, ranker), Share { image, first, values }| {
-                let pixels = maps.planes(image, first, values.len(), buffer);
+            |Memory { planes, rounded, ranks, ranker }, Share { image, first, values }| {
+                let pixels = maps.planes(image, first, values.len(), planes);
                 for ((norm, _), map) in values.iter_mut().zip(pixels.chunks_exact(size)) {
                     *norm = plane_norm(map);
                 }
@@ -210,9 +208,9 @@ impl TapAccumulator {
                         } else {
                             pixels
                         };
-                        let ranks = &mut ranks[..values.len()];
+                        ranks.resize(values.len(), 0);
                         ranker.ranks(pixels, height, width, ranks);
-                        for ((_, rich), &mut rank) in values.iter_mut().zip(ranks) {
+                        for ((_, rich), &rank) in values.iter_mut().zip(ranks.iter()) {
                             *rich = f64::from(rank);
                         }
                         return;

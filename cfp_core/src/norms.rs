@@ -1,7 +1,7 @@
 //! Frobenius norms of feature maps.
 
 use crate::prepare::plane_norm;
-use crate::shares::{for_each_share, Share};
+use crate::shares::{for_each_share, Memory, Share};
 use crate::{CoreError, Maps};
 
 /// Frobenius norm of every map, \[N * C\] in image-major order, summed in float64.
@@ -11,8 +11,8 @@ use crate::{CoreError, Maps};
 pub fn norms(maps: &Maps) -> Result<Vec<f64>, CoreError> {
     let [images, channels, height, width] = maps.shape();
     let mut found = vec![0.0; images * channels];
-    for_each_share(&mut found, channels, height * width, Vec::new, |buffer, Share { image, first, values }| {
-        let pixels = maps.planes(image, first, values.len(), buffer);
+    for_each_share(&mut found, channels, height * width, |Memory { planes, .. }, Share { image, first, values }| {
+        let pixels = maps.planes(image, first, values.len(), planes);
         for (norm, map) in values.iter_mut().zip(pixels.chunks_exact(height * width)) {
             *norm = plane_norm(map);
         }

@@ -1,7 +1,10 @@
 //! How the maps of a batch are handed out to threads: neighbouring channels of one image together.
 
+use std::cell::RefCell;
+
 use rayon::prelude::*;
 
+use crate::rank::Ranker;
 use crate::{threads, CoreError};
 
 /// Pixels of a share of work; below it the handing out costs more than it brings.
@@ -18,31 +21,41 @@ pub(crate) struct Share<'a, T> {
     pub values: &'a mut [T],
 }
 
+/// Memory that a thread uses again from share to share: to ask the system for it each time takes longer than many a rank.
+#[derive(Default)]
+pub(crate) struct Memory {
+    pub planes: Vec<f32>,
+    pub rounded: Vec<f32>,
+    pub ranks: Vec<u32>,
+    pub ranker: Ranker,
+}
+
+thread_local! {
+    static MEMORY: RefCell<Memory> = RefCell::default();
+}
+
 /// Number of channels in a share of maps of so many pixels.
 pub(crate) fn share(channels: usize, pixels: usize) -> usize {
     (PIXELS / pixels).next_multiple_of(FEWEST).clamp(FEWEST, MOST).min(channels)
 }
 
-/// Do `work` on every share of values \[N * C\], in the thread pool, or here where waking the threads would take longer.
+/// Do `work` on every share of values \[N * C\], in the thread pool, or here where there is but one thread or waking it would take longer.
 ///
-/// Each thread has memory made by `memory`.
-pub(crate) fn for_each_share<T: Send, M>(
+/// `work` must not wait for other work of the pool: its thread would begin another share with the same memory.
+pub(crate) fn for_each_share<T: Send>(
     values: &mut [T],
     channels: usize,
     pixels: usize,
-    memory: impl Fn() -> M + Send + Sync,
-    work: impl Fn(&mut M, Share<'_, T>) + Send + Sync,
+    work: impl Fn(&mut Memory, Share<'_, T>) + Send + Sync,
 ) -> Result<(), CoreError> {
-    let small = values.len() * pixels <= PIXELS;
+    let small = values.len() * pixels <= PIXELS || threads::threads()? == 1;
     let shares = shares(values, channels, pixels);
+    let work = |share| MEMORY.with_borrow_mut(|memory| work(memory, share));
     if small {
-        let mut memory = memory();
-        for share in shares {
-            work(&mut memory, share);
-        }
+        shares.into_iter().for_each(work);
         return Ok(());
     }
-    threads::run(|| shares.into_par_iter().for_each_init(memory, work))
+    threads::run(|| shares.into_par_iter().for_each(work))
 }
 
 /// Divide values \[N * C\] in image-major order.

@@ -9,7 +9,7 @@ mod load;
 use pulp::Arch;
 
 use crate::prepare::{is_live, plane_norm};
-use crate::shares::{for_each_share, Share};
+use crate::shares::{for_each_share, Memory, Share};
 use crate::spectrum::{drop_zeros, singular_values_of};
 use crate::{CoreError, Maps};
 
@@ -36,11 +36,10 @@ pub fn matrix_ranks(maps: &Maps) -> Result<Vec<u32>, CoreError> {
         &mut found,
         whole.shape()[1],
         height * width,
-        || (Vec::new(), Ranker::default()),
-        |(buffer, ranker), Share { image, first, values }| {
-            let pixels = whole.planes(image, first, values.len(), buffer);
-            let mut planes = pixels.chunks_exact(height * width);
-            if let Some(index) = planes.position(|plane| !plane_norm(plane).is_finite()) {
+        |Memory { planes, ranker, .. }, Share { image, first, values }| {
+            let pixels = whole.planes(image, first, values.len(), planes);
+            let mut maps = pixels.chunks_exact(height * width);
+            if let Some(index) = maps.position(|plane| !plane_norm(plane).is_finite()) {
                 values[index] = NOT_FINITE;
             } else {
                 ranker.ranks(pixels, height, width, values);
