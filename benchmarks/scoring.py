@@ -1,6 +1,6 @@
 """Whole scoring against the forward passes alone, and against the best that torch's own operators give.
 
-    python benchmarks/scoring.py DATA --vgg vgg16.pt [--threads 2] [--images 64] [--rounds 5] [--out FILE]
+    python benchmarks/scoring.py DATA --vgg vgg16.pt [--threads 2] [--images 256] [--rounds 5] [--out FILE]
 
 DATA is a folder of real images by class. A network without a trained checkpoint (--vgg, --resnet) has seeded random
 weights and its batch norm re-estimated on the images, so that maps are alive. Everything is measured in one process on
@@ -98,12 +98,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--vgg", type=Path)
     parser.add_argument("--resnet", type=Path)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scoring.json"))
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if cfp_core.build_info()["profile"] != "release":
@@ -121,7 +122,7 @@ def main() -> None:
         print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
         return
     results: dict[str, object] = {}
-    for name in NETWORKS:
+    for name in arguments.networks:
         model = network(name, checkpoints[name], batches)
         graph = channel_sets(model, batches[0][0][:1])
         forward(model, batches)

@@ -38,7 +38,7 @@ from cfp_cli.console import Console
 @click.option("--max-bad", default="1%", show_default=True, help="Most broken images before that is an error.")
 @run_option
 @seed_option
-@machine(batch_size=16)
+@machine(batch_size=8)
 @talk
 @pass_console
 def score(

@@ -189,7 +189,10 @@ def effective_channels(norms: NDArray[np.float64]) -> float:
     live = spread > 1e-9 * max(float(norms.max()), 1e-300)
     if not live.any():
         return 1.0
-    share = np.linalg.svd(centred[:, live] / spread[live], compute_uv=False) ** 2
+    table = centred[:, live] / spread[live]
+    # Squares of singular values are the eigenvalues of the smaller Gram matrix, which are far cheaper to have.
+    gram = table @ table.T if table.shape[0] < table.shape[1] else table.T @ table
+    share = np.linalg.eigvalsh(gram)
     share = share[share > 0] / share.sum()
     return float(np.exp(-(share * np.log(share)).sum()))
 

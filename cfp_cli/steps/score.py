@@ -37,7 +37,7 @@ class ScoreOptions:
     richness: str = "rank"
     decimals: int = 4
     seed: int = 0
-    batch_size: int = 16
+    batch_size: int = 8
 
 
 def score_step(
