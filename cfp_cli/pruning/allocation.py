@@ -18,6 +18,7 @@ from cfp_cli.scoring.scores import SetScores
 
 ALLOCATIONS = ("redundancy", "uniform", "global")
 TOLERANCE = 0.005
+MOST_PAIRS = 24
 MOST_HALVINGS = 40
 # 0 would be uniform; 1 would keep equally many independent channels everywhere, which learns much more slowly.
 DAMPING = 0.5
@@ -114,7 +115,7 @@ def solve(
             break
     removed, counts = min(tried, key=lambda pair: abs(pair[0] - ratio))
     if abs(removed - ratio) > tolerance:
-        removed, counts = _one_by_one(counts, counts_at, lambda each: 1 - cost(each) / whole, ratio)
+        removed, counts = _one_by_one(counts, counts_at, lambda each: 1 - cost(each) / whole, ratio, tolerance)
     if abs(removed - ratio) > tolerance:
         most_removed = max(pair[0] for pair in tried)
         reachable = (
@@ -130,7 +131,11 @@ def solve(
 
 
 def _one_by_one(
-    counts: Counts, counts_at: Callable[[float], Counts], removed: Callable[[Counts], float], ratio: float
+    counts: Counts,
+    counts_at: Callable[[float], Counts],
+    removed: Callable[[Counts], float],
+    ratio: float,
+    tolerance: float,
 ) -> tuple[float, Counts]:
     """Come nearer to `ratio` by changing one or two sets at a time, to the next count that some scale gave them.
 
@@ -147,20 +152,20 @@ def _one_by_one(
         return found
 
     best = (removed(counts), counts)
-    while True:
-        single = moves(best[1])
-        # Two sets at once only where one alone gets no nearer.
-        for candidates in (single, [one | two for one, two in combinations(single, 2)]):
+    while abs(best[0] - ratio) > tolerance:
+        single = [(removed(best[1] | move), move) for move in moves(best[1])]
+        nearest = min(single, key=lambda pair: abs(pair[0] - ratio), default=best)
+        if abs(nearest[0] - ratio) >= abs(best[0] - ratio):
+            # Two sets at once only where one alone gets no nearer, and only those whose changes promise most together.
+            promising = sorted(combinations(single, 2), key=lambda pair: abs(pair[0][0] + pair[1][0] - best[0] - ratio))
+            pairs = [one[1] | two[1] for one, two in promising[:MOST_PAIRS]]
             nearest = min(
-                ((removed(best[1] | move), best[1] | move) for move in candidates),
-                key=lambda pair: abs(pair[0] - ratio),
-                default=best,
+                ((removed(best[1] | move), move) for move in pairs), key=lambda pair: abs(pair[0] - ratio), default=best
             )
-            if abs(nearest[0] - ratio) < abs(best[0] - ratio):
-                best = nearest
-                break
-        else:
-            return best
+        if abs(nearest[0] - ratio) >= abs(best[0] - ratio):
+            break
+        best = (nearest[0], best[1] | nearest[1])
+    return best
 
 
 def _relative_richness(scores: SetScores) -> NDArray[np.float64]:
