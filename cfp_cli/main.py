@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from cfp_cli.commands.bench import bench
+from cfp_cli.commands.compare import compare
 from cfp_cli.commands.completion import completion
 from cfp_cli.commands.data import data
 from cfp_cli.commands.demo import demo
@@ -64,7 +65,22 @@ def cli() -> None:
     """  # noqa: D301 - click reads the backspace as "keep these lines"
 
 
-for command in (demo, train, score, prune, finetune, evaluate, bench, inspect, export, report, fuse, data, completion):
+for command in (
+    demo,
+    train,
+    score,
+    prune,
+    finetune,
+    evaluate,
+    bench,
+    compare,
+    inspect,
+    export,
+    report,
+    fuse,
+    data,
+    completion,
+):
     cli.add_command(command)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfp_cli.commands.options import examples, pass_console, placed, run_option, seed_option, talk
+from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.training import take_options, telling, training_options
 from cfp_cli.console import Console
 
@@ -17,24 +18,9 @@ if TYPE_CHECKING:
     from cfp_cli.steps.finetune import Finetuned
 
 
-class TakesTeachers(click.Command):
-    """A command whose `--teachers` takes the one or two values that follow it."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Write `--teachers a b` as `--teachers a --teachers b`, which click understands."""
-        if "--teachers" in args:
-            start = args.index("--teachers") + 1
-            end = start
-            while end < min(len(args), start + 2) and not args[end].startswith("-"):
-                end += 1
-            if end - start == 2:
-                args = [*args[: start + 1], "--teachers", *args[start + 1 :]]
-        return super().parse_args(ctx, args)
-
-
 @click.command(
     short_help="Fine-tune the pruned model with two teachers.",
-    cls=TakesTeachers,
+    cls=takes_several({"--teachers": 2}),
     epilog=examples(
         "cfp finetune --teachers rl.pt cl.pt",
         "cfp finetune pruned.pt data/ --teachers rl.pt cl.pt --epochs 100",

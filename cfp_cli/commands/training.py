@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def training_options(*, epochs: int, lr: float, batch_size: int, augment: str) -> Callable[[Command], Command]:
-    """Declare the options that become `TrainOptions`, with a command's own defaults."""
-    options = (
+def training_options(
+    *, epochs: int, lr: float, batch_size: int, augment: str, resume: bool = True
+) -> Callable[[Command], Command]:
+    """Declare the options that become `TrainOptions`, with a command's own defaults, and `--resume`."""
+    options = [
         click.option(
             "--epochs", type=click.IntRange(1), default=epochs, show_default=True, help="Passes over the images."
         ),
@@ -85,8 +87,9 @@ def training_options(*, epochs: int, lr: float, batch_size: int, augment: str) -
             help="Autocast.",
         ),
         click.option("--compile", is_flag=True, help="Use torch.compile."),
-        click.option("--resume", is_flag=True, help="Go on where the same command was interrupted."),
-    )
+    ]
+    if resume:
+        options.append(click.option("--resume", is_flag=True, help="Go on where the same command was interrupted."))
 
     def decorate(command: Command) -> Command:
         for option in reversed(options):

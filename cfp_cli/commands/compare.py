@@ -1,0 +1,148 @@
+"""`cfp compare DATA --teachers RL.pt CL.pt`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cfp_cli.commands.options import examples, pass_console, placed, talk
+from cfp_cli.commands.several import takes_several
+from cfp_cli.commands.training import take_options, telling, training_options
+from cfp_cli.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from cfp_cli.comparing.compare import Summary
+
+_MANY = 64
+
+
+@click.command(
+    short_help="Compare pruning criteria on your own images.",
+    cls=takes_several({"--teachers": 2, "--ratios": _MANY, "--methods": _MANY, "--seeds": _MANY}),
+    epilog=examples(
+        "cfp compare data/ --teachers rl.pt cl.pt",
+        "cfp compare data/ --teachers rl.pt cl.pt --ratios 0.95 0.975 --methods cfp l1 fpgm --epochs 60",
+    ),
+)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--teachers",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="RL.pt [CL.pt]",
+    help="Unpruned teachers: representation, which is pruned, then class-balanced. One alone is allowed.",
+)
+@click.option("--arch", default=None, metavar="NAME", help="Architecture of teachers that do not say theirs.")
+@click.option(
+    "--ratios",
+    multiple=True,
+    type=float,
+    default=(0.95,),
+    show_default=True,
+    metavar="RATIO...",
+    help="Fractions of parameters to remove.",
+)
+@click.option(
+    "--methods",
+    multiple=True,
+    default=("cfp", "hrank", "fpgm", "l1", "random"),
+    show_default=True,
+    metavar="NAME...",
+    help="cfp, cfp-uniform, cfp-two, hrank, hrank-redundancy, similarity, random, l1, l2, fpgm, taylor, scratch.",
+)
+@click.option(
+    "--seeds",
+    multiple=True,
+    type=click.IntRange(0),
+    default=(0, 1, 2),
+    show_default=True,
+    metavar="SEED...",
+    help="One run each.",
+)
+@click.option("--images", type=click.IntRange(2), default=640, show_default=True, help="Size of the scored sample.")
+@click.option("--temperature", type=float, default=2.0, show_default=True, help="T of the distillation loss.")
+@click.option(
+    "--label-weight", type=float, default=0.0, show_default=True, help="Weight of class-balanced cross-entropy."
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("cfp-compare"),
+    show_default=True,
+    help="Folder of results.csv; what is in it is not computed again.",
+)
+@training_options(epochs=120, lr=1e-3, batch_size=64, augment="strong", resume=False)
+@placed
+@talk
+@pass_console
+def compare(
+    console: Console,
+    /,
+    data: Path,
+    teachers: tuple[Path, ...],
+    arch: str | None,
+    ratios: tuple[float, ...],
+    methods: tuple[str, ...],
+    seeds: tuple[int, ...],
+    images: int,
+    temperature: float,
+    label_weight: float,
+    out: Path,
+    device: str,
+    threads: int | None,
+    **values: Any,
+) -> None:
+    """Prune with every method, ratio and seed, fine-tune alike, and compare on the test split.
+
+    All methods remove the same fraction of parameters and learn from the same teachers for the same number of epochs. A
+    comparison that was stopped goes on where it was.
+    """
+    from cfp_cli.comparing.compare import summaries
+    from cfp_cli.compute import use
+    from cfp_cli.steps.compare import compare_step
+    from cfp_cli.steps.inputs import DataInput, ModelInput
+
+    options = take_options(values, seed=0, temperature=temperature, label_weight=label_weight)
+    with telling(console, options.epochs) as listen:
+        rows = compare_step(
+            DataInput(data),
+            [ModelInput(teacher, arch) for teacher in teachers],
+            methods,
+            ratios,
+            seeds,
+            options,
+            folder=out,
+            images=images,
+            device=use(device, threads),
+            progress=console,
+            listen=listen,
+        )
+    found = summaries(rows)
+    console.result([asdict(each) for each in found], summary_table(found), f"written {out / 'results.csv'}")
+
+
+def summary_table(found: Sequence[Summary]) -> Table:
+    """Every method at every ratio: mean and deviation over the seeds."""
+    from rich.table import Table
+
+    table = Table("ratio", "method", "seeds", "smaller", "test accuracy", "macro-F1", "points lost", title="compared")
+    for each in found:
+        accuracy, macro_f1 = (f"{mean:.2%} ± {deviation:.2%}" for mean, deviation in (each.accuracy, each.macro_f1))
+        table.add_row(
+            f"{each.ratio:g}",
+            each.method,
+            str(each.seeds),
+            f"{each.compression:.1f}x",
+            accuracy,
+            macro_f1,
+            f"{100 * each.lost:.2f}",
+        )
+    return table

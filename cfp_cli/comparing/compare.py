@@ -1,0 +1,311 @@
+"""The grid: every method at every ratio with every seed, one row of results each; what is done is not done again."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cfp_cli.checkpoint import describe, fingerprint, spec_of
+from cfp_cli.comparing.criteria import rescored
+from cfp_cli.comparing.methods import Method
+from cfp_cli.data.dataset import Dataset
+from cfp_cli.data.images import ImageStore, load_images, stratified_sample
+from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.errors import DataError, RunError
+from cfp_cli.files import write_bytes
+from cfp_cli.graph import ChannelGraph, channel_sets
+from cfp_cli.metrics import Metrics, evaluate
+from cfp_cli.progress import SILENT, Progress
+from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
+from cfp_cli.pruning.recalibrate import recalibrate
+from cfp_cli.scoring.score import score
+from cfp_cli.scoring.scores import Scores
+from cfp_cli.training.finetune import finetune
+from cfp_cli.training.loop import Listener
+from cfp_cli.training.options import TrainOptions
+from cfp_cli.versions import versions
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row: what was asked for, and what came of it.
+
+    Attributes:
+        network: fingerprint of the representation teacher; data: fingerprint of the images.
+        method, ratio, seed: the cell of the grid.
+        options: of the fine-tuning and the scoring, as JSON.
+        compression: parameters before / after; params, macs: after.
+        val_accuracy, test_accuracy, test_macro_f1: of the best epoch on the validation split.
+        teacher_accuracy, teacher_macro_f1: of the representation teacher on the test split.
+        best_epoch: from 1; seconds: from the scores to the finished student.
+        versions: of what computed it, as JSON.
+    """
+
+    network: str
+    data: str
+    method: str
+    ratio: float
+    seed: int
+    options: str
+    compression: float
+    params: int
+    macs: int
+    val_accuracy: float
+    test_accuracy: float
+    test_macro_f1: float
+    teacher_accuracy: float
+    teacher_macro_f1: float
+    best_epoch: int
+    seconds: float
+    versions: str
+
+    @property
+    def cell(self) -> tuple[Any, ...]:
+        """What makes two rows the same measurement."""
+        return (self.network, self.data, self.method, self.ratio, self.seed, self.options)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All seeds of one method at one ratio: means and sample standard deviations (0 for one seed).
+
+    Attributes:
+        method, ratio: the cell; seeds: how many.
+        compression: mean of parameters before / after.
+        accuracy, macro_f1: mean and deviation on the test split.
+        lost: mean of the teacher's test accuracy minus the student's.
+    """
+
+    method: str
+    ratio: float
+    seeds: int
+    compression: float
+    accuracy: tuple[float, float]
+    macro_f1: tuple[float, float]
+    lost: float
+
+
+def compare(
+    teachers: Sequence[nn.Module],
+    dataset: Dataset,
+    methods: Sequence[Method],
+    ratios: Sequence[float],
+    seeds: Sequence[int],
+    options: TrainOptions,
+    *,
+    folder: Path,
+    images: int = 640,
+    device: torch.device | str = "cpu",
+    progress: Progress = SILENT,
+    listen: Listener | None = None,
+) -> tuple[Comparison, ...]:
+    """Prune and fine-tune with every method, ratio and seed; each finished row is in `folder/results.csv` at once.
+
+    All methods start from the first teacher, remove the same fraction of parameters, and learn from the same teachers
+    for the same number of epochs. A seed decides the sample of images, the views and the order of training.
+
+    Args:
+        teachers: one or two networks with specs, the representation teacher first.
+        dataset: with splits `train`, `val` and `test`.
+        methods: see `methods.METHODS`.
+        ratios: fractions of parameters to remove.
+        seeds: one run each.
+        options: of the fine-tuning; the seed in it is not used.
+        folder: results, scores and teachers' logits; a killed comparison goes on from there.
+        images: size of the scored sample.
+        device: where to compute.
+        progress: told of what takes long.
+        listen: called with all rows of the fine-tuning after each of its epochs.
+
+    Raises:
+        DataError: there is no test split.
+        CfpError: an input cannot be used, or a target cannot be met.
+    """
+    if "test" not in dataset.splits:
+        raise DataError("a comparison needs a test split; see `cfp data split`")
+    grid = _Grid(teachers, dataset, options, folder, images, torch.device(device), progress, listen)
+    rows = list(read_rows(folder / "results.csv"))
+    known = {row.cell: row for row in rows}
+    found = []
+    cells = [(method, ratio, seed) for seed in seeds for ratio in ratios for method in methods]
+    for number, (method, ratio, seed) in enumerate(cells, 1):
+        row = known.get(grid.cell(method, ratio, seed))
+        if row is None:
+            progress.say(f"{number} of {len(cells)}: {method.name}, ratio {ratio:g}, seed {seed}")
+            row = grid.run(method, ratio, seed)
+            rows.append(row)
+            write_rows(folder / "results.csv", rows)
+        found.append(row)
+    return tuple(found)
+
+
+@dataclass
+class _Grid:
+    teachers: Sequence[nn.Module]
+    dataset: Dataset
+    options: TrainOptions
+    folder: Path
+    images: int
+    device: torch.device
+    progress: Progress
+    listen: Listener | None
+    _graph: ChannelGraph | None = None
+    _tested: Metrics | None = None
+
+    def cell(self, method: Method, ratio: float, seed: int) -> tuple[Any, ...]:
+        facts = {**self.options.to_json(), "images": self.images, "teachers": len(self.teachers)}
+        text = json.dumps({name: value for name, value in facts.items() if name != "seed"}, sort_keys=True)
+        return (fingerprint(self.teachers[0]), self.dataset.fingerprint, method.name, ratio, seed, text)
+
+    def run(self, method: Method, ratio: float, seed: int) -> Comparison:
+        began = time.perf_counter()
+        original = self.teachers[0]
+        spec = spec_of(original)
+        preprocessing = Preprocessing.of(spec)
+        store = self._sample(seed, preprocessing)
+        example = proof_images(store.batches(BATCH), spec.input_size)
+        graph = self._graph = self._graph or channel_sets(original, example[:1].to(self.device))
+        scores = self._scores(store, seed, graph)
+        if method.criterion != "scores":
+            scores = rescored(scores, method.criterion, original, graph, store.batches(BATCH), seed)
+        wanted = PruneOptions(ratio=ratio, clusters=method.clusters, allocation=method.allocation)
+        made = plan(original, scores, wanted, graph=graph)
+        student, made = apply(original, made, graph=graph, example=example.to(self.device))
+        if method.scratch:
+            _forget(student, seed)
+        else:
+            recalibrate(student, store.batches(BATCH), self.progress)
+        describe(student, replace(spec, plan=made.to_json()))
+        current = self.folder / "current" / f"{method.name}-{ratio:g}-{seed}"
+        current.mkdir(parents=True, exist_ok=True)
+        history = finetune(
+            student,
+            self.dataset,
+            self.teachers,
+            replace(self.options, seed=seed),
+            out=current / "finetuned.pt",
+            last=current / "last.pt",
+            cache_folder=self.folder / "cache",
+            resume=(current / "last.pt").exists(),
+            device=self.device,
+            progress=self.progress,
+            listen=self.listen,
+        )
+        assert history.test is not None
+        teacher = self._tested = self._tested or self._test(original, preprocessing)
+        network, data, *_, text = self.cell(method, ratio, seed)
+        shutil.rmtree(current)
+        return Comparison(
+            network=network,
+            data=data,
+            method=method.name,
+            ratio=ratio,
+            seed=seed,
+            options=text,
+            compression=made.compression,
+            params=made.params_after,
+            macs=made.macs_after,
+            val_accuracy=history.val.accuracy,
+            test_accuracy=history.test.accuracy,
+            test_macro_f1=history.test.macro_f1,
+            teacher_accuracy=teacher.accuracy,
+            teacher_macro_f1=teacher.macro_f1,
+            best_epoch=history.best_epoch + 1,
+            seconds=time.perf_counter() - began,
+            versions=json.dumps(versions(), sort_keys=True),
+        )
+
+    def _sample(self, seed: int, preprocessing: Preprocessing) -> ImageStore:
+        items = self.dataset.split("train")
+        chosen = stratified_sample([item.label for item in items], self.images, seed)
+        return ImageStore(
+            [items[index] for index in chosen], preprocessing, broken=self.dataset.broken, progress=self.progress
+        )
+
+    def _scores(self, store: ImageStore, seed: int, graph: ChannelGraph) -> Scores:
+        facts = {"network": fingerprint(self.teachers[0]), "data": self.dataset.fingerprint, "images": self.images}
+        path = self.folder / f"scores-{seed}.safetensors"
+        if path.exists():
+            known = Scores.load(path)
+            if all(known.options.get(name) == value for name, value in facts.items()):
+                return known
+        found = score(self.teachers[0], store.batches(8), graph=graph, options=facts, progress=self.progress)
+        found.save(path)
+        return found
+
+    def _test(self, model: nn.Module, preprocessing: Preprocessing) -> Metrics:
+        store = load_images(self.dataset, "test", preprocessing, progress=self.progress)
+        return evaluate(model, store.batches(BATCH), progress=self.progress)
+
+
+def _forget(model: nn.Module, seed: int) -> None:
+    """Give every layer the weights that it starts training with."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
+
+
+def summaries(rows: Sequence[Comparison]) -> tuple[Summary, ...]:
+    """The rows by ratio, then by mean test accuracy, the best first."""
+    cells: dict[tuple[float, str], list[Comparison]] = {}
+    for row in rows:
+        cells.setdefault((row.ratio, row.method), []).append(row)
+    found = [
+        Summary(
+            method,
+            ratio,
+            len(group),
+            statistics.mean(row.compression for row in group),
+            _spread([row.test_accuracy for row in group]),
+            _spread([row.test_macro_f1 for row in group]),
+            statistics.mean(row.teacher_accuracy - row.test_accuracy for row in group),
+        )
+        for (ratio, method), group in cells.items()
+    ]
+    return tuple(sorted(found, key=lambda each: (each.ratio, -each.accuracy[0])))
+
+
+def _spread(values: list[float]) -> tuple[float, float]:
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def read_rows(path: Path) -> Iterator[Comparison]:
+    """The rows of a result file; none where it does not exist.
+
+    Raises:
+        RunError: it is not a result file of this version.
+    """
+    if not path.exists():
+        return
+    types: dict[str, Callable[[str], Any]] = {"str": str, "float": float, "int": int}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            try:
+                yield Comparison(**{each.name: types[str(each.type)](row[each.name]) for each in fields(Comparison)})
+            except (KeyError, ValueError, TypeError) as error:
+                raise RunError(f"{path} is not a result file of this version ({error}); use another --out") from error
+
+
+def write_rows(path: Path, rows: Sequence[Comparison]) -> None:
+    """Write the result file, atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [each.name for each in fields(Comparison)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_bytes(path, text.getvalue().encode())

@@ -1,0 +1,105 @@
+"""Other criteria than feature maps: what the weights, or the loss, say of a channel.
+
+A channel of a coupled set is made by several layers; its importance is the mean over them, each layer's values divided
+by their mean, as group pruning does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cfp_cli.graph import ChannelGraph
+from cfp_cli.scoring.scores import Scores
+
+Loader = Iterable[tuple[Tensor, Tensor]]
+
+
+def _l1(weight: Tensor) -> Tensor:
+    return weight.flatten(1).abs().sum(1)
+
+
+def _l2(weight: Tensor) -> Tensor:
+    return weight.flatten(1).square().sum(1).sqrt()
+
+
+def _fpgm(weight: Tensor) -> Tensor:
+    rows = weight.flatten(1)
+    return torch.cdist(rows, rows).sum(1)
+
+
+WEIGHT_CRITERIA: dict[str, Callable[[Tensor], Tensor]] = {"l1": _l1, "l2": _l2, "fpgm": _fpgm}
+CRITERIA = (*WEIGHT_CRITERIA, "taylor", "random")
+
+
+def rescored(
+    scores: Scores, criterion: str, model: nn.Module, graph: ChannelGraph, loader: Loader, seed: int
+) -> Scores:
+    """The scores with a criterion's importance in place of richness; distances stay.
+
+    Args:
+        scores: of the network.
+        criterion: one of `CRITERIA`.
+        model: the network, in eval mode.
+        graph: its channel sets.
+        loader: batches of training images and labels, for `taylor`.
+        seed: of `random`.
+
+    Raises:
+        ValueError: there is no such criterion.
+    """
+    if criterion == "random":
+        generator = np.random.default_rng(seed)
+        found = {group.name: generator.random(group.channels) for group in scores.sets}
+    elif criterion == "taylor":
+        found = _by_set(graph, _taylor(model, graph, loader))
+    elif criterion in WEIGHT_CRITERIA:
+        measure = WEIGHT_CRITERIA[criterion]
+        parameters = dict(model.named_parameters())
+        found = _by_set(graph, {name: measure(parameters[name].detach()) for name in _makers(graph)})
+    else:
+        raise ValueError(f"no criterion '{criterion}'; one of {', '.join(CRITERIA)}")
+    sets = tuple(replace(group, richness=found[group.name]) for group in scores.sets)
+    return replace(scores, sets=sets, richness=criterion)
+
+
+def _makers(graph: ChannelGraph) -> dict[str, NDArray[np.int64]]:
+    """The running unit number of every output channel, by weight of a convolution or linear layer."""
+    return {
+        dimension.name: dimension.units
+        for dimension in graph.dimensions
+        if dimension.dim == 0 and dimension.name in graph.places and dimension.units.ndim == 1
+    }
+
+
+def _taylor(model: nn.Module, graph: ChannelGraph, loader: Loader) -> dict[str, Tensor]:
+    """Squared sum of weight times gradient of the loss, by output channel, summed over batches."""
+    parameters = {name: parameter for name, parameter in model.named_parameters() if name in _makers(graph)}
+    total = {name: torch.zeros(len(parameter)) for name, parameter in parameters.items()}
+    device = next(model.parameters()).device
+    for images, labels in loader:
+        loss = cross_entropy(model(images.to(device)), labels.to(device))
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
+            total[name] += (parameter * gradient).detach().flatten(1).sum(1).square().cpu()
+    return total
+
+
+def _by_set(graph: ChannelGraph, by_weight: dict[str, Tensor]) -> dict[str, NDArray[np.float64]]:
+    """Importance of the units of every set: the mean over the layers that make them."""
+    offsets = graph.offsets
+    total, count = np.zeros(int(offsets[-1])), np.zeros(int(offsets[-1]))
+    for name, units in _makers(graph).items():
+        values = by_weight[name].double().cpu().numpy()
+        shown = units >= 0
+        mean = values[shown].mean() if shown.any() else 0.0
+        np.add.at(total, units[shown], values[shown] / (mean or 1.0))
+        np.add.at(count, units[shown], 1)
+    mean_of = total / np.maximum(count, 1)
+    return {group.name: mean_of[start : start + group.size] for group, start in zip(graph.sets, offsets, strict=False)}
