@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cfp_cli.checkpoint import ModelSpec, describe, load, save
+    from cfp_cli.comparing.compare import Comparison, compare
     from cfp_cli.data.dataset import Dataset, open_dataset
     from cfp_cli.exporting.export import export
     from cfp_cli.graph import ChannelGraph, channel_sets
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ChannelGraph": "graph",
+    "Comparison": "comparing.compare",
     "Dataset": "data.dataset",
     "History": "training.history",
     "Metrics": "metrics",
@@ -33,6 +35,7 @@ _HOMES = {
     "Scores": "scoring.scores",
     "TrainOptions": "training.options",
     "channel_sets": "graph",
+    "compare": "comparing.compare",
     "describe": "checkpoint",
     "evaluate": "metrics",
     "export": "exporting.export",
@@ -47,6 +50,7 @@ _HOMES = {
 
 __all__ = [
     "ChannelGraph",
+    "Comparison",
     "Dataset",
     "History",
     "Metrics",
@@ -55,6 +59,7 @@ __all__ = [
     "Scores",
     "TrainOptions",
     "channel_sets",
+    "compare",
     "describe",
     "evaluate",
     "export",

@@ -158,3 +158,23 @@ def test_pruning_in_steps(cfp, scored: Path, model: Path, images: Path) -> None:
     replay = cfp("prune", "--plan", scored / "plan.json")
     assert replay.code == 1
     assert "--steps" in replay.err
+
+
+def test_compare_takes_lists_and_goes_on(cfp, tmp_path: Path, model: Path, images: Path) -> None:
+    asked = ["compare", images, "--teachers", model, model, "--ratios", 0.5, 0.6, "--seeds", 0, "--epochs", 1]
+    asked += ["--views", 1, "--batch-size", 16, "--images", 12, "--out", tmp_path / "out", "--json"]
+    found = cfp(*asked, "--methods", "l1", "random")
+    assert found.code == 0, found.err
+    assert [
+        (each["ratio"], each["method"]) for each in sorted(found.json, key=lambda e: (e["ratio"], e["method"]))
+    ] == [
+        (0.5, "l1"),
+        (0.5, "random"),
+        (0.6, "l1"),
+        (0.6, "random"),
+    ]
+    written = (tmp_path / "out" / "results.csv").read_bytes()
+    again = cfp(*asked, "--methods", "l1", "random")
+    assert again.json == found.json
+    assert (tmp_path / "out" / "results.csv").read_bytes() == written
+    assert cfp(*asked, "--methods", "l3").code == 2

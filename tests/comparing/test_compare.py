@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from cfp_cli.checkpoint import ModelSpec, describe
+from cfp_cli.comparing.compare import Comparison, compare, read_rows, summaries, write_rows
+from cfp_cli.comparing.methods import METHODS, chosen
+from cfp_cli.data.dataset import Dataset, open_dataset
+from cfp_cli.data.synthetic import generate
+from cfp_cli.errors import DataError, RunError, UsageError
+from cfp_cli.training.options import TrainOptions
+
+OPTIONS = TrainOptions(epochs=1, batch_size=16, lr=1e-3, views=1)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return open_dataset(generate(tmp_path_factory.mktemp("compared") / "data", per_class=8, test_per_class=3, size=64))
+
+
+@pytest.fixture(scope="module")
+def teacher(dataset: Dataset) -> nn.Module:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for inner, outer in ((3, 12), (12, 16), (16, 24)):
+        layers += [nn.Conv2d(inner, outer, 3, 2, 1, bias=False), nn.BatchNorm2d(outer), nn.ReLU()]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, len(dataset.classes)))
+    return describe(net.eval(), ModelSpec("tiny", dataset.classes, input_size=(24, 24)))
+
+
+def test_every_method_removes_the_same_share(dataset: Dataset, teacher: nn.Module, tmp_path: Path) -> None:
+    rows = compare([teacher], dataset, list(METHODS.values()), [0.7], [0], OPTIONS, folder=tmp_path, images=18)
+    assert [row.method for row in rows] == list(METHODS)
+    before = sum(parameter.numel() for parameter in teacher.parameters())
+    for row in rows:
+        assert abs(1 - row.params / before - 0.7) <= 0.005
+        assert row.compression == pytest.approx(before / row.params)
+        assert 0 <= row.test_accuracy <= 1
+    assert len({row.teacher_accuracy for row in rows}) == 1
+    assert list(read_rows(tmp_path / "results.csv")) == list(rows)
+
+
+def test_what_is_done_is_not_done_again(
+    dataset: Dataset, teacher: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = compare([teacher], dataset, chosen(["l1"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18)
+    done: list[str] = []
+    monkeypatch.setattr(
+        "cfp_cli.comparing.compare._Grid.run",
+        lambda _self, method, ratio, seed: done.append(method.name) or replace(first[0], method=method.name, seed=seed),
+    )
+    again = compare([teacher], dataset, chosen(["l1", "l2"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18)
+    assert done == ["l2"]
+    assert again[0] == first[0]
+    # Another seed, ratio or fine-tuning is another cell.
+    compare([teacher], dataset, chosen(["l1"]), [0.6], [1], OPTIONS, folder=tmp_path, images=18)
+    compare([teacher], dataset, chosen(["l1"]), [0.5], [0], OPTIONS, folder=tmp_path, images=18)
+    compare([teacher], dataset, chosen(["l1"]), [0.6], [0], replace(OPTIONS, epochs=2), folder=tmp_path, images=18)
+    assert done == ["l2", "l1", "l1", "l1"]
+
+
+def test_the_same_cell_gives_the_same_row(dataset: Dataset, teacher: nn.Module, tmp_path: Path) -> None:
+    one, other = (
+        compare([teacher], dataset, chosen(["cfp"]), [0.6], [1], OPTIONS, folder=tmp_path / name, images=18)[0]
+        for name in ("one", "other")
+    )
+    assert replace(one, seconds=0) == replace(other, seconds=0)
+
+
+def test_scratch_forgets_what_was_kept(dataset: Dataset, teacher: nn.Module, tmp_path: Path) -> None:
+    from cfp_cli.comparing.compare import _forget
+    from cfp_cli.graph import channel_sets
+    from cfp_cli.pruning.rebuild import rebuild
+
+    graph = channel_sets(teacher, torch.rand(1, 3, 24, 24))
+    student = rebuild(teacher, graph, {group.name: torch.arange(group.size).numpy()[:4] for group in graph.prunable})
+    kept = {name: value.clone() for name, value in student.state_dict().items()}
+    _forget(student, 7)
+    weights = [name for name, value in kept.items() if value.dim() > 1]
+    assert all(not torch.equal(student.state_dict()[name], kept[name]) for name in weights)
+
+
+def test_summaries_are_means_and_deviations() -> None:
+    row = Comparison("n", "d", "l1", 0.9, 0, "{}", 10.0, 100, 5, 0.9, 0.90, 0.8, 0.99, 0.98, 1, 1.0, "{}")
+    rows = [row, replace(row, seed=1, test_accuracy=0.94), replace(row, method="cfp", test_accuracy=0.95)]
+    best, other = summaries(rows)
+    assert (best.method, best.seeds, best.accuracy) == ("cfp", 1, (0.95, 0.0))
+    assert other.accuracy == pytest.approx((0.92, 0.02 * 2**0.5))
+    assert other.lost == pytest.approx(0.07)
+
+
+def test_errors_say_what_to_do(dataset: Dataset, teacher: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no method 'l3'; one of cfp"):
+        chosen(["l3"])
+    without = replace(dataset, splits={name: items for name, items in dataset.splits.items() if name != "test"})
+    with pytest.raises(DataError, match="test split"):
+        compare([teacher], without, chosen(["l1"]), [0.5], [0], OPTIONS, folder=tmp_path)
+    (tmp_path / "results.csv").write_text("method,ratio\nl1,0.5\n")
+    with pytest.raises(RunError, match=r"results\.csv is not a result file"):
+        list(read_rows(tmp_path / "results.csv"))
+
+
+def test_rows_survive_their_file(tmp_path: Path) -> None:
+    row = Comparison(
+        "n", "d", "l1", 0.97436, 0, '{"a": "b, c"}', 1 / 3, 100, 5, 0.9, 0.9, 0.8, 0.99, 0.98, 1, 1.0, "{}"
+    )
+    write_rows(tmp_path / "results.csv", [row])
+    assert list(read_rows(tmp_path / "results.csv")) == [row]

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from cfp_cli.comparing.criteria import CRITERIA, rescored
+from cfp_cli.graph import channel_sets
+from cfp_cli.scoring.score import score
+
+
+class Residual(nn.Module):
+    """Two layers make the same channels, so that their importances are averaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.inner = nn.Conv2d(6, 5, 3, padding=1)
+        self.back = nn.Conv2d(5, 6, 1)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        x = torch.relu(x + self.back(torch.relu(self.inner(x))))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def case():
+    torch.manual_seed(0)
+    model = Residual().eval()
+    batches = [(torch.rand(8, 3, 12, 12), torch.randint(0, 4, (8,))) for _ in range(2)]
+    graph = channel_sets(model, batches[0][0][:1])
+    return model, graph, batches, score(model, batches, graph=graph)
+
+
+def importance(case, criterion: str, seed: int = 0) -> dict[str, np.ndarray]:
+    model, graph, batches, scores = case
+    found = rescored(scores, criterion, model, graph, batches, seed)
+    assert found.richness == criterion
+    return {group.name: group.richness for group in found.sets}
+
+
+def rows(weight: torch.Tensor) -> np.ndarray:
+    return weight.detach().double().flatten(1).numpy()
+
+
+@pytest.mark.parametrize(
+    ("criterion", "measure"),
+    [
+        ("l1", lambda w: np.abs(w).sum(1)),
+        ("l2", lambda w: np.sqrt((w**2).sum(1))),
+        ("fpgm", lambda w: np.array([np.linalg.norm(w - row, axis=1).sum() for row in w])),
+    ],
+)
+def test_weight_criteria_are_those_of_their_papers(case, criterion: str, measure) -> None:
+    model = case[0]
+    found = importance(case, criterion)
+    alone = measure(rows(model.inner.weight))
+    np.testing.assert_allclose(found["inner"], alone / alone.mean(), rtol=1e-5)
+    # The residual stream is made by two layers, each scaled to mean 1.
+    both = [measure(rows(layer.weight)) for layer in (model.stem, model.back)]
+    np.testing.assert_allclose(found["stem"], np.mean([one / one.mean() for one in both], axis=0), rtol=1e-5)
+
+
+def test_taylor_is_the_squared_product_of_weight_and_gradient(case) -> None:
+    model, _, batches, _ = case
+    expected = np.zeros(5)
+    for images, labels in batches:
+        (gradient,) = torch.autograd.grad(cross_entropy(model(images), labels), [model.inner.weight])
+        expected += (gradient * model.inner.weight).detach().flatten(1).sum(1).square().numpy()
+    np.testing.assert_allclose(importance(case, "taylor")["inner"], expected / expected.mean(), rtol=1e-4)
+
+
+def test_random_follows_its_seed(case) -> None:
+    assert np.array_equal(importance(case, "random", 3)["stem"], importance(case, "random", 3)["stem"])
+    assert not np.array_equal(importance(case, "random", 3)["stem"], importance(case, "random", 4)["stem"])
+
+
+def test_distances_stay_and_unknown_criteria_are_named(case) -> None:
+    model, graph, batches, scores = case
+    for criterion in CRITERIA:
+        found = rescored(scores, criterion, model, graph, batches, 0)
+        assert all(
+            np.array_equal(a.distance, b.distance) and a.effective == b.effective
+            for a, b in zip(scores.sets, found.sets, strict=True)
+        )
+    with pytest.raises(ValueError, match="no criterion 'l3'"):
+        rescored(scores, "l3", model, graph, batches, 0)
