@@ -23,6 +23,7 @@ from cfp_cli.errors import CheckpointError
 from cfp_cli.files import or_nearest, write_atomic
 from cfp_cli.models.registry import create, training_only
 from cfp_cli.models.shapes import fit
+from cfp_cli.models.state import load_state, versions_of, with_versions
 
 FORMAT = "cfp/1"
 DEFAULT_INPUT_SIZE = (224, 224)
@@ -156,7 +157,8 @@ def save(path: str | Path, model: nn.Module, spec: ModelSpec | None = None) -> N
     """
     path = Path(path)
     spec = spec or spec_of(model)
-    state = {name: _flushed(tensor) for name, tensor in model.state_dict().items()}
+    held = model.state_dict()
+    state = with_versions({name: _flushed(tensor) for name, tensor in held.items()}, versions_of(held))
     facts = {"format": FORMAT, **spec.to_json()}
     if path.suffix == ".safetensors":
         content = safetensors.torch.save(state, {"cfp": json.dumps(facts)})
@@ -230,7 +232,9 @@ def _state_and_facts(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[
             if isinstance(facts.get(name), kinds)
         }
     stripped = {name.removeprefix("module."): _full(value) for name, value in state.items()}
-    return stripped, facts
+    # A network wrapped for training on several devices lies at "module" itself.
+    versions = {f"{name}.".removeprefix("module.")[:-1]: found for name, found in versions_of(state).items()}
+    return with_versions(stripped, versions), facts
 
 
 def _full(value: Tensor) -> Tensor:
@@ -267,7 +271,8 @@ def _class_count(path: Path, arch: str, kwargs: Mapping[str, Any], state: Mappin
 
 def _fill(path: Path, model: nn.Module, state: Mapping[str, Tensor], arch: str) -> None:
     wanted = model.state_dict()
-    state = {name: value for name, value in state.items() if not name.startswith(training_only(arch))}
+    used = {name: value for name, value in state.items() if not name.startswith(training_only(arch))}
+    state = with_versions(used, versions_of(state))
     # A counter that some versions of PyTorch do not save.
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in wanted]
@@ -276,7 +281,7 @@ def _fill(path: Path, model: nn.Module, state: Mapping[str, Tensor], arch: str) 
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise CheckpointError(f"{path} does not fit {arch}: it {what} '{names[0]}'{more}; pass the right --arch")
-    model.load_state_dict(dict(state), strict=False)
+    load_state(model, state, strict=False)
 
 
 def _flushed(tensor: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cfp_cli import distributed
 from cfp_cli.errors import TrainingError
 from cfp_cli.metrics import Loader, Metrics, evaluate
+from cfp_cli.models.state import load_state
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.training.history import EpochRow, History, TensorBoard, write_csv
 from cfp_cli.training.interrupt import Interrupt, Stop
@@ -342,7 +343,7 @@ class _Training:
             self.board.close()
         best = self.workers.share({name: value.cpu() for name, value in self.best.state_dict().items()})
         model = self.learner.model
-        model.load_state_dict(best)
+        load_state(model, best)
         model.to(memory_format=torch.contiguous_format).eval()
         val = evaluate(model, self.data.validation, self.data.classes)
         seconds = sum(row.seconds for row in self.rows)

@@ -166,3 +166,53 @@ def test_auxiliary_heads_of_others_checkpoints_are_left_out(tmp_path: Path) -> N
     loaded = load(tmp_path / "m.pth", "torchvision:googlenet")
     assert not any(name.startswith("aux") for name in loaded.state_dict())
     assert torch.equal(logits(loaded), logits(whole))
+
+
+VERSIONED = """
+from torch import nn
+
+class Versioned(nn.Linear):
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *arguments):
+        self.loaded_version = local_metadata["version"]
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *arguments)
+
+def net(classes):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), Versioned(3, classes))
+"""
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
+def test_modules_that_ask_for_their_version_are_loaded(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    spec = replace(SPEC, arch="torchvision:mnasnet0_5")
+    model = describe(create(spec.arch, 3).eval(), spec)
+    save(tmp_path / name, model)
+    assert torch.equal(logits(load(tmp_path / name)), logits(model))
+
+
+@pytest.mark.parametrize(
+    ("change", "version"),
+    [
+        (lambda state: state, 1),
+        (lambda state: {"state_dict": state}, 1),
+        (lambda state: dict(state), 2),
+    ],
+)
+def test_versions_are_those_of_the_file_where_it_says_any(tmp_path: Path, change: object, version: int) -> None:
+    (tmp_path / "net.py").write_text(VERSIONED)
+    arch = f"{tmp_path}/net.py:net"
+    written = create(arch, 3)
+    written[2]._version = 1
+    torch.save(change(nn.DataParallel(written).state_dict()), tmp_path / "m.pt")  # type: ignore[operator]
+    assert load(tmp_path / "m.pt", arch)[2].loaded_version == version
+
+
+def test_a_checkpoint_keeps_the_versions(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(VERSIONED)
+    spec = replace(SPEC, arch=f"{tmp_path}/net.py:net")
+    model = create(spec.arch, 3)
+    model[2]._version = 1
+    save(tmp_path / "m.pt", model, spec)
+    assert load(tmp_path / "m.pt")[2].loaded_version == 1

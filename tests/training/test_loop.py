@@ -8,6 +8,7 @@ import signal
 import pytest
 import torch
 from tiny_run import CLASSES, TensorViews, data, files, network, same
+from torch import nn
 from torch.nn import functional
 
 from cfp_cli.errors import TrainingError, UsageError
@@ -52,6 +53,22 @@ def test_learns_and_keeps_the_best_epoch(tmp_path):
     assert history.best_epoch == max(row.epoch for row in history.rows if row.accuracy == best)
     assert same(model.state_dict(), torch.load(tmp_path / "best.pt", weights_only=True))
     assert evaluate(model, data().validation, CLASSES) == history.val
+
+
+class Versioned(nn.Conv2d):
+    """A layer that cannot be loaded without its version."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *arguments):
+        assert local_metadata.get("version") == 2
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *arguments)
+
+
+def test_layers_that_ask_for_their_version_are_trained(tmp_path):
+    model = network()
+    model[3] = Versioned(6, 8, 3, padding=1)
+    run(tmp_path, TrainOptions(epochs=1, batch_size=16), model)
 
 
 def test_one_step_is_the_plain_adam_step(tmp_path):
