@@ -4,6 +4,7 @@
 //! Source of the scores: Wang et al., Collaborative Filter Pruning for Efficient Automatic Surface Defect Detection,
 //! IEEE TII 2023, doi 10.1109/TII.2023.3288208.
 
+#![forbid(unsafe_code)]
 // Kernels are compiled once for each instruction set; they only reach it if they are inlined whatever their size.
 #![allow(clippy::inline_always)]
 

@@ -5,7 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use super::convert::{borrow, maps};
+use super::convert::{borrow, hold};
 use super::door::enter;
 use crate::{CoreError, State, TapAccumulator};
 
@@ -34,7 +34,8 @@ impl PyTapAccumulator {
     ) -> PyResult<()> {
         let array = borrow::<f32>(maps, "maps")?;
         let view = array.as_array();
-        let view = self::maps(&view, &self.name)?;
+        let held = hold(&view, &self.name)?;
+        let view = held.maps()?;
         let [count, ..] = view.shape();
         let indices = match (first_image, images) {
             (Some(_), Some(_)) => return Err(PyValueError::new_err("give first_image or images, not both")),

@@ -1,5 +1,7 @@
 //! From `NumPy` arrays to the core's views.
 
+use std::borrow::Cow;
+
 use numpy::ndarray::ArrayViewD;
 use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -29,32 +31,41 @@ fn type_name<T>() -> &'static str {
     }
 }
 
-/// View an array as maps: [N, C, H, W], or [N, C] as maps of one pixel.
-pub(super) fn maps<'a>(view: &'a ArrayViewD<'_, f32>, tap: &str) -> PyResult<Maps<'a>> {
-    let prefix = if tap.is_empty() { String::new() } else { format!("tap {tap}: ") };
-    let wrong = |expected: &str| CoreError::Shape {
-        tap: prefix.clone(),
-        expected: expected.into(),
-        found: view.shape().to_vec(),
-    };
-    let (mut shape, mut strides) = (view.shape().to_vec(), Vec::with_capacity(4));
-    for &stride in view.strides() {
-        strides.push(usize::try_from(stride).map_err(|_| wrong("an array without negative strides"))?);
+/// Feature maps of an array: as they lie in its memory, or a copy where they do not fill it.
+pub(super) struct Held<'a> {
+    data: Cow<'a, [f32]>,
+    shape: [usize; 4],
+    strides: [usize; 4],
+}
+
+impl Held<'_> {
+    pub(super) fn maps(&self) -> PyResult<Maps<'_>> {
+        Ok(Maps::new(&self.data, self.shape, self.strides)?)
     }
+}
+
+/// Hold an array as maps: [N, C, H, W], or [N, C] as maps of one pixel.
+pub(super) fn hold<'a>(view: &'a ArrayViewD<'_, f32>, tap: &str) -> PyResult<Held<'a>> {
+    let mut shape = view.shape().to_vec();
+    let mut strides: Vec<usize> = view.strides().iter().map_while(|&stride| usize::try_from(stride).ok()).collect();
+    let data = match view.as_slice_memory_order() {
+        Some(slice) if strides.len() == shape.len() => Cow::Borrowed(slice),
+        _ => {
+            strides = (0..shape.len()).map(|axis| shape[axis + 1..].iter().product()).collect();
+            Cow::Owned(view.iter().copied().collect())
+        }
+    };
     if shape.len() == 2 {
         shape.extend([1, 1]);
         strides.extend([1, 1]);
     }
-    let (Ok(shape), Ok(strides)) = (<[usize; 4]>::try_from(shape), <[usize; 4]>::try_from(strides)) else {
-        return Err(wrong("maps [N, C, H, W] or [N, C]").into());
-    };
-    let extent = if shape.contains(&0) {
-        0
-    } else {
-        1 + shape.iter().zip(strides).map(|(size, stride)| (size - 1) * stride).sum::<usize>()
-    };
-    // SAFETY: the strides are not negative, so the array's elements lie in the `extent` elements from its first one on,
-    // which NumPy keeps alive and, through the borrow that `view` comes from, unwritten while the slice lives.
-    let data = unsafe { std::slice::from_raw_parts(view.as_ptr(), extent) };
-    Ok(Maps::new(data, shape, strides)?)
+    match (shape.try_into(), strides.try_into()) {
+        (Ok(shape), Ok(strides)) => Ok(Held { data, shape, strides }),
+        _ => Err(CoreError::Shape {
+            tap: if tap.is_empty() { String::new() } else { format!("tap {tap}: ") },
+            expected: "maps [N, C, H, W] or [N, C]".into(),
+            found: view.shape().to_vec(),
+        }
+        .into()),
+    }
 }

@@ -5,7 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::convert::{borrow, maps};
+use super::convert::{borrow, hold};
 use super::door::enter;
 use crate::CoreError;
 
@@ -14,7 +14,8 @@ use crate::CoreError;
 pub(super) fn norms<'py>(py: Python<'py>, maps: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<f64>>> {
     let array = borrow::<f32>(maps, "maps")?;
     let view = array.as_array();
-    let view = self::maps(&view, "")?;
+    let held = hold(&view, "")?;
+    let view = held.maps()?;
     let [images, channels, ..] = view.shape();
     let found = enter(py, || crate::norms(&view))?;
     found.into_pyarray(py).reshape([images, channels])
@@ -31,13 +32,15 @@ pub(super) fn matrix_rank<'py>(py: Python<'py>, maps: &Bound<'py, PyAny>) -> PyR
     };
     // Two leading dimensions are taken as they lie; more become one, which only an unusual order of memory needs a copy for.
     let found = if leading.len() == 2 && !leading.contains(&0) {
-        let view = self::maps(&view, "")?;
+        let held = hold(&view, "")?;
+        let view = held.maps()?;
         enter(py, || crate::matrix_ranks(&view))?
     } else {
         let shape = (leading.iter().product(), 1, *height, *width);
         let flat = view.to_shape(shape).map_err(|error| PyValueError::new_err(error.to_string()))?;
         let flat = flat.view().into_dyn();
-        let view = self::maps(&flat, "")?;
+        let held = hold(&flat, "")?;
+        let view = held.maps()?;
         enter(py, || crate::matrix_ranks(&view))?
     };
     let found: Vec<i32> = found.into_iter().map(u32::cast_signed).collect();

@@ -1,0 +1,90 @@
+"""A small plot of lines with error bars, as SVG that reads on light and dark pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 64, 160, 36, 48
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b")
+
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One direction of a plot.
+
+    Attributes:
+        label: what it shows, with its unit.
+        low, high: ends.
+        log: whether it is logarithmic.
+    """
+
+    label: str
+    low: float
+    high: float
+    log: bool = False
+
+    def place(self, value: float) -> float:
+        """Where a value lies, from 0 to 1."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[float]:
+        """Round values between the ends."""
+        if self.log:
+            powers = range(math.floor(math.log10(self.low)) - 1, math.ceil(math.log10(self.high)) + 1)
+            ticks = [m * 10.0**p for p in powers for m in (1, 2, 5) if self.low <= m * 10.0**p <= self.high]
+            return ticks if len(ticks) < 9 else [tick for tick in ticks if math.log10(tick) % 1 < 1e-9]
+        raw = (self.high - self.low) / 5
+        unit = 10.0 ** math.floor(math.log10(raw))
+        step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= raw)
+        first = math.ceil(self.low / step - 1e-9)
+        return [tick * step for tick in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+def line_plot(path: Path, title: str, x: Axis, y: Axis, series: Mapping[str, Sequence[Point]]) -> None:
+    """Draw lines of points (x, y, deviation of y)."""
+
+    def at(point: tuple[float, float]) -> tuple[float, float]:
+        across = LEFT + x.place(point[0]) * (WIDTH - LEFT - RIGHT)
+        return across, HEIGHT - BOTTOM - min(max(y.place(point[1]), 0.0), 1.0) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-family="sans-serif" '
+        f'font-size="12"><title>{escape(title)}</title><style>text{{fill:#333}}.l{{stroke:#8884}}'
+        "@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>",
+        f'<text x="{LEFT}" y="20" font-size="14">{escape(title)}</text>',
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x.label)}</text>',
+        f'<text transform="translate(14 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
+        f"{escape(y.label)}</text>",
+    ]
+    for tick in x.ticks():
+        across, down = at((tick, y.low))
+        parts.append(f'<line class="l" x1="{across:.1f}" x2="{across:.1f}" y1="{TOP}" y2="{down:.1f}"/>')
+        parts.append(f'<text x="{across:.1f}" y="{down + 16:.1f}" text-anchor="middle">{tick:g}</text>')
+    for tick in y.ticks():
+        across, down = at((x.low, tick))
+        parts.append(f'<line class="l" x1="{across:.1f}" x2="{WIDTH - RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
+        parts.append(f'<text x="{across - 6:.1f}" y="{down + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for index, (name, points) in enumerate(series.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        places = [at(point[:2]) for point in points]
+        line = " ".join(f"{across:.1f},{down:.1f}" for across, down in places)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for (across, down), (value, mean, deviation) in zip(places, points, strict=True):
+            if deviation:
+                high, low = at((value, mean + deviation))[1], at((value, mean - deviation))[1]
+                parts.append(
+                    f'<line x1="{across:.1f}" x2="{across:.1f}" y1="{high:.1f}" y2="{low:.1f}" stroke="{colour}"/>'
+                )
+            parts.append(f'<circle cx="{across:.1f}" cy="{down:.1f}" r="3.5" fill="{colour}"/>')
+        row = TOP + 14 + index * 18
+        parts.append(f'<rect x="{WIDTH - RIGHT + 14}" y="{row - 9}" width="10" height="10" fill="{colour}"/>')
+        parts.append(f'<text x="{WIDTH - RIGHT + 30}" y="{row}">{escape(name)}</text>')
+    path.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
