@@ -71,10 +71,12 @@ def rescored(
 
 def _makers(graph: ChannelGraph) -> dict[str, NDArray[np.int64]]:
     """The running unit number of every output channel, by weight of a convolution or linear layer."""
+    # A fixed filter, whose weight is a buffer and no parameter, makes no channel more important.
+    learned = graph.places.keys() & graph.sizes.keys()
     return {
         dimension.name: dimension.units
         for dimension in graph.dimensions
-        if dimension.dim == 0 and dimension.name in graph.places and dimension.units.ndim == 1
+        if dimension.dim == 0 and dimension.name in learned and dimension.units.ndim == 1
     }
 
 

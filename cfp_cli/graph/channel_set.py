@@ -176,7 +176,8 @@ class ChannelGraph:
 
     def parameters_at(self, kept: Kept) -> int:
         """Number of parameters of the network that keeps the units `kept` of each set; nothing is rebuilt."""
-        return sum(self._counts().sizes_at(self.mask(kept)).values())
+        sizes = self._counts().sizes_at(self.mask(kept))
+        return sum(sizes[name] for name in self.sizes)
 
     def macs_at(self, kept: Kept) -> int:
         """Multiply-adds of convolutions and linear layers for one image at the traced input size."""
@@ -213,11 +214,13 @@ class ChannelGraph:
 
 
 class _Counting:
-    """Numbers of elements of all parameters as products of kept positions, in a few array operations."""
+    """Numbers of elements of all parameters and weights as products of kept positions, in a few array operations."""
 
     def __init__(self, graph: ChannelGraph) -> None:
-        self.sizes = graph.sizes
-        used = [dimension for dimension in graph.dimensions if dimension.name in graph.sizes]
+        # The weight of a layer may be a buffer, such as a fixed filter.
+        fixed = [name for name in graph.places if name not in graph.sizes]
+        self.sizes = graph.sizes | {name: graph.traced.model.get_buffer(name).numel() for name in fixed}
+        used = [dimension for dimension in graph.dimensions if dimension.name in self.sizes]
         self.names = [dimension.name for dimension in used]
         # Balanced groups keep equally many positions each, so the mean over groups is the count of any of them.
         self.groups = np.array([1 if d.units.ndim == 1 else len(d.units) for d in used])
@@ -226,7 +229,7 @@ class _Counting:
         self.starts = np.concatenate([[0], np.cumsum([d.units.size for d in used])])[:-1].astype(np.int64)
 
     def sizes_at(self, mask: NDArray[np.bool_]) -> dict[str, int]:
-        """Number of elements of every parameter, where the units of `mask` stay."""
+        """Number of elements of every parameter and weight, where the units of `mask` stay."""
         sizes = dict(self.sizes)
         if len(self.units) == 0:
             return sizes

@@ -86,7 +86,7 @@ def _placed(node: Node, source: Source, ledger: Ledger) -> Value:
     """Labels of an input: atoms for parameters and buffers that are vectors, in whatever direction."""
     shape = shape_of(node)
     large = [dim for dim, size in enumerate(shape) if size > 1]
-    if source.kind in ("parameter", "buffer") and source.persistent and len(large) == 1:
+    if source.kind in ("parameter", "buffer") and len(large) == 1:
         (dim,) = large
         atoms = ledger.of(source.name, dim, (shape[dim],))
         return Value(shape, atoms.reshape(along_only(shape[dim], len(shape), dim)), is_dynamic(node.meta["val"]))

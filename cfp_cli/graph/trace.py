@@ -35,12 +35,10 @@ class Source:
     Attributes:
         kind: `input`, `parameter`, `buffer` or `constant`.
         name: full name of the parameter or buffer, or key of the constant.
-        persistent: whether a state dict holds it.
     """
 
     kind: str
     name: str
-    persistent: bool = True
 
 
 @dataclass
@@ -182,7 +180,6 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
 
 def _traced(model: nn.Module, program: torch.export.ExportedProgram, input_size: tuple[int, int]) -> TracedGraph:
     signature = program.graph_signature
-    persistent = set(model.state_dict(keep_vars=True))
     sources: dict[str, Source] = {}
     for node in program.graph.nodes:
         if node.op != "placeholder":
@@ -190,8 +187,7 @@ def _traced(model: nn.Module, program: torch.export.ExportedProgram, input_size:
         if node.name in signature.inputs_to_parameters:
             sources[node.name] = Source("parameter", signature.inputs_to_parameters[node.name])
         elif node.name in signature.inputs_to_buffers:
-            name = signature.inputs_to_buffers[node.name]
-            sources[node.name] = Source("buffer", name, name in persistent)
+            sources[node.name] = Source("buffer", signature.inputs_to_buffers[node.name])
         elif node.name in signature.inputs_to_lifted_tensor_constants:
             sources[node.name] = Source("constant", signature.inputs_to_lifted_tensor_constants[node.name])
         elif node.name in signature.user_inputs:

@@ -15,11 +15,15 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cfp_cli.errors import CheckpointError
 
+# Where modules of other makes, such as anti-aliasing filters, keep how many channels their tensors have.
+COUNTS = ("channels", "num_channels", "num_features")
+
 
 def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Give parameters and buffers the shapes that `shapes` names, with undefined content, and mend module attributes.
 
-    Tensors that already have their shape are left alone. A tensor under several names stays one tensor.
+    Tensors that already have their shape are left alone. A tensor under several names stays one tensor. A buffer that
+    state dicts leave out enters them with its new shape: the network's constructor can no longer compute it.
 
     Args:
         model: a freshly built network; changed in place.
@@ -30,7 +34,7 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """
     replaced: dict[int, Tensor] = {}
     for path, module in model.named_modules():
-        changed = False
+        resized: set[tuple[int, int]] = set()
         for held in (module._parameters, module._buffers):
             for name, old in held.items():
                 if old is None:
@@ -48,10 +52,11 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
                     # The old tensor is kept beside the new one so that its id cannot be given to another.
                     replaced[id(old)] = _empty(old, shape)
                     replaced[-id(old)] = old
-                held[name] = replaced[id(old)]
-                changed = True
-        if changed:
-            _mend(module)
+                held[name] = new = replaced[id(old)]
+                module._non_persistent_buffers_set.discard(name)
+                resized.add((len(old), len(new)))
+        if resized:
+            _mend(module, resized)
 
 
 def _empty(old: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -59,8 +64,8 @@ def _empty(old: Tensor, shape: tuple[int, ...]) -> Tensor:
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
-def _mend(module: nn.Module) -> None:
-    """Set the channel counts that a module keeps beside its tensors."""
+def _mend(module: nn.Module, resized: set[tuple[int, int]]) -> None:
+    """Set the channel counts that a module keeps beside its tensors, of which `resized` has old and new lengths."""
     if isinstance(module, _ConvNd):
         _mend_convolution(module)
     elif isinstance(module, nn.Linear):
@@ -75,6 +80,11 @@ def _mend(module: nn.Module) -> None:
         module.normalized_shape = tuple(module.weight.shape)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
+    elif len(resized) == 1:
+        ((before, after),) = resized
+        for name in COUNTS:
+            if vars(module).get(name) == before:
+                setattr(module, name, after)
 
 
 def _mend_convolution(module: _ConvNd) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import conv2d, cross_entropy
 
-from cfp_cli.comparing.criteria import CRITERIA, rescored
+from cfp_cli.comparing.criteria import CRITERIA, WEIGHT_CRITERIA, rescored
 from cfp_cli.graph import channel_sets
 from cfp_cli.scoring.score import score
 
@@ -89,3 +89,29 @@ def test_distances_stay_and_unknown_criteria_are_named(case) -> None:
         )
     with pytest.raises(ValueError, match="no criterion 'l3'"):
         rescored(scores, "l3", model, graph, batches, 0)
+
+
+class Filtered(nn.Module):
+    """A fixed filter, whose weight is a buffer, between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, padding=1)
+        self.register_buffer("filter", torch.rand(6, 1, 3, 3))
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(conv2d(self.stem(x), self.filter, groups=len(self.filter)).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("criterion", [*WEIGHT_CRITERIA, "taylor"])
+def test_fixed_filters_have_no_say(criterion: str) -> None:
+    torch.manual_seed(0)
+    model = Filtered().eval()
+    batches = [(torch.rand(8, 3, 12, 12), torch.randint(0, 4, (8,)))]
+    graph = channel_sets(model, batches[0][0][:1])
+    scores = score(model, batches, graph=graph)
+    (found,) = rescored(scores, criterion, model, graph, batches, 0).sets
+    assert found.name == "stem"
+    # Relative to the mean over the one layer that has weights to judge.
+    assert found.richness.mean() == pytest.approx(1)

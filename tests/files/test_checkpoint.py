@@ -4,13 +4,16 @@ import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cfp_cli.checkpoint import ModelSpec, describe, fingerprint, load, save, spec_of
 from cfp_cli.errors import CheckpointError
+from cfp_cli.graph import channel_sets
 from cfp_cli.models.registry import create
+from cfp_cli.pruning.rebuild import rebuild
 
 SPEC = ModelSpec("torchvision:squeezenet1_1", ("a", "b", "c"), input_size=(32, 48), mean=(0.5,) * 3, std=(0.2,) * 3)
 
@@ -89,6 +92,46 @@ def test_a_pruned_network_is_built_from_its_shapes(tmp_path: Path) -> None:
     loaded = load(tmp_path / "m.pt")
     assert loaded.features[0].out_channels == 7
     assert torch.equal(logits(loaded), logits(model))
+
+
+FILTERED = """
+import torch
+from torch import nn
+
+class Filter(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+        weight = torch.linspace(0, 1, channels).view(-1, 1, 1, 1).repeat(1, 1, 3, 3)
+        self.register_buffer("filter", weight, persistent=False)
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.filter, groups=self.channels)
+
+def net(classes):
+    layers = (nn.Conv2d(3, 8, 3), Filter(8), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*layers, nn.Linear(4, classes))
+"""
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
+def test_a_sliced_buffer_that_no_state_dict_held_is_loaded(tmp_path: Path, name: str) -> None:
+    (tmp_path / "net.py").write_text(FILTERED)
+    spec = replace(SPEC, arch=f"{tmp_path}/net.py:net", plan={"sets": []})
+    torch.manual_seed(0)
+    model = create(spec.arch, 3).eval()
+    kept = {"0": np.array([1, 4, 7])}
+    pruned = rebuild(model, channel_sets(model, torch.rand(1, 3, 16, 16)), kept)
+    assert torch.equal(pruned[1].filter, model[1].filter[kept["0"]])
+    assert "1.filter" not in model.state_dict()
+    save(tmp_path / name, pruned, spec)
+    loaded = load(tmp_path / name)
+    assert torch.equal(loaded[1].filter, pruned[1].filter)
+    assert torch.equal(logits(loaded), logits(pruned))
+    # A pruned network may be pruned again.
+    again = rebuild(loaded, channel_sets(loaded, torch.rand(1, 3, 16, 16)), {"0": np.array([2])})
+    save(tmp_path / name, again, spec)
+    assert torch.equal(logits(load(tmp_path / name)), logits(again))
 
 
 class Payload:

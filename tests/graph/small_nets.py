@@ -54,6 +54,28 @@ class Fire(nn.Module):
         return self.head(self.second(self.first(x)[:, :4]).mean((2, 3)))
 
 
+class Filter(nn.Module):
+    """A fixed depthwise filter in a buffer, which keeps its number of channels in an attribute."""
+
+    def __init__(self, channels: int, *, persistent: bool = False, attribute: str = "channels") -> None:
+        super().__init__()
+        weight = torch.arange(1.0, 9 * channels + 1).reshape(channels, 1, 3, 3) / (9 * channels)
+        self.register_buffer("filter", weight, persistent=persistent)
+        setattr(self, attribute, channels)
+        self.attribute = attribute
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.filter, groups=getattr(self, self.attribute))
+
+
+class Scale(nn.Module):
+    """A fixed vector in a buffer that no state dict holds."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.linspace(0.5, 1.5, channels).view(1, channels, 1, 1), persistent=False)
+
+
 def squeeze_excite(net: Net, x: Tensor) -> Tensor:
     y = F.relu(net.a(x))
     gate = torch.sigmoid(net.up(F.relu(net.down(F.adaptive_avg_pool2d(y, 1)))))
@@ -185,6 +207,26 @@ NETS: dict[str, tuple[Callable[[], nn.Module], dict[str, int], set[str]]] = {
     "depthwise": (
         lambda: Net(lambda m, x: m.c(m.b(m.a(x))), 4, a=conv(3, 8), b=conv(8, 8, groups=8), c=conv(8, 4)),
         {"a": 8, "c": 4, "head": 3},
+        set(),
+    ),
+    "fixed filter that no state dict holds": (
+        lambda: Net(lambda m, x: m.b(m.f(m.a(x))), 4, a=conv(3, 8), f=Filter(8), b=conv(8, 4)),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "fixed filter that state dicts hold": (
+        lambda: Net(lambda m, x: m.b(m.f(m.a(x))), 4, a=conv(3, 8), f=Filter(8, persistent=True), b=conv(8, 4)),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "fixed filter with a count of its own": (
+        lambda: Net(lambda m, x: m.b(m.f(m.a(x))), 4, a=conv(3, 8), f=Filter(8, attribute="mine"), b=conv(8, 4)),
+        {"a": 8, "b": 4, "head": 3},
+        {"a"},
+    ),
+    "fixed scale that no state dict holds": (
+        lambda: Net(lambda m, x: m.b(m.a(x) * m.s.scale), 4, a=conv(3, 8), s=Scale(8), b=conv(8, 4)),
+        {"a": 8, "b": 4, "head": 3},
         set(),
     ),
     "depthwise with multiplier": (

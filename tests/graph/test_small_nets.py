@@ -45,7 +45,17 @@ def _holds_at_random(model: nn.Module, graph) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["depthwise with multiplier", "grouped", "transposed", "channels last", "shared layer"]
+    "name",
+    [
+        "depthwise with multiplier",
+        "grouped",
+        "transposed",
+        "channels last",
+        "shared layer",
+        "fixed filter that no state dict holds",
+        "fixed filter that state dicts hold",
+        "fixed scale that no state dict holds",
+    ],
 )
 def test_a_fresh_network_takes_the_tensors_of_its_pruned_self(name: str) -> None:
     build, *_ = NETS[name]
@@ -170,6 +180,15 @@ def test_macs_are_those_of_convolutions_and_linear_layers() -> None:
     graph = channel_sets(model, IMAGES[:1])
     assert graph.macs_at({}) == 49 * (8 * 3 * 9) + 49 * (8 * 4) + 4 * 3
     assert graph.macs_at({"a": np.arange(5)}) == 49 * (5 * 3 * 9) + 49 * (5 * 4) + 4 * 3
+
+
+@pytest.mark.parametrize("name", [name for name in NETS if name.startswith("fixed filter")])
+def test_a_fixed_filter_counts_multiply_adds_and_no_parameters(name: str) -> None:
+    build, *_ = NETS[name]
+    graph = channel_sets(randomised(build()), IMAGES[:1])
+    assert graph.parameters_at({}) == 8 * (27 + 1) + 4 * (72 + 1) + 3 * (4 + 1)
+    assert graph.macs_at({}) == 256 * (8 * 27) + 196 * (8 * 9) + 196 * (4 * 72) + 12
+    assert graph.macs_at({"a": np.arange(5)}) == 256 * (5 * 27) + 196 * (5 * 9) + 196 * (4 * 45) + 12
 
 
 def test_frozen_operators_are_named_with_module_operator_and_reason() -> None:

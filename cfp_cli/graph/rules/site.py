@@ -94,13 +94,13 @@ class Site:
         return found
 
     def parameter(self, name: str) -> Source | None:
-        """The parameter or buffer that argument `name` is, where a state dict holds it; None for computed tensors."""
+        """The parameter or buffer that argument `name` is; None for computed tensors."""
         return self.source(self.args.get(name))
 
     def source(self, node: Any) -> Source | None:
-        """The parameter or buffer that a node is, where a state dict holds it."""
+        """The parameter or buffer that a node is; None for computed tensors."""
         found = self.sources.get(node.name) if isinstance(node, Node) else None
-        return found if found is not None and found.kind in ("parameter", "buffer") and found.persistent else None
+        return found if found is not None and found.kind in ("parameter", "buffer") else None
 
     def freeze(self, values: Iterable[Value], text: str) -> None:
         """Freeze all atoms of some values."""
