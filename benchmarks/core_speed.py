@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from plot import Axis, line_plot
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -226,6 +227,29 @@ def growth_with_images(maps: np.ndarray) -> dict[str, float]:
     return result
 
 
+def draw(result: dict[str, Any], folder: Path) -> None:
+    """Plot how the time grows with images and with channels."""
+    images = {int(count): value for count, value in result["growth_cpu_ms_per_image"].items()}
+    points = [(float(count), value * 1e3, 0.0) for count, value in images.items()]
+    line_plot(
+        folder / "growth-images.svg",
+        "Reducing one image after so many others",
+        Axis("images", min(images), max(images), log=True),
+        Axis("processor time per image, us", 0, 2 * max(point[1] for point in points)),
+        {"last tap of VGG-16": points},
+    )
+    pairs = {
+        int(count): value["cpu_ps_per_pair_and_image"] for count, value in result["pairwise_distance"]["growth"].items()
+    }
+    line_plot(
+        folder / "growth-channels.svg",
+        "Distances of all pairs of so many channels",
+        Axis("channels", min(pairs), max(pairs), log=True),
+        Axis("processor time per pair and image, ps", 0, 2 * max(pairs.values())),
+        {"pairwise_distance": [(float(count), value, 0.0) for count, value in pairs.items()]},
+    )
+
+
 def main() -> None:
     """Measure everything and write one JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -237,6 +261,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6, help="images whose ranks are compared with LAPACK")
     parser.add_argument("--slow-rounds", type=int, default=5, help="rounds of the published algorithm; 0 leaves it out")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/core_speed.json"))
+    parser.add_argument("--plots", type=Path, default=Path("docs"), help="folder of the plots of growth")
     options = parser.parse_args()
     info = cfp_core.build_info()
     if info["profile"] != "release":
@@ -299,6 +324,7 @@ def main() -> None:
     result["load_average_after"] = os.getloadavg()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
+    draw(result, options.plots)
     print(json.dumps(result, indent=1))
 
 
