@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -265,7 +266,8 @@ def _summary(row: dict[str, Any]) -> str:
 def _achieved(row: dict[str, Any], ratio: str) -> str:
     result, difference = row["ratios"][ratio], row["reload"].get(ratio)
     if "failure" in result:
-        return str(result["failure"])
+        most = re.search(r"at most ([0-9.]+%) can be removed", str(result["failure"]))
+        return f"refused: at most {most[1]}" if most else str(result["failure"])
     if difference != 0:
         return f"reload differs: {difference} {row['reload'].get('failure', '')}"
     return f"{result['achieved']:.1%}, {result['error']:.0e}"
@@ -288,7 +290,8 @@ def table() -> None:
         f"{ordered[0]['threads']} thread(s).",
         "",
         f"{whole} of {len(ordered)} networks prune to both ratios with the proof holding; Torch-Pruning 1.6.1, asked",
-        f"to halve every layer, gives the right function on {passed}.",
+        f"to halve every layer, gives the right function on {passed}. A ratio that frozen channels do not allow is",
+        "refused with the most that can be removed, and nothing is written.",
         "",
         "- *sets*: channel sets; *frozen*: channels, other than the logits, that are left whole, of all channels.",
         "- *50 %*, *90 %*: parameters removed, and the largest absolute logit difference between the rebuilt network",
