@@ -27,12 +27,12 @@ import cfp_core
 from cfp_cli.checkpoint import ModelSpec, describe, load
 from cfp_cli.compute import use
 from cfp_cli.data.dataset import open_dataset
+from cfp_cli.data.images import sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.graph import channel_sets
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.recalibrate import recalibrate
 from cfp_cli.scoring.score import score
-from cfp_cli.steps.score import sample
 
 SIDE = 224
 NETWORKS = {"vgg16": "vgg16_bn_gap", "resnet50": "torchvision:resnet50"}

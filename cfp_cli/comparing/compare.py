@@ -20,7 +20,7 @@ from cfp_cli.checkpoint import describe, fingerprint, spec_of
 from cfp_cli.comparing.criteria import rescored
 from cfp_cli.comparing.methods import Method
 from cfp_cli.data.dataset import Dataset
-from cfp_cli.data.images import ImageStore, load_images, stratified_sample
+from cfp_cli.data.images import ImageStore, load_images, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.errors import DataError, RunError
 from cfp_cli.files import write_bytes
@@ -175,7 +175,7 @@ class _Grid:
         original = self.teachers[0]
         spec = spec_of(original)
         preprocessing = Preprocessing.of(spec)
-        store = self._sample(seed, preprocessing)
+        store = sample(self.dataset, self.images, seed, preprocessing, self.progress)
         example = proof_images(store.batches(BATCH), spec.input_size)
         graph = self._graph = self._graph or channel_sets(original, example[:1].to(self.device))
         scores = self._scores(store, seed, graph)
@@ -226,13 +226,6 @@ class _Grid:
             best_epoch=history.best_epoch + 1,
             seconds=time.perf_counter() - began,
             versions=json.dumps(versions(), sort_keys=True),
-        )
-
-    def _sample(self, seed: int, preprocessing: Preprocessing) -> ImageStore:
-        items = self.dataset.split("train")
-        chosen = stratified_sample([item.label for item in items], self.images, seed)
-        return ImageStore(
-            [items[index] for index in chosen], preprocessing, broken=self.dataset.broken, progress=self.progress
         )
 
     def _scores(self, store: ImageStore, seed: int, graph: ChannelGraph) -> Scores:

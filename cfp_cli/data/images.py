@@ -129,6 +129,19 @@ def load_images(
     )
 
 
+def sample(
+    dataset: Dataset, count: int, seed: int, preprocessing: Preprocessing, progress: Progress = SILENT
+) -> ImageStore:
+    """A seeded sample of the training split, spread over the classes, in a model's preprocessing.
+
+    Raises:
+        DataError: there is no training split, or too many images are broken.
+    """
+    items = dataset.split("train")
+    chosen = stratified_sample([item.label for item in items], count, seed)
+    return ImageStore([items[index] for index in chosen], preprocessing, broken=dataset.broken, progress=progress)
+
+
 def stratified_sample(labels: Tensor | Sequence[int], count: int, seed: int) -> Int64:
     """Choose images spread over the classes: each round takes one at random from every class that has one left.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cfp_cli.checkpoint import spec_of
 from cfp_cli.data.dataset import Dataset
-from cfp_cli.data.images import Batches, ImageStore, load_images, stratified_sample
+from cfp_cli.data.images import Batches, ImageStore, load_images, sample, stratified_sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.errors import DataError
 from cfp_cli.exporting.export import ExportReport, Format, export
@@ -19,7 +19,6 @@ from cfp_cli.progress import SILENT, Progress
 from cfp_cli.run import Run
 from cfp_cli.steps.inputs import DataInput, ModelInput, fit_classes, scored_data
 from cfp_cli.steps.outputs import belongs, written
-from cfp_cli.steps.score import sample
 
 COMPARED = 512
 CALIBRATED = 128

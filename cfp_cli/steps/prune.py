@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cfp_cli.checkpoint import ModelSpec, save, spec_of
-from cfp_cli.data.images import ImageStore, load_images
+from cfp_cli.data.images import ImageStore, load_images, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.errors import RunError
 from cfp_cli.files import sha256
@@ -26,7 +26,6 @@ from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.steps.inputs import ModelInput, fit_classes, scored_data, scored_model
 from cfp_cli.steps.recovery import Recovery
-from cfp_cli.steps.score import sample
 
 RECALIBRATION_IMAGES = 1024
 

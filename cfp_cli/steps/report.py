@@ -13,7 +13,7 @@ from torch import nn
 from cfp_cli.benchmark import Benchmark, benchmark, count_macs
 from cfp_cli.checkpoint import spec_of
 from cfp_cli.data.dataset import Dataset
-from cfp_cli.data.images import load_images
+from cfp_cli.data.images import load_images, sample
 from cfp_cli.data.transforms import BrokenImageError, Preprocessing
 from cfp_cli.errors import DataError
 from cfp_cli.files import sha256, write_bytes
@@ -29,7 +29,6 @@ from cfp_cli.run import Run
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.steps.inputs import ModelInput, fit_classes, scored_data, scored_model
 from cfp_cli.steps.outputs import written
-from cfp_cli.steps.score import sample
 from cfp_cli.training.history import read_csv
 from cfp_cli.versions import versions
 

@@ -11,7 +11,7 @@ import torch
 from cfp_cli import distributed
 from cfp_cli.checkpoint import spec_of
 from cfp_cli.data.dataset import Dataset
-from cfp_cli.data.images import ImageStore, stratified_sample
+from cfp_cli.data.images import ImageStore, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.run import Run
@@ -88,19 +88,6 @@ def score_step(
         outputs={"scores": str(run.scores)},
     )
     return scores
-
-
-def sample(
-    dataset: Dataset, count: int, seed: int, preprocessing: Preprocessing, progress: Progress = SILENT
-) -> ImageStore:
-    """A seeded sample of the training split, spread over the classes, in the model's preprocessing.
-
-    Raises:
-        DataError: there is no training split, or too many images are broken.
-    """
-    items = dataset.split("train")
-    chosen = stratified_sample([item.label for item in items], count, seed)
-    return ImageStore([items[index] for index in chosen], preprocessing, broken=dataset.broken, progress=progress)
 
 
 def _list_hash(store: ImageStore, dataset: Dataset) -> str:

@@ -56,8 +56,8 @@ def test_the_score_file_holds_what_scripts_read(scored: Path, model: Path) -> No
 
 def test_scores_are_those_of_a_plain_forward_pass(cfp, scored: Path, model: Path, images: Path) -> None:
     from cfp_cli.data.dataset import open_dataset
+    from cfp_cli.data.images import sample
     from cfp_cli.data.transforms import Preprocessing
-    from cfp_cli.steps.score import sample
 
     network = load(model)
     store = sample(open_dataset(images), 24, 0, Preprocessing.of(spec_of(network)))
