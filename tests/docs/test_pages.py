@@ -37,6 +37,7 @@ SHORTER = {
     "train": [*TAUGHT, *ONE_CORE],
     "score": ["--images", "12", *ONE_CORE],
     "finetune": [*TAUGHT, *ONE_CORE],
+    "compare": [*TAUGHT, "--images", "12", "--seeds", "0", *ONE_CORE],
     "bench": ["--seconds", "0.01", "--no-onnx", *ONE_CORE],
     "report": ["--no-bench", *ONE_CORE],
     "prune": ONE_CORE,
