@@ -14,7 +14,7 @@ use super::load::{lanes_of, Layout};
 /// The largest height or width that goes through the lanes: eight such maps and their Gram matrices fit the second cache.
 pub(crate) const LARGEST: usize = 64;
 /// Up to this side no largest eigenvalue is sought.
-pub(crate) const CERTIFIED: usize = 32;
+pub(crate) const CERTIFIED: usize = 16;
 /// Columns of a tile whose sums stay in registers.
 const TILE: usize = 4;
 const POWER_STEPS: usize = 12;
