@@ -165,10 +165,13 @@ class _Grid:
     _graph: ChannelGraph | None = None
     _tested: Metrics | None = None
 
+    def __post_init__(self) -> None:
+        self.hashes = [fingerprint(teacher) for teacher in self.teachers]
+
     def cell(self, method: Method, ratio: float, seed: int) -> tuple[Any, ...]:
-        facts = {**self.options.to_json(), "images": self.images, "teachers": len(self.teachers)}
+        facts = {**self.options.to_json(), "images": self.images, "teachers": self.hashes}
         text = json.dumps({name: value for name, value in facts.items() if name != "seed"}, sort_keys=True)
-        return (fingerprint(self.teachers[0]), self.dataset.fingerprint, method.name, ratio, seed, text)
+        return (self.hashes[0], self.dataset.fingerprint, method.name, ratio, seed, text)
 
     def run(self, method: Method, ratio: float, seed: int) -> Comparison:
         began = time.perf_counter()
@@ -229,7 +232,7 @@ class _Grid:
         )
 
     def _scores(self, store: ImageStore, seed: int, graph: ChannelGraph) -> Scores:
-        facts = {"network": fingerprint(self.teachers[0]), "data": self.dataset.fingerprint, "images": self.images}
+        facts = {"network": self.hashes[0], "data": self.dataset.fingerprint, "images": self.images}
         path = self.folder / f"scores-{seed}.safetensors"
         if path.exists():
             known = Scores.load(path)

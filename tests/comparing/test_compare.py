@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,6 +63,12 @@ def test_what_is_done_is_not_done_again(
     compare([teacher], dataset, chosen(["l1"]), [0.5], [0], OPTIONS, folder=tmp_path, images=18)
     compare([teacher], dataset, chosen(["l1"]), [0.6], [0], replace(OPTIONS, epochs=2), folder=tmp_path, images=18)
     assert done == ["l2", "l1", "l1", "l1"]
+    # So is another class-balanced teacher.
+    compare([teacher, teacher], dataset, chosen(["l1"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18)
+    other = copy.deepcopy(teacher)
+    torch.nn.init.zeros_(other[-1].weight)
+    compare([teacher, other], dataset, chosen(["l1"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18)
+    assert done == ["l2", "l1", "l1", "l1", "l1", "l1"]
 
 
 def test_the_same_cell_gives_the_same_row(dataset: Dataset, teacher: nn.Module, tmp_path: Path) -> None:

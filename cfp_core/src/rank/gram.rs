@@ -178,8 +178,7 @@ fn eliminate<S: Simd>(simd: S, gram: &mut [Line<S>], scaled: &mut [Line<S>]) -> 
         for (block, left) in left.chunks_exact(columns).enumerate() {
             let first = block * TILE;
             let mut tile = reduced::<S>(simd, panel, left, first);
-            let (done, rest) = left.split_at(first);
-            debug_assert_eq!(done.len(), first);
+            let rest = &left[first..];
             let own = &mut own[first..first + TILE];
             for pivot in 0..TILE {
                 let (source, factors) = (tile[pivot], rest[pivot]);
