@@ -23,6 +23,7 @@ from cfp_cli.training.options import Sampling, TrainOptions
 from cfp_cli.training.stores import Stores, require_classes
 from cfp_cli.training.teacher import EVALUATION_BATCH, tested
 from cfp_cli.training.teacher_cache import teacher_logits
+from cfp_cli.training.teacher_check import check_teacher
 
 _NAMES = ("representation teacher", "classifier teacher")
 
@@ -96,6 +97,10 @@ def finetune(
         )
         for name, teacher in zip(_NAMES, teachers, strict=False)
     ]
+    if workers.first:
+        for name, teacher, table in zip(_NAMES, teachers, tables, strict=False):
+            own = Preprocessing.of(checkpoint.spec_of(teacher))
+            check_teacher(name, teacher, table, stores.views(own).labels, stores.plain("val", own), progress)
     views = stores.views(preprocessing)
     stores.keep_only(preprocessing)
     labels = views.labels
