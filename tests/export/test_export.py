@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,14 @@ def exported(
     return model.eval(), path, report
 
 
+def whole_content(path: Path) -> bytes:
+    """The bytes of a file, or of all members of an archive."""
+    if not zipfile.is_zipfile(path):
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        return b"".join(name.encode() + archive.read(name) for name in archive.namelist())
+
+
 def test_file_answers_as_the_network_for_every_batch_size(exported: tuple[nn.Module, Path, ExportReport]) -> None:
     model, path, _ = exported
     run = runner(path)
@@ -88,6 +97,13 @@ def test_report_says_what_was_compared(exported: tuple[nn.Module, Path, ExportRe
     assert json.loads(json.dumps(report.to_json()))["precision"] == "float32"
 
 
+def test_pt2_of_a_small_network_is_no_larger_than_its_graph_needs(tmp_path: Path) -> None:
+    model = network()
+    report = export(model, tmp_path / "net.pt2", "pt2")
+    # The graph as JSON takes 20 kB where it is not compressed.
+    assert report.bytes < 4 * report.parameters + 12_000
+
+
 def test_file_says_how_to_feed_it(exported: tuple[nn.Module, Path, ExportReport]) -> None:
     _, path, report = exported
     facts = (onnx_file if report.format == "onnx" else pt2_file).read_metadata(path)
@@ -98,7 +114,7 @@ def test_file_says_how_to_feed_it(exported: tuple[nn.Module, Path, ExportReport]
     assert json.loads(facts["lineage"]) == list(SPEC.lineage)
     assert (facts["arch"], facts["precision"]) == ("small.py:net", "float32")
     # Nothing of the machine that made it.
-    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in whole_content(path)
 
 
 def test_onnx_input_has_a_name_and_a_free_batch_size(exported: tuple[nn.Module, Path, ExportReport]) -> None:
@@ -268,7 +284,8 @@ def test_networks_export_without_dead_weights(tmp_path: Path, arch: str, format:
     spec = ModelSpec(arch, tuple("abcdef"), input_size=(32, 32))
     model = describe(randomise(create(arch, 6)), spec)
     report = export(model, tmp_path / f"net.{format}", format)  # type: ignore[arg-type]
-    assert abs(report.overhead) < 0.02
+    # The members of a pt2 file are compressed, and weights shrink a little by it.
+    assert -0.1 < report.overhead < 0.02
     assert report.top1_agreement == 1
 
 
