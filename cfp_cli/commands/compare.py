@@ -56,7 +56,8 @@ _MANY = 64
     default=("cfp", "hrank", "fpgm", "l1", "random"),
     show_default=True,
     metavar="NAME...",
-    help="cfp, cfp-uniform, cfp-two, hrank, hrank-redundancy, similarity, random, l1, l2, fpgm, taylor, scratch.",
+    help="cfp, cfp-uniform, cfp-global, cfp-two, cfp-effective-rank, cfp-entropy, cfp-steps, cfp-reference, hrank, "
+    "hrank-redundancy, similarity, random, l1, l2, fpgm, taylor, group-norm, scratch.",
 )
 @click.option(
     "--seeds",
@@ -79,7 +80,7 @@ _MANY = 64
     show_default=True,
     help="Folder of results.csv; what is in it is not computed again.",
 )
-@training_options(epochs=120, lr=1e-3, batch_size=64, augment="strong", resume=False)
+@training_options(epochs=120, lr=1e-3, batch_size=64, augment="geometric", resume=False)
 @placed
 @talk
 @pass_console

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tensorboard", type=click.Path(path_type=Path), default=None, help="Folder of TensorBoard logs (extra)."
 )
-@training_options(epochs=120, lr=1e-3, batch_size=64, augment="strong")
+@training_options(epochs=120, lr=1e-3, batch_size=64, augment="geometric")
 @run_option
 @seed_option
 @placed

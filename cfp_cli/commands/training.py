@@ -53,10 +53,10 @@ def training_options(
         ),
         click.option(
             "--augment",
-            type=click.Choice(["none", "paper", "strong"]),
+            type=click.Choice(["none", "paper", "geometric", "strong"]),
             default=augment,
             show_default=True,
-            help="Views of an image: as it is, the paper's flips and crops, or stronger.",
+            help="Views: as it is, the paper's flips and crops, flips with turns and crops, or these in another light.",
         ),
         click.option("--views", type=click.IntRange(1), default=8, show_default=True, help="Views of each image."),
         click.option(

@@ -17,20 +17,15 @@ import torch
 from torch import nn
 
 from cfp_cli.checkpoint import describe, fingerprint, spec_of
-from cfp_cli.comparing.criteria import rescored
 from cfp_cli.comparing.methods import Method
+from cfp_cli.comparing.students import Students, recovery_epochs
 from cfp_cli.data.dataset import Dataset
-from cfp_cli.data.images import ImageStore, load_images, sample
+from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.errors import DataError, RunError
 from cfp_cli.files import write_bytes
-from cfp_cli.graph import ChannelGraph, channel_sets
 from cfp_cli.metrics import Metrics, evaluate
 from cfp_cli.progress import SILENT, Progress
-from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
-from cfp_cli.pruning.recalibrate import recalibrate
-from cfp_cli.scoring.score import score
-from cfp_cli.scoring.scores import Scores
 from cfp_cli.training.finetune import finetune
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
@@ -162,11 +157,11 @@ class _Grid:
     device: torch.device
     progress: Progress
     listen: Listener | None
-    _graph: ChannelGraph | None = None
     _tested: Metrics | None = None
 
     def __post_init__(self) -> None:
         self.hashes = [fingerprint(teacher) for teacher in self.teachers]
+        self._students = Students(self.teachers[0], self.dataset, self.folder, self.images, self.device, self.progress)
 
     def cell(self, method: Method, ratio: float, seed: int) -> tuple[Any, ...]:
         facts = {**self.options.to_json(), "images": self.images, "teachers": self.hashes}
@@ -177,20 +172,8 @@ class _Grid:
         began = time.perf_counter()
         original = self.teachers[0]
         spec = spec_of(original)
-        preprocessing = Preprocessing.of(spec)
-        store = sample(self.dataset, self.images, seed, preprocessing, self.progress)
-        example = proof_images(store.batches(BATCH), spec.input_size)
-        graph = self._graph = self._graph or channel_sets(original, example[:1].to(self.device))
-        scores = self._scores(store, seed, graph)
-        if method.criterion != "scores":
-            scores = rescored(scores, method.criterion, original, graph, store.batches(BATCH), seed)
-        wanted = PruneOptions(ratio=ratio, clusters=method.clusters, allocation=method.allocation)
-        made = plan(original, scores, wanted, graph=graph)
-        student, made = apply(original, made, graph=graph, example=example.to(self.device))
-        if method.scratch:
-            _forget(student, seed)
-        else:
-            recalibrate(student, store.batches(BATCH), self.progress)
+        recovering = recovery_epochs(method, self.options.epochs)
+        student, made = self._students.make(method, ratio, seed, recovering)
         describe(student, replace(spec, plan=made.to_json()))
         current = self.folder / "current" / f"{method.name}-{ratio:g}-{seed}"
         current.mkdir(parents=True, exist_ok=True)
@@ -198,7 +181,7 @@ class _Grid:
             student,
             self.dataset,
             self.teachers,
-            replace(self.options, seed=seed),
+            replace(self.options, seed=seed, epochs=self.options.epochs - (method.steps - 1) * recovering),
             out=current / "finetuned.pt",
             last=current / "last.pt",
             cache_folder=self.folder / "cache",
@@ -208,7 +191,7 @@ class _Grid:
             listen=self.listen,
         )
         assert history.test is not None
-        teacher = self._tested = self._tested or self._test(original, preprocessing)
+        teacher = self._tested = self._tested or self._test(original, Preprocessing.of(spec))
         network, data, *_, text = self.cell(method, ratio, seed)
         shutil.rmtree(current)
         return Comparison(
@@ -231,30 +214,9 @@ class _Grid:
             versions=json.dumps(versions(), sort_keys=True),
         )
 
-    def _scores(self, store: ImageStore, seed: int, graph: ChannelGraph) -> Scores:
-        facts = {"network": self.hashes[0], "data": self.dataset.fingerprint, "images": self.images}
-        path = self.folder / f"scores-{seed}.safetensors"
-        if path.exists():
-            known = Scores.load(path)
-            if all(known.options.get(name) == value for name, value in facts.items()):
-                return known
-        found = score(self.teachers[0], store.batches(8), graph=graph, options=facts, progress=self.progress)
-        found.save(path)
-        return found
-
     def _test(self, model: nn.Module, preprocessing: Preprocessing) -> Metrics:
         store = load_images(self.dataset, "test", preprocessing, progress=self.progress)
         return evaluate(model, store.batches(BATCH), progress=self.progress)
-
-
-def _forget(model: nn.Module, seed: int) -> None:
-    """Give every layer the weights that it starts training with."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in model.modules():
-            reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
-            if reset is not None:
-                reset()
 
 
 def summaries(rows: Sequence[Comparison]) -> tuple[Summary, ...]:

@@ -35,7 +35,7 @@ def _fpgm(weight: Tensor) -> Tensor:
 
 
 WEIGHT_CRITERIA: dict[str, Callable[[Tensor], Tensor]] = {"l1": _l1, "l2": _l2, "fpgm": _fpgm}
-CRITERIA = (*WEIGHT_CRITERIA, "taylor", "random")
+CRITERIA = (*WEIGHT_CRITERIA, "group-norm", "taylor", "random")
 
 
 def rescored(
@@ -57,6 +57,8 @@ def rescored(
     if criterion == "random":
         generator = np.random.default_rng(seed)
         found = {group.name: generator.random(group.channels) for group in scores.sets}
+    elif criterion == "group-norm":
+        found = _group_norm(model, graph)
     elif criterion == "taylor":
         found = _by_set(graph, _taylor(model, graph, loader))
     elif criterion in WEIGHT_CRITERIA:
@@ -67,6 +69,20 @@ def rescored(
         raise ValueError(f"no criterion '{criterion}'; one of {', '.join(CRITERIA)}")
     sets = tuple(replace(group, richness=found[group.name]) for group in scores.sets)
     return replace(scores, sets=sets, richness=criterion)
+
+
+def _group_norm(model: nn.Module, graph: ChannelGraph) -> dict[str, NDArray[np.float64]]:
+    """Norm of all parameters that go with a channel: what makes it, scales it and reads it (DepGraph, CVPR 2023)."""
+    total = np.zeros(int(graph.offsets[-1]))
+    parameters = dict(model.named_parameters())
+    for dimension in graph.dimensions:
+        if dimension.name in parameters and dimension.units.ndim == 1:
+            squares = parameters[dimension.name].detach().double().square()
+            others = [dim for dim in range(squares.dim()) if dim != dimension.dim]
+            values = (squares.sum(others) if others else squares).cpu().numpy()
+            shown = dimension.units >= 0
+            np.add.at(total, dimension.units[shown], values[shown])
+    return _split(graph, np.sqrt(total))
 
 
 def _makers(graph: ChannelGraph) -> dict[str, NDArray[np.int64]]:
@@ -103,5 +119,11 @@ def _by_set(graph: ChannelGraph, by_weight: dict[str, Tensor]) -> dict[str, NDAr
         mean = values[shown].mean() if shown.any() else 0.0
         np.add.at(total, units[shown], values[shown] / (mean or 1.0))
         np.add.at(count, units[shown], 1)
-    mean_of = total / np.maximum(count, 1)
-    return {group.name: mean_of[start : start + group.size] for group, start in zip(graph.sets, offsets, strict=False)}
+    return _split(graph, total / np.maximum(count, 1))
+
+
+def _split(graph: ChannelGraph, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Values by running unit number, as values by set."""
+    return {
+        group.name: values[start : start + group.size] for group, start in zip(graph.sets, graph.offsets, strict=False)
+    }

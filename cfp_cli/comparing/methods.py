@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cfp_cli.errors import UsageError
 
@@ -15,33 +15,47 @@ class Method:
     Attributes:
         name: as the user writes it.
         criterion: what ranks channels: `scores` (richness of the feature maps) or one of `criteria.CRITERIA`.
+        richness: of the feature maps, as `score` takes it.
         clusters: cluster rule; `1` ranks across the whole layer.
         allocation: how the ratio is spread over the layers.
+        reference: keep of each cluster what the published results kept.
+        steps: prune in so many steps, each followed by a recovery; the epochs of the recoveries are taken from those of
+            the fine-tuning.
         scratch: forget the weights that were kept, and train the pruned shape from its initialisation.
         source: where the method comes from.
     """
 
     name: str
-    criterion: str
+    criterion: str = "scores"
+    richness: str = "rank"
     clusters: str = "1"
     allocation: str = "uniform"
+    reference: bool = False
+    steps: int = 1
     scratch: bool = False
     source: str = ""
 
 
+_CFP = Method("cfp", clusters="adaptive:2", allocation="redundancy", source="Wang et al. 2023, with own allocation")
 _ALL = (
-    Method("cfp", "scores", "adaptive:2", "redundancy", source="Wang et al. 2023, with this project's allocation"),
-    Method("cfp-uniform", "scores", "adaptive:2", source="Wang et al. 2023, one rate for all layers"),
-    Method("cfp-two", "scores", "2", "redundancy", source="as cfp, with two clusters a layer"),
-    Method("hrank", "scores", source="Lin et al., HRank, CVPR 2020"),
-    Method("hrank-redundancy", "scores", "1", "redundancy", source="as cfp, without clusters"),
-    Method("similarity", "random", "adaptive:2", source="clusters of cfp, a random channel of each"),
+    _CFP,
+    Method("cfp-uniform", clusters="adaptive:2", source="Wang et al. 2023, one rate for all layers"),
+    replace(_CFP, name="cfp-global", allocation="global", source="as cfp, with one threshold of richness"),
+    replace(_CFP, name="cfp-two", clusters="2", source="as cfp, with two clusters a layer"),
+    replace(_CFP, name="cfp-effective-rank", richness="effective-rank", source="as cfp, with another richness"),
+    replace(_CFP, name="cfp-entropy", richness="entropy", source="as cfp, with another richness"),
+    replace(_CFP, name="cfp-steps", steps=3, source="as cfp, in three steps with recoveries between them"),
+    Method("cfp-reference", clusters="2", reference=True, source="Wang et al. 2023, as the published scripts keep"),
+    Method("hrank", source="Lin et al., HRank, CVPR 2020"),
+    Method("hrank-redundancy", allocation="redundancy", source="as cfp, without clusters"),
+    Method("similarity", "random", clusters="adaptive:2", source="clusters of cfp, a random channel of each"),
     Method("random", "random"),
     Method("l1", "l1", source="Li et al., Pruning filters for efficient ConvNets, ICLR 2017"),
     Method("l2", "l2", source="He et al., Soft filter pruning, IJCAI 2018"),
     Method("fpgm", "fpgm", source="He et al., Filter pruning via geometric median, CVPR 2019"),
     Method("taylor", "taylor", source="Molchanov et al., Importance estimation for neural network pruning, CVPR 2019"),
-    Method("scratch", "scores", "adaptive:2", "redundancy", scratch=True, source="Liu et al., Rethinking, ICLR 2019"),
+    Method("group-norm", "group-norm", source="Fang et al., DepGraph, CVPR 2023"),
+    replace(_CFP, name="scratch", scratch=True, source="Liu et al., Rethinking, ICLR 2019"),
 )
 METHODS = {method.name: method for method in _ALL}
 

@@ -25,7 +25,7 @@ from cfp_cli.data.transforms import Preprocessing, UInt8, channels_first, decode
 from cfp_cli.errors import UsageError
 from cfp_cli.progress import SILENT, Progress
 
-Augment = Literal["none", "paper", "strong"]
+Augment = Literal["none", "paper", "geometric", "strong"]
 Int64 = npt.NDArray[np.int64]
 
 # The authors' training transform: one of {horizontal flip with p = 1/2, vertical flip with p = 1/2}, then one of
@@ -44,10 +44,11 @@ class ViewStore:
         items: image files and their labels.
         preprocessing: the deterministic transform of the model.
         augment: `none`: the resized image. `paper`: {none 50 %, horizontal flip 25 %, vertical flip 25 %} x {centre
-            crop of the raw image, zero-padded where smaller, or resize}, 8 views. `strong`: `views` draws of flips,
-            right-angle turns where the input is square, a mild random resized crop, brightness, contrast.
-        views: number of draws of each image under `strong`; the other two have 1 and 8 views whatever it is.
-        seed: of the draws under `strong`.
+            crop of the raw image, zero-padded where smaller, or resize}, 8 views. `geometric`: `views` draws of flips,
+            right-angle turns where the input is square, and a random resized crop of at least three quarters.
+            `strong`: the same with smaller crops, and with brightness and contrast.
+        views: number of draws of each image under `geometric` and `strong`; `none` has 1 view, `paper` 8.
+        seed: of the draws.
         broken: counts the images that cannot be decoded; without it, more than 1 % of `items` is an error.
         cache_folder: where the views go that do not fit the budget; the system's temporary folder where None.
         budget: largest number of bytes to hold in memory.
@@ -85,7 +86,7 @@ class ViewStore:
         if views < 1:
             raise UsageError(f"{views} views of an image are none; ask for 1 or more")
         self.preprocessing = preprocessing
-        named = {"none": (0,), "paper": _PAPER_NAMED, "strong": tuple(range(views))}[augment]
+        named = {"none": (0,), "paper": _PAPER_NAMED}.get(augment, tuple(range(views)))
         self.views = len(named)
         self._stored = torch.tensor(named)
         size = preprocessing.input_size
@@ -96,7 +97,8 @@ class ViewStore:
                 return channels_first(resized(image, size))[None]
             if augment == "paper":
                 return _paper_views(image, size)
-            return np.stack([strong_view(image, size, [seed, index, view]) for view in range(views)])
+            draw = strong_view if augment == "strong" else geometric_view
+            return np.stack([draw(image, size, [seed, index, view]) for view in range(views)])
 
         pixels, kept = decode_all(
             items,
@@ -146,11 +148,31 @@ def _margin(have: int, want: int) -> int:
     return round((have - want) / 2) if have >= want else -((want - have) // 2)
 
 
+def geometric_view(image: Image.Image, size: tuple[int, int], seed: Sequence[int]) -> UInt8:
+    """One random view of an image whose brightness is kept, uint8 [3, H, W], decided by `seed` alone."""
+    pixels = _turned_crop(image, size, np.random.default_rng(seed), least=0.75)
+    view: UInt8 = np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+    return view
+
+
 def strong_view(image: Image.Image, size: tuple[int, int], seed: Sequence[int]) -> UInt8:
     """One random view of an image, uint8 [3, H, W], decided by `seed` alone."""
     generator = np.random.default_rng(seed)
+    pixels = _turned_crop(image, size, generator, least=0.6)
+    # No noise: a teacher that never saw any is wrong on one noisy view in eight, and its student learns that.
+    contrast, brightness = np.exp(generator.uniform(-0.2, 0.2)), generator.uniform(-10, 10)
+    middle = float(pixels.mean())
+    changed = (pixels - middle) * contrast + middle + brightness
+    view: UInt8 = np.clip(changed + 0.5, 0, 255).astype(np.uint8)
+    return view
+
+
+def _turned_crop(
+    image: Image.Image, size: tuple[int, int], generator: np.random.Generator, least: float
+) -> npt.NDArray[np.float32]:
+    """A crop of `least` to all of the area, perhaps mirrored, turned where the input is square; float32 [3, H, W]."""
     height, width = size
-    area, ratio = generator.uniform(0.6, 1.0), np.exp(generator.uniform(-0.15, 0.15))
+    area, ratio = generator.uniform(least, 1.0), np.exp(generator.uniform(-0.15, 0.15))
     crop_width = min(image.width, image.width * np.sqrt(area * ratio))
     crop_height = min(image.height, image.height * np.sqrt(area / ratio))
     left, top = generator.random() * (image.width - crop_width), generator.random() * (image.height - crop_height)
@@ -162,14 +184,7 @@ def strong_view(image: Image.Image, size: tuple[int, int], seed: Sequence[int]) 
         if generator.random() < 0.5:
             pixels = np.flip(pixels, axis)
     turns = int(generator.integers(0, 4))
-    if height == width:
-        pixels = np.rot90(pixels, turns, axes=(1, 2))
-    # No noise: a teacher that never saw any is wrong on one noisy view in eight, and its student learns that.
-    contrast, brightness = np.exp(generator.uniform(-0.2, 0.2)), generator.uniform(-10, 10)
-    middle = float(pixels.mean())
-    changed = (pixels - middle) * contrast + middle + brightness
-    view: UInt8 = np.clip(changed + 0.5, 0, 255).astype(np.uint8)
-    return view
+    return np.rot90(pixels, turns, axes=(1, 2)) if height == width else pixels
 
 
 def _key(

@@ -25,7 +25,7 @@ from cfp_cli.run import Run
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.steps.inputs import ModelInput, fit_classes, scored_data, scored_model
-from cfp_cli.steps.recovery import Recovery
+from cfp_cli.training.recovery import Recovery
 
 RECALIBRATION_IMAGES = 1024
 

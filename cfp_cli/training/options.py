@@ -12,7 +12,7 @@ from cfp_cli.errors import UsageError
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Sampling = Literal["instance", "balanced", "sqrt"]
-Augment = Literal["none", "paper", "strong"]
+Augment = Literal["none", "paper", "geometric", "strong"]
 Select = Literal["accuracy", "macro_f1"]
 Amp = Literal["off", "auto", "bf16", "fp16"]
 

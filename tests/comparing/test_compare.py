@@ -28,9 +28,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def teacher(dataset: Dataset) -> nn.Module:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for inner, outer in ((3, 12), (12, 16), (16, 24)):
+    for inner, outer in ((3, 24), (24, 36), (36, 48)):
         layers += [nn.Conv2d(inner, outer, 3, 2, 1, bias=False), nn.BatchNorm2d(outer), nn.ReLU()]
-    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, len(dataset.classes)))
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, len(dataset.classes)))
     return describe(net.eval(), ModelSpec("tiny", dataset.classes, input_size=(24, 24)))
 
 
@@ -80,14 +80,14 @@ def test_the_same_cell_gives_the_same_row(dataset: Dataset, teacher: nn.Module, 
 
 
 def test_scratch_forgets_what_was_kept(dataset: Dataset, teacher: nn.Module, tmp_path: Path) -> None:
-    from cfp_cli.comparing.compare import _forget
+    from cfp_cli.comparing.students import forget
     from cfp_cli.graph import channel_sets
     from cfp_cli.pruning.rebuild import rebuild
 
     graph = channel_sets(teacher, torch.rand(1, 3, 24, 24))
     student = rebuild(teacher, graph, {group.name: torch.arange(group.size).numpy()[:4] for group in graph.prunable})
     kept = {name: value.clone() for name, value in student.state_dict().items()}
-    _forget(student, 7)
+    forget(student, 7)
     weights = [name for name, value in kept.items() if value.dim() > 1]
     assert all(not torch.equal(student.state_dict()[name], kept[name]) for name in weights)
 

@@ -74,6 +74,20 @@ def test_taylor_is_the_squared_product_of_weight_and_gradient(case) -> None:
     np.testing.assert_allclose(importance(case, "taylor")["inner"], expected / expected.mean(), rtol=1e-4)
 
 
+def test_group_norm_is_over_all_that_goes_with_a_channel(case) -> None:
+    model = case[0]
+    inner = (rows(model.inner.weight) ** 2).sum(1) + model.inner.bias.detach().double().numpy() ** 2
+    read = (model.back.weight.detach().double().numpy() ** 2).sum((0, 2, 3))
+    np.testing.assert_allclose(importance(case, "group-norm")["inner"], np.sqrt(inner + read), rtol=1e-6)
+    stream = sum(
+        (rows(layer.weight) ** 2).sum(1) + layer.bias.detach().double().numpy() ** 2
+        for layer in (model.stem, model.back)
+    )
+    stream = stream + (model.inner.weight.detach().double().numpy() ** 2).sum((0, 2, 3))
+    stream = stream + (model.head.weight.detach().double().numpy() ** 2).sum(0)
+    np.testing.assert_allclose(importance(case, "group-norm")["stem"], np.sqrt(stream), rtol=1e-6)
+
+
 def test_random_follows_its_seed(case) -> None:
     assert np.array_equal(importance(case, "random", 3)["stem"], importance(case, "random", 3)["stem"])
     assert not np.array_equal(importance(case, "random", 3)["stem"], importance(case, "random", 4)["stem"])

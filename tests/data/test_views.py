@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.dataset import Item
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.data.views import ViewStore
+from cfp_cli.data.views import Augment, ViewStore
 from cfp_cli.errors import UsageError
 
 SIZE = (16, 16)
@@ -61,15 +61,16 @@ def test_paper_views_shown_equally_often_have_the_papers_shares(items: list[Item
     assert shares == [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]
 
 
-def test_strong_views_depend_on_seed_image_and_view_only(items: list[Item], tmp_path: Path) -> None:
-    store = ViewStore(items, Preprocessing(SIZE), "strong", views=5, seed=3, threads=1)
-    again = ViewStore(items, Preprocessing(SIZE), "strong", views=5, seed=3, threads=4)
-    disk = ViewStore(items, Preprocessing(SIZE), "strong", views=5, seed=3, budget=0, cache_folder=tmp_path / "cache")
-    fewer = ViewStore(items, Preprocessing(SIZE), "strong", views=2, seed=3)
+@pytest.mark.parametrize("augment", ["geometric", "strong"])
+def test_drawn_views_depend_on_seed_image_and_view_only(items: list[Item], tmp_path: Path, augment: Augment) -> None:
+    store = ViewStore(items, Preprocessing(SIZE), augment, views=5, seed=3, threads=1)
+    again = ViewStore(items, Preprocessing(SIZE), augment, views=5, seed=3, threads=4)
+    disk = ViewStore(items, Preprocessing(SIZE), augment, views=5, seed=3, budget=0, cache_folder=tmp_path / "cache")
+    fewer = ViewStore(items, Preprocessing(SIZE), augment, views=2, seed=3)
     assert torch.equal(store.images, again.images)
     assert torch.equal(store.images, disk.images)
     assert torch.equal(store.images[:, :2], fewer.images)
-    assert not torch.equal(store.images, ViewStore(items, Preprocessing(SIZE), "strong", views=5, seed=4).images)
+    assert not torch.equal(store.images, ViewStore(items, Preprocessing(SIZE), augment, views=5, seed=4).images)
     flat = store.images.reshape(60, -1)
     assert len(torch.unique(flat, dim=0)) == 60
 
@@ -86,6 +87,19 @@ def test_strong_views_are_mild(tmp_path: Path) -> None:
     slopes = (views[:, 0, :, -4:].mean((1, 2)) - views[:, 0, :, :4].mean((1, 2))).abs()
     assert slopes.min() > 120 * 0.6 * 0.7 * 0.8
     assert slopes.max() < 120 * 1.25
+
+
+def test_geometric_views_keep_the_light(tmp_path: Path) -> None:
+    """Grey levels stay, and a view keeps at least three quarters of the image's area."""
+    ramp = np.tile(np.linspace(60, 180, 64).astype(np.uint8), (64, 1))
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    views = ViewStore([Item(tmp_path / "ramp.png", 0)], Preprocessing((32, 32)), "geometric", views=60).images[0]
+    assert int(views.min()) >= 60
+    assert int(views.max()) <= 180
+    spread = (views.amax((1, 2, 3)) - views.amin((1, 2, 3))).double()
+    # A crop of area a and aspect exp(r) is sqrt(a exp(r)) as wide.
+    assert spread.min() > 120 * (0.75 * np.exp(-0.15)) ** 0.5 * 0.95
+    assert spread.max() > spread.min()
 
 
 def test_right_angle_turns_only_where_the_input_is_square(tmp_path: Path) -> None:
@@ -138,7 +152,7 @@ def test_broken_images_leave_the_other_views_as_they_are(items: list[Item]) -> N
 
 
 def test_wrong_usage(items: list[Item]) -> None:
-    with pytest.raises(UsageError, match="unknown augmentation 'hard'; use one of none, paper, strong"):
+    with pytest.raises(UsageError, match="unknown augmentation 'hard'; use one of none, paper, geometric, strong"):
         ViewStore(items, Preprocessing(SIZE), "hard")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="0 views"):
         ViewStore(items, Preprocessing(SIZE), "strong", views=0)

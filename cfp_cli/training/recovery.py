@@ -46,7 +46,7 @@ class Recovery:
         Raises:
             TrainingError: training cannot go on.
         """
-        options = TrainOptions(epochs=self.epochs, batch_size=64, lr=LR, augment="strong", seed=self.seed)
+        options = TrainOptions(epochs=self.epochs, batch_size=64, lr=LR, augment="geometric", seed=self.seed)
         describe(pruned, spec_of(self.original))
         with tempfile.TemporaryDirectory() as folder:
             out, last = Path(folder) / "best.pt", Path(folder) / "last.pt"
