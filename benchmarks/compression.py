@@ -33,6 +33,7 @@ class Experiment:
         title: of its section.
         arch: architecture of the teachers.
         ratios, methods, seeds, epochs, views: as the command takes them.
+        options: further ones of the command.
     """
 
     title: str
@@ -42,22 +43,45 @@ class Experiment:
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 40
     views: int = 4
+    options: tuple[str, ...] = ()
 
 
 VGG_39X, VGG_100X = 0.97436, 0.99
-CRITERIA = ("cfp", "cfp-uniform", "fpgm", "l1", "hrank", "random", "scratch")
+CRITERIA = (
+    *("cfp", "cfp-uniform", "cfp-reference", "hrank", "similarity", "random"),
+    *("l1", "l2", "fpgm", "taylor", "group-norm", "scratch"),
+)
+PARTS = ("cfp", "cfp-two", "hrank-redundancy", "cfp-effective-rank", "cfp-entropy", "cfp-uniform", "cfp-global")
 EXPERIMENTS = {
-    "neu-vgg16": Experiment("NEU-CLS, VGG-16, 40 epochs", "vgg16_bn_gap", (VGG_39X,), CRITERIA),
     "neu-vgg16-long": Experiment(
-        "NEU-CLS, VGG-16, 150 epochs", "vgg16_bn_gap", (VGG_39X, VGG_100X), ("cfp",), epochs=150, views=8
+        "NEU-CLS, VGG-16, 150 epochs",
+        "vgg16_bn_gap",
+        (VGG_39X, VGG_100X),
+        ("cfp",),
+        epochs=150,
+        views=12,
+        options=("--ema", "0.995", "--augment", "strong"),
     ),
-    "xsdd-vgg16": Experiment("X-SDD, VGG-16, 40 epochs", "vgg16_bn_gap", (VGG_39X,), CRITERIA),
-    "parts-vgg16": Experiment(
-        "NEU-CLS, VGG-16, parts of the method",
+    "xsdd-vgg16-long": Experiment(
+        "X-SDD, VGG-16, 100 epochs",
         "vgg16_bn_gap",
         (VGG_39X,),
-        ("cfp", "cfp-two", "cfp-uniform", "hrank-redundancy", "hrank", "similarity"),
+        ("cfp",),
+        epochs=100,
+        views=12,
+        options=("--ema", "0.995", "--select", "macro_f1"),
     ),
+    "neu-vgg16": Experiment("NEU-CLS, VGG-16, 40 epochs", "vgg16_bn_gap", (VGG_39X,), CRITERIA),
+    "xsdd-vgg16": Experiment(
+        "X-SDD, VGG-16, 40 epochs", "vgg16_bn_gap", (VGG_39X,), CRITERIA, options=("--select", "macro_f1")
+    ),
+    "parts-vgg16": Experiment(
+        "NEU-CLS, VGG-16, parts of the method", "vgg16_bn_gap", (VGG_39X,), (*PARTS, "cfp-steps")
+    ),
+    "labels-vgg16": Experiment(
+        "NEU-CLS, VGG-16, with a label term", "vgg16_bn_gap", (VGG_39X,), ("cfp",), options=("--label-weight", "0.1")
+    ),
+    "one-teacher-vgg16": Experiment("NEU-CLS, VGG-16, one teacher (give one)", "vgg16_bn_gap", (VGG_39X,), ("cfp",)),
 }
 
 
@@ -68,6 +92,7 @@ def command(name: str, data: Path, teachers: list[Path], folder: Path, threads: 
         *("cfp", "compare", str(data), "--teachers", *map(str, teachers), "--arch", each.arch),
         *("--ratios", *(f"{ratio:g}" for ratio in each.ratios), "--methods", *each.methods),
         *("--seeds", *map(str, each.seeds), "--epochs", str(each.epochs), "--views", str(each.views)),
+        *each.options,
         *("--threads", str(threads), "--out", str(folder)),
     ]
 
