@@ -62,9 +62,18 @@ def test_any_choice_of_channels_rebuilds_right(arch: str) -> None:
 @pytest.mark.parametrize(
     "arch",
     [
+        # With those above, one of every torchvision family; benchmarks/coverage.py goes through all of them.
+        "alexnet",
         "densenet121",
+        "inception_v3",
+        "mnasnet0_5",
         "mobilenet_v3_small",
         "efficientnet_b0",
+        "efficientnet_v2_s",
+        "resnext50_32x4d",
+        "regnet_x_400mf",
+        "squeezenet1_1",
+        "wide_resnet50_2",
         "convnext_tiny",
         "regnet_y_400mf",
         "googlenet",
