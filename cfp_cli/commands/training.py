@@ -64,7 +64,7 @@ def training_options(
             type=click.Choice(["accuracy", "macro_f1"]),
             default="accuracy",
             show_default=True,
-            help="Validation figure that picks the best epoch.",
+            help="Validation figure that picks the epoch: the latest within one standard error of the best.",
         ),
         click.option(
             "--ema", type=float, default=0.0, show_default=True, help="Decay of a running mean of weights; 0 is off."

@@ -90,7 +90,9 @@ def fit(
 ) -> History:
     """Train a network, choose its best epoch on the validation split, and leave that epoch's weights in it.
 
-    Of epochs that are equally good the latest is kept: it has been trained longer at a lower rate.
+    That is the latest that is within one standard error of the best figure (the rule of Breiman et al., 1984): of
+    hundreds of epochs the very best owes it to luck with a few images, a later one has been trained longer at a lower
+    rate.
 
     Args:
         model: changed in place; gives logits float32 [n, classes].
@@ -151,7 +153,7 @@ class _Training:
             data.sampler, data.views, options.batch_size, options.seed, self.workers.rank, self.workers.world
         )
         self.best = copy.deepcopy(model).requires_grad_(False).eval()
-        self.best_epoch, self.best_score, self.better_epoch = -1, -1.0, -1
+        self.best_epoch, self.best_score, self.best_error, self.better_epoch = -1, -1.0, 0.0, -1
         self.epoch, self.step, self.stopped = 0, 0, False
         self.rows: list[EpochRow] = []
         # Of the epoch in hand: loss and its two shares summed over the images, how many those are, and the time spent.
@@ -246,13 +248,14 @@ class _Training:
             self._tell(row)
 
     def _choose(self, candidate: nn.Module, metrics: Metrics) -> None:
-        """Keep the weights where no epoch was better, and stop where none has been for long."""
+        """Keep the weights unless an epoch was better beyond chance, and stop where none has been for long."""
         score = metrics.accuracy if self.options.select == "accuracy" else metrics.macro_f1
         if score > self.best_score:
-            self.better_epoch = self.epoch
-        if score >= self.best_score:
+            self.better_epoch, self.best_score = self.epoch, score
+            self.best_error = metrics.standard_error(self.options.select)
+        if score >= self.best_score - self.best_error:
             copy_flushed(candidate, self.best)
-            self.best_epoch, self.best_score = self.epoch, score
+            self.best_epoch = self.epoch
         self.stopped = bool(self.options.patience) and self.epoch - self.better_epoch >= self.options.patience
 
     def _validate(self, candidate: nn.Module, interrupt: Interrupt) -> Metrics:
@@ -350,7 +353,7 @@ class _Training:
         return History(tuple(self.rows), self.best_epoch, seconds, val)
 
 
-_PLAIN = ("epoch", "step", "best_epoch", "best_score", "better_epoch", "stopped", "images", "seconds")
+_PLAIN = ("epoch", "step", "best_epoch", "best_score", "best_error", "better_epoch", "stopped", "images", "seconds")
 
 
 class _Checked:

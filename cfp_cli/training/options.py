@@ -36,7 +36,7 @@ class TrainOptions:
         ema: decay of a running mean of the weights that is then what is evaluated and kept; 0 for none.
         patience: epochs without a better validation figure after which training stops; 0 for never.
         clip_norm: largest norm of the gradient; 0 for no limit.
-        select: validation figure by which the best epoch is chosen.
+        select: validation figure by which the best epoch is chosen: the latest within one standard error of the best.
         temperature: T of the distillation loss.
         label_weight: weight of class-balanced cross-entropy beside distillation.
         amp: `bf16` or `fp16` autocast; `auto` takes what a GPU has and float32 on a CPU.

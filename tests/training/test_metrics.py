@@ -30,6 +30,16 @@ def test_hand_computed():
     assert json.loads(json.dumps(metrics.to_json()))["per_class"]["b"]["recall"] == 0.5
 
 
+def test_standard_errors():
+    labels = torch.tensor([0] * 8 + [1] * 2)
+    metrics = measure(torch.tensor([0] * 6 + [1] * 2 + [1] * 2), labels, NAMES)
+    assert metrics.standard_error("accuracy") == pytest.approx((9 / 12 * 3 / 12 / 10) ** 0.5)
+    recalls = 7 / 10 * 3 / 10 / 8 + 3 / 4 * 1 / 4 / 2
+    assert metrics.standard_error("macro_f1") == pytest.approx(recalls**0.5 / 2)
+    # Nobody knows a perfect score from ten images.
+    assert measure(labels, labels, NAMES).standard_error("accuracy") > 0
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
 def test_equals_the_definitions(pairs):
     labels, predictions = (np.array(column) for column in zip(*pairs, strict=True))
