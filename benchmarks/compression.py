@@ -142,7 +142,7 @@ def section(name: str, each: Experiment, rows: list[Comparison]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [line(summary, [row for row in rows if cell_of(row) == cell_of(summary)]) for summary in found]
-    lines += ["", *plots(name, each, found), ""]
+    lines += ["", *plots(name, each, found, teacher), ""]
     return lines
 
 
@@ -165,7 +165,7 @@ def line(each: Summary, rows: list[Comparison]) -> str:
     )
 
 
-def plots(name: str, each: Experiment, found: tuple[Summary, ...]) -> list[str]:
+def plots(name: str, each: Experiment, found: tuple[Summary, ...], teacher: Comparison) -> list[str]:
     """Accuracy and macro-F1 against compression, where there is more than one ratio."""
     if len({summary.ratio for summary in found}) < 2:
         return []
@@ -175,9 +175,10 @@ def plots(name: str, each: Experiment, found: tuple[Summary, ...]) -> list[str]:
         for summary in found:
             mean, deviation = getattr(summary, figure)
             series.setdefault(summary.method, []).append((summary.compression, 100 * mean, 100 * deviation))
+        series["teacher"] = [(1.0, 100 * getattr(teacher, f"teacher_{figure}"), 0.0)]
         every = [point for points in series.values() for point in points]
         low = min(mean - deviation for _, mean, deviation in every)
-        x = Axis("times fewer parameters", min(p[0] for p in every) / 1.1, max(p[0] for p in every) * 1.1, log=True)
+        x = Axis("times fewer parameters", 0.9, max(p[0] for p in every) * 1.1, log=True)
         path = f"compression-{name}-{figure}.svg"
         line_plot(DOCS / path, f"{each.title}: {label}", x, Axis(label, low - 0.5, 100), series)
         lines.append(f"![{each.title}: {label} against compression]({path})")
