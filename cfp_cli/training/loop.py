@@ -8,6 +8,7 @@ bit for bit, on the same number of threads.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,9 +91,9 @@ def fit(
 ) -> History:
     """Train a network, choose its best epoch on the validation split, and leave that epoch's weights in it.
 
-    That is the latest that is within one standard error of the best figure (the rule of Breiman et al., 1984): of
-    hundreds of epochs the very best owes it to luck with a few images, a later one has been trained longer at a lower
-    rate.
+    That is the latest that is no worse than the best figure by more than one standard error of their difference (after
+    the rule of Breiman et al., 1984): of hundreds of epochs the very best owes it to luck with a few images, a later
+    one has been trained longer at a lower rate.
 
     Args:
         model: changed in place; gives logits float32 [n, classes].
@@ -252,7 +253,8 @@ class _Training:
         score = metrics.accuracy if self.options.select == "accuracy" else metrics.macro_f1
         if score > self.best_score:
             self.better_epoch, self.best_score = self.epoch, score
-            self.best_error = metrics.standard_error(self.options.select)
+            # Of the difference of two epochs, each of which is measured.
+            self.best_error = math.sqrt(2) * metrics.standard_error(self.options.select)
         if score >= self.best_score - self.best_error:
             copy_flushed(candidate, self.best)
             self.best_epoch = self.epoch
