@@ -133,11 +133,13 @@ def section(name: str, each: Experiment, rows: list[Comparison]) -> list[str]:
     typed = command(name, Path("data/"), [Path("rl.pt"), Path("cl.pt")], Path("cfp-compare"), 2)
     lines = [
         f"## {each.title}",
+        "",
         f"Representation teacher: accuracy {teacher.teacher_accuracy:.2%}, macro-F1 {teacher.teacher_macro_f1:.2%}.",
         "",
         "```text",
         " ".join(typed),
         "```",
+        "",
         "| method | smaller | seeds | test accuracy | macro-F1 | points lost | multiply-adds | best epoch | seconds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -166,9 +168,7 @@ def line(each: Summary, rows: list[Comparison]) -> str:
 
 
 def plots(name: str, each: Experiment, found: tuple[Summary, ...], teacher: Comparison) -> list[str]:
-    """Accuracy and macro-F1 against compression, where there is more than one ratio."""
-    if len({summary.ratio for summary in found}) < 2:
-        return []
+    """Accuracy and macro-F1 against compression, from the unpruned teacher on."""
     lines = []
     for figure, label in (("accuracy", "test accuracy, %"), ("macro_f1", "macro-F1, %")):
         series: dict[str, list[tuple[float, float, float]]] = {}
