@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -175,7 +176,9 @@ class _Grid:
         recovering = recovery_epochs(method, self.options.epochs)
         student, made = self._students.make(method, ratio, seed, recovering)
         describe(student, replace(spec, plan=made.to_json()))
-        current = self.folder / "current" / f"{method.name}-{ratio:g}-{seed}"
+        cell = self.cell(method, ratio, seed)
+        # One folder a cell: a state left by a comparison with other options is not this one's.
+        current = self.folder / "current" / hashlib.sha256(repr(cell).encode()).hexdigest()[:16]
         current.mkdir(parents=True, exist_ok=True)
         history = finetune(
             student,
@@ -192,7 +195,7 @@ class _Grid:
         )
         assert history.test is not None
         teacher = self._tested = self._tested or self._test(original, Preprocessing.of(spec))
-        network, data, *_, text = self.cell(method, ratio, seed)
+        network, data, *_, text = cell
         shutil.rmtree(current)
         return Comparison(
             network=network,

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from cfp_cli.comparing.methods import METHODS, chosen
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.synthetic import generate
 from cfp_cli.errors import DataError, RunError, UsageError
+from cfp_cli.training.history import EpochRow
 from cfp_cli.training.options import TrainOptions
 
 OPTIONS = TrainOptions(epochs=1, batch_size=16, lr=1e-3, views=1)
@@ -69,6 +73,25 @@ def test_what_is_done_is_not_done_again(
     torch.nn.init.zeros_(other[-1].weight)
     compare([teacher, other], dataset, chosen(["l1"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18)
     assert done == ["l2", "l1", "l1", "l1", "l1", "l1"]
+
+
+def test_a_stopped_cell_goes_on_and_another_does_not_take_its_state(
+    dataset: Dataset, teacher: nn.Module, tmp_path: Path
+) -> None:
+    def stop(rows: Sequence[EpochRow]) -> None:
+        if len(rows) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    options = replace(OPTIONS, epochs=3)
+    whole = compare([teacher], dataset, chosen(["l1"]), [0.6], [0], options, folder=tmp_path / "whole", images=18)
+    with pytest.raises(KeyboardInterrupt):
+        compare([teacher], dataset, chosen(["l1"]), [0.6], [0], options, folder=tmp_path, images=18, listen=stop)
+    assert list((tmp_path / "current").glob("*/last.pt"))
+    other = replace(options, lr=2e-3)
+    compare([teacher], dataset, chosen(["l1"]), [0.6], [0], other, folder=tmp_path, images=18)
+    again = compare([teacher], dataset, chosen(["l1"]), [0.6], [0], options, folder=tmp_path, images=18)
+    assert replace(again[0], seconds=0) == replace(whole[0], seconds=0)
+    assert not list((tmp_path / "current").iterdir())
 
 
 def test_the_same_cell_gives_the_same_row(dataset: Dataset, teacher: nn.Module, tmp_path: Path) -> None:
