@@ -75,8 +75,9 @@ def teacher_logits(
             tables = [_read(_part(parts, block), _shape(block, shape)) for block in blocks]
             _write(whole, np.concatenate([table for table in tables if table is not None]))
         workers.barrier()
-        shutil.rmtree(parts, ignore_errors=True)
-        remove_leftovers(whole)
+    # Also where the table was there: a run killed just after writing it left its parts.
+    shutil.rmtree(parts, ignore_errors=True)
+    remove_leftovers(whole)
     logits = _read(whole, shape)
     if logits is None:
         raise TrainingError(f"{whole} cannot be read back; check the disk's free space")

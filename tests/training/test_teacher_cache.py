@@ -99,6 +99,17 @@ def test_cut_off_computation_goes_on(tmp_path):
     assert np.array_equal(logits.view(np.uint32), whole.view(np.uint32))
 
 
+def test_parts_of_a_run_killed_after_the_table_was_written_are_removed(tmp_path):
+    first = teacher_logits(network(), views(), len(CLASSES), tmp_path)
+    (whole,) = tmp_path.iterdir()
+    parts = whole.with_suffix(".parts")
+    parts.mkdir()
+    (parts / ".000000032.npy.abc.tmp").write_bytes(b"half")
+    (tmp_path / f".{whole.name}.abc.tmp").write_bytes(b"half")
+    assert np.array_equal(teacher_logits(network(), views(), len(CLASSES), tmp_path), first)
+    assert list(tmp_path.iterdir()) == [whole]
+
+
 def test_damaged_file_is_computed_again(tmp_path):
     teacher, source = Counting(), views()
     first = np.array(teacher_logits(teacher, source, 3, tmp_path))
