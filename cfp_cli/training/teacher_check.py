@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from cfp_cli.data.images import ImageStore
 from cfp_cli.metrics import evaluate
 from cfp_cli.progress import SILENT, Progress
+from cfp_cli.training.teacher import EVALUATION_BATCH
 from cfp_cli.training.teacher_cache import Logits
 
 # A teacher that was trained on such views is at least as good on training images as on plain validation images.
 _GAP = 0.03
-_BATCH = 128
 
 
 def check_teacher(
@@ -32,7 +32,7 @@ def check_teacher(
         Share of the views on which the teacher is right.
     """
     right = float(np.mean(logits.argmax(axis=2) == labels.cpu().numpy()[:, None]))
-    plain = evaluate(teacher, validation.batches(_BATCH)).accuracy
+    plain = evaluate(teacher, validation.batches(EVALUATION_BATCH)).accuracy
     if right < plain - _GAP:
         progress.say(
             f"warning: the {name} is right on {right:.1%} of the augmented views but on {plain:.1%} of plain "
