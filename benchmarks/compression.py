@@ -47,6 +47,7 @@ class Experiment:
 
 
 VGG_39X, VGG_100X = 0.97436, 0.99
+RESNET_59X, RESNET_150X = 0.98305, 0.99333
 CRITERIA = (
     *("cfp", "cfp-uniform", "cfp-reference", "hrank", "similarity", "random"),
     *("l1", "l2", "fpgm", "taylor", "group-norm", "scratch"),
@@ -70,6 +71,17 @@ EXPERIMENTS = {
         epochs=100,
         views=12,
         options=("--ema", "0.995", "--select", "macro_f1"),
+    ),
+    "neu-resnet50-long": Experiment(
+        "NEU-CLS, ResNet-50, 100 epochs",
+        "torchvision:resnet50",
+        (RESNET_59X, RESNET_150X),
+        ("cfp",),
+        epochs=100,
+        options=("--ema", "0.99"),
+    ),
+    "neu-resnet50": Experiment(
+        "NEU-CLS, ResNet-50, 40 epochs", "torchvision:resnet50", (RESNET_59X,), CRITERIA, options=("--ema", "0.99")
     ),
     "neu-vgg16": Experiment("NEU-CLS, VGG-16, 40 epochs", "vgg16_bn_gap", (VGG_39X,), CRITERIA),
     "xsdd-vgg16": Experiment(

@@ -113,7 +113,7 @@ def load(
     Args:
         path: a cfp checkpoint, a dict with `state_dict`, or a bare state dict; a `.pt`, `.pth`, `.pth.tar` or
             `.safetensors` file.
-        arch: the architecture; a cfp checkpoint knows its own.
+        arch: the architecture; a cfp checkpoint knows its own, and keeps it.
         input_size: height and width in pixels; overrides what the file says.
         classes: class names; for files that do not hold any.
         unsafe_pickle: also read files that can run code when loaded, such as a pickled module.
@@ -126,7 +126,8 @@ def load(
     if isinstance(content, nn.Module):
         content = {"state_dict": content.state_dict()}
     state, facts = _state_and_facts(path, content)
-    arch = arch or facts.get("arch")
+    # What `--arch` says is for the files of a command that do not say it as a cfp checkpoint does.
+    arch = facts.get("arch") if facts.get("format") == FORMAT else arch or facts.get("arch")
     if not arch:
         raise CheckpointError(f"{path} does not say its architecture; pass --arch, such as --arch torchvision:resnet18")
     _refuse_unusable(path, state)

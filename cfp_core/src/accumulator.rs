@@ -189,8 +189,7 @@ impl TapAccumulator {
         let mut reduced = vec![(0.0, 0.0); images * channels];
         for_each_share(
             &mut reduced,
-            channels,
-            size,
+            maps,
             |Memory { planes, rounded, ranks, ranker }, Share { image, first, values }| {
                 let pixels = maps.planes(image, first, values.len(), planes);
                 for ((norm, _), map) in values.iter_mut().zip(pixels.chunks_exact(size)) {

@@ -51,6 +51,13 @@ impl<'a> Maps<'a> {
         self.shape
     }
 
+    /// Whether the pixels of a map follow one another in memory.
+    #[must_use]
+    pub(crate) fn in_place(&self) -> bool {
+        let ([_, _, height, width], [_, _, by_row, by_column]) = (self.shape, self.strides);
+        (by_column == 1 || width == 1) && (by_row == width || height == 1)
+    }
+
     /// The maps of `count` neighbouring channels, one after another in row-major order, in place or copied to `buffer`.
     #[must_use]
     pub(crate) fn planes<'b>(&self, image: usize, first: usize, count: usize, buffer: &'b mut Vec<f32>) -> &'b [f32]
@@ -61,8 +68,7 @@ impl<'a> Maps<'a> {
         let [by_image, by_channel, by_row, by_column] = self.strides;
         let size = height * width;
         let start = image * by_image + first * by_channel;
-        let rows_in_place = (by_column == 1 || width == 1) && (by_row == width || height == 1);
-        if rows_in_place && (by_channel == size || count == 1) {
+        if self.in_place() && (by_channel == size || count == 1) {
             return &self.data[start..start + count * size];
         }
         buffer.clear();

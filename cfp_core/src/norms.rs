@@ -11,7 +11,7 @@ use crate::{CoreError, Maps};
 pub fn norms(maps: &Maps) -> Result<Vec<f64>, CoreError> {
     let [images, channels, height, width] = maps.shape();
     let mut found = vec![0.0; images * channels];
-    for_each_share(&mut found, channels, height * width, |Memory { planes, .. }, Share { image, first, values }| {
+    for_each_share(&mut found, maps, |Memory { planes, .. }, Share { image, first, values }| {
         let pixels = maps.planes(image, first, values.len(), planes);
         for (norm, map) in values.iter_mut().zip(pixels.chunks_exact(height * width)) {
             *norm = plane_norm(map);

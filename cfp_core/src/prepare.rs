@@ -95,8 +95,7 @@ pub(crate) fn is_live(pixels: &[f32]) -> bool {
 
 /// Lowest and highest pixel of all channels of one image. To be called inside the thread pool.
 pub(crate) fn range(maps: &Maps, image: usize) -> (f32, f32) {
-    let [_, channels, height, width] = maps.shape();
-    let share = share(channels, height * width);
+    let ([_, channels, ..], share) = (maps.shape(), share(maps));
     let starts: Vec<usize> = (0..channels).step_by(share).collect();
     starts
         .into_par_iter()

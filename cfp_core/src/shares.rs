@@ -4,14 +4,16 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use crate::rank::Ranker;
-use crate::{threads, CoreError};
+use crate::rank::{gram, Ranker};
+use crate::{threads, CoreError, Maps};
 
 /// Pixels of a share of work; below it the handing out costs more than it brings.
 const PIXELS: usize = 1 << 15;
 /// Channels of a share: whole registers of lanes, and few enough that the threads end together.
 const FEWEST: usize = 8;
 const MOST: usize = 128;
+/// Maps with more pixels go through no lanes, and each is work enough for a share.
+const ALONE: usize = gram::LARGEST * gram::LARGEST;
 
 /// Neighbouring channels of one image, and where their values go.
 pub(crate) struct Share<'a, T> {
@@ -34,8 +36,14 @@ thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
 }
 
-/// Number of channels in a share of maps of so many pixels.
-pub(crate) fn share(channels: usize, pixels: usize) -> usize {
+/// Number of channels in a share of these maps.
+pub(crate) fn share(maps: &Maps) -> usize {
+    let [_, channels, height, width] = maps.shape();
+    let pixels = height * width;
+    // Channels that lie interleaved are copied together, or each cache line would be read once for every channel.
+    if pixels > ALONE && maps.in_place() {
+        return 1;
+    }
     (PIXELS / pixels).next_multiple_of(FEWEST).clamp(FEWEST, MOST).min(channels)
 }
 
@@ -44,12 +52,12 @@ pub(crate) fn share(channels: usize, pixels: usize) -> usize {
 /// `work` must not wait for other work of the pool: its thread would begin another share with the same memory.
 pub(crate) fn for_each_share<T: Send>(
     values: &mut [T],
-    channels: usize,
-    pixels: usize,
+    maps: &Maps,
     work: impl Fn(&mut Memory, Share<'_, T>) + Send + Sync,
 ) -> Result<(), CoreError> {
-    let small = values.len() * pixels <= PIXELS || threads::threads()? == 1;
-    let shares = shares(values, channels, pixels);
+    let [_, _, height, width] = maps.shape();
+    let small = values.len() * height * width <= PIXELS || threads::threads()? == 1;
+    let shares = shares(values, maps);
     let work = |share| MEMORY.with_borrow_mut(|memory| work(memory, share));
     if small {
         shares.into_iter().for_each(work);
@@ -59,8 +67,8 @@ pub(crate) fn for_each_share<T: Send>(
 }
 
 /// Divide values \[N * C\] in image-major order.
-fn shares<T>(values: &mut [T], channels: usize, pixels: usize) -> Vec<Share<'_, T>> {
-    let size = share(channels, pixels);
+fn shares<'a, T>(values: &'a mut [T], maps: &Maps) -> Vec<Share<'a, T>> {
+    let (size, [_, channels, ..]) = (share(maps), maps.shape());
     let rows = values.chunks_exact_mut(channels).enumerate();
     rows.flat_map(|(image, row)| {
         let parts = row.chunks_mut(size).enumerate();

@@ -57,6 +57,11 @@ def test_other_peoples_files_load_with_an_architecture(tmp_path: Path, network: 
     assert all(value.dtype == torch.float32 for value in loaded.state_dict().values())
 
 
+def test_a_checkpoint_keeps_its_own_architecture_beside_files_that_need_one(tmp_path: Path, network: nn.Module) -> None:
+    save(tmp_path / "m.pt", describe(network, SPEC))
+    assert spec_of(load(tmp_path / "m.pt", "vgg16_bn_gap")).arch == SPEC.arch
+
+
 def test_subnormals_are_written_as_zero(tmp_path: Path, network: nn.Module) -> None:
     model = describe(create(SPEC.arch, 3), SPEC)
     with torch.no_grad():

@@ -18,8 +18,9 @@ pub(crate) const CERTIFIED: usize = 16;
 /// Columns of a tile whose sums stay in registers.
 const TILE: usize = 4;
 const POWER_STEPS: usize = 12;
-/// Relative width to which the largest eigenvalue is enclosed by power steps.
-const ENCLOSED: f64 = 1e-7;
+/// Relative width to which the largest eigenvalue is enclosed by power steps: the threshold, which goes with its root, is
+/// then right to five digits, and no lane waits long for its neighbours.
+const ENCLOSED: f64 = 1e-5;
 /// A pivot below so many units of rounding of the largest eigenvalue leaves the sign of later ones in doubt.
 const DOUBT: f64 = 8192.0 * f64::EPSILON;
 
@@ -154,14 +155,46 @@ fn multiply_self<S: Simd>(simd: S, matrix: &[Line<S>], rows: usize, gram: &mut [
 #[inline(always)]
 fn product<S: Simd>(simd: S, left: &[Line<S>], right: &[Line<S>]) -> [Line<S>; TILE] {
     let mut tile = [[simd.splat_f64s(0.0); TILE]; TILE];
-    for (left, right) in left.iter().zip(right) {
-        for (tile, &left) in tile.iter_mut().zip(left) {
-            for (sum, &right) in tile.iter_mut().zip(right) {
-                *sum = simd.mul_add_f64s(left, right, *sum);
-            }
+    if registers::<S>() > TILE * TILE {
+        accumulate::<S, TILE>(left, right, &mut tile, 0, |left, right, sum| simd.mul_add_f64s(left, right, sum));
+    } else {
+        for first in (0..TILE).step_by(2) {
+            accumulate::<S, 2>(left, right, &mut tile, first, |left, right, sum| simd.mul_add_f64s(left, right, sum));
         }
     }
     tile
+}
+
+/// SIMD registers of the instruction set: twice as many come with the widest ones and with 64-bit ARM.
+const fn registers<S: Simd>() -> usize {
+    if S::F64_LANES == 8 || cfg!(target_arch = "aarch64") {
+        32
+    } else {
+        16
+    }
+}
+
+/// Add to `W` columns of a tile from `first` on, all of whose sums stay in registers while the lines go by.
+#[inline(always)]
+fn accumulate<S: Simd, const W: usize>(
+    left: &[Line<S>],
+    right: &[Line<S>],
+    tile: &mut [Line<S>; TILE],
+    first: usize,
+    add: impl Fn(S::f64s, S::f64s, S::f64s) -> S::f64s,
+) {
+    let mut sums: [[S::f64s; W]; TILE] = tile.map(|line| std::array::from_fn(|column| line[first + column]));
+    for (left, right) in left.iter().zip(right) {
+        let right: [S::f64s; W] = std::array::from_fn(|column| right[first + column]);
+        for (sums, &left) in sums.iter_mut().zip(left) {
+            for (sum, right) in sums.iter_mut().zip(right) {
+                *sum = add(left, right, *sum);
+            }
+        }
+    }
+    for (line, sums) in tile.iter_mut().zip(sums) {
+        line[first..first + W].copy_from_slice(&sums);
+    }
 }
 
 /// The number of positive pivots of a symmetric matrix of which the upper blocks are given, and their least magnitude.
@@ -216,9 +249,14 @@ fn eliminate<S: Simd>(simd: S, gram: &mut [Line<S>], scaled: &mut [Line<S>]) -> 
 fn reduced<S: Simd>(simd: S, panel: &[Line<S>], left: &[Line<S>], first: usize) -> [Line<S>; TILE] {
     let mut tile = [[simd.splat_f64s(0.0); TILE]; TILE];
     tile.copy_from_slice(&panel[first..first + TILE]);
-    for (left, &right) in left[..first].iter().zip(&panel[..first]) {
-        for (tile, &factor) in tile.iter_mut().zip(left) {
-            subtract::<S>(simd, tile, factor, right);
+    let (left, right) = (&left[..first], &panel[..first]);
+    if registers::<S>() > TILE * TILE {
+        accumulate::<S, TILE>(left, right, &mut tile, 0, |left, right, sum| simd.negate_mul_add_f64s(left, right, sum));
+    } else {
+        for column in (0..TILE).step_by(2) {
+            accumulate::<S, 2>(left, right, &mut tile, column, |left, right, sum| {
+                simd.negate_mul_add_f64s(left, right, sum)
+            });
         }
     }
     tile

@@ -2,7 +2,7 @@
 
 mod aligned;
 mod bidiagonal;
-mod gram;
+pub(crate) mod gram;
 mod inertia;
 mod load;
 
@@ -32,20 +32,15 @@ pub fn matrix_ranks(maps: &Maps) -> Result<Vec<u32>, CoreError> {
     // Many images of one channel are reduced together like many channels of one image.
     let whole = if channels == 1 { maps.swap_images_and_channels() } else { *maps };
     let mut found = vec![0; count];
-    for_each_share(
-        &mut found,
-        whole.shape()[1],
-        height * width,
-        |Memory { planes, ranker, .. }, Share { image, first, values }| {
-            let pixels = whole.planes(image, first, values.len(), planes);
-            let mut maps = pixels.chunks_exact(height * width);
-            if let Some(index) = maps.position(|plane| !plane_norm(plane).is_finite()) {
-                values[index] = NOT_FINITE;
-            } else {
-                ranker.ranks(pixels, height, width, values);
-            }
-        },
-    )?;
+    for_each_share(&mut found, &whole, |Memory { planes, ranker, .. }, Share { image, first, values }| {
+        let pixels = whole.planes(image, first, values.len(), planes);
+        let mut maps = pixels.chunks_exact(height * width);
+        if let Some(index) = maps.position(|plane| !plane_norm(plane).is_finite()) {
+            values[index] = NOT_FINITE;
+        } else {
+            ranker.ranks(pixels, height, width, values);
+        }
+    })?;
     match found.iter().position(|&rank| rank == NOT_FINITE) {
         Some(index) => {
             let (image, channel) = (index / channels, index % channels);
