@@ -155,13 +155,7 @@ fn multiply_self<S: Simd>(simd: S, matrix: &[Line<S>], rows: usize, gram: &mut [
 #[inline(always)]
 fn product<S: Simd>(simd: S, left: &[Line<S>], right: &[Line<S>]) -> [Line<S>; TILE] {
     let mut tile = [[simd.splat_f64s(0.0); TILE]; TILE];
-    if registers::<S>() > TILE * TILE {
-        accumulate::<S, TILE>(left, right, &mut tile, 0, |left, right, sum| simd.mul_add_f64s(left, right, sum));
-    } else {
-        for first in (0..TILE).step_by(2) {
-            accumulate::<S, 2>(left, right, &mut tile, first, |left, right, sum| simd.mul_add_f64s(left, right, sum));
-        }
-    }
+    accumulate::<S>(left, right, &mut tile, |left, right, sum| simd.mul_add_f64s(left, right, sum));
     tile
 }
 
@@ -174,9 +168,26 @@ const fn registers<S: Simd>() -> usize {
     }
 }
 
+/// Add the products of two panels to a tile: to all of it at once, or to half where its sums would fill every register.
+#[inline(always)]
+fn accumulate<S: Simd>(
+    left: &[Line<S>],
+    right: &[Line<S>],
+    tile: &mut [Line<S>; TILE],
+    add: impl Fn(S::f64s, S::f64s, S::f64s) -> S::f64s + Copy,
+) {
+    const HALF: usize = TILE / 2;
+    if registers::<S>() > TILE * TILE {
+        accumulate_columns::<S, TILE>(left, right, tile, 0, add);
+    } else {
+        accumulate_columns::<S, HALF>(left, right, tile, 0, add);
+        accumulate_columns::<S, HALF>(left, right, tile, HALF, add);
+    }
+}
+
 /// Add to `W` columns of a tile from `first` on, all of whose sums stay in registers while the lines go by.
 #[inline(always)]
-fn accumulate<S: Simd, const W: usize>(
+fn accumulate_columns<S: Simd, const W: usize>(
     left: &[Line<S>],
     right: &[Line<S>],
     tile: &mut [Line<S>; TILE],
@@ -249,16 +260,9 @@ fn eliminate<S: Simd>(simd: S, gram: &mut [Line<S>], scaled: &mut [Line<S>]) -> 
 fn reduced<S: Simd>(simd: S, panel: &[Line<S>], left: &[Line<S>], first: usize) -> [Line<S>; TILE] {
     let mut tile = [[simd.splat_f64s(0.0); TILE]; TILE];
     tile.copy_from_slice(&panel[first..first + TILE]);
-    let (left, right) = (&left[..first], &panel[..first]);
-    if registers::<S>() > TILE * TILE {
-        accumulate::<S, TILE>(left, right, &mut tile, 0, |left, right, sum| simd.negate_mul_add_f64s(left, right, sum));
-    } else {
-        for column in (0..TILE).step_by(2) {
-            accumulate::<S, 2>(left, right, &mut tile, column, |left, right, sum| {
-                simd.negate_mul_add_f64s(left, right, sum)
-            });
-        }
-    }
+    accumulate::<S>(&left[..first], &panel[..first], &mut tile, |left, right, sum| {
+        simd.negate_mul_add_f64s(left, right, sum)
+    });
     tile
 }
 
