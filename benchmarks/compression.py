@@ -168,7 +168,8 @@ def cell_of(row: Comparison | Summary) -> tuple[str, float]:
 def line(each: Summary, rows: list[Comparison]) -> str:
     """One row of the table."""
     accuracy, macro_f1 = (
-        f"{100 * mean:.2f} ± {100 * deviation:.2f}" for mean, deviation in (each.accuracy, each.macro_f1)
+        f"{100 * mean:.2f}" + (f" ± {100 * deviation:.2f}" if each.seeds > 1 else "")
+        for mean, deviation in (each.accuracy, each.macro_f1)
     )
     epochs = ", ".join(str(row.best_epoch) for row in rows)
     seconds = sum(row.seconds for row in rows) / len(rows)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from cfp_cli.checkpoint import ModelSpec, describe
+from cfp_cli.commands.compare import summary_table
 from cfp_cli.comparing.compare import Comparison, compare, read_rows, summaries, write_rows
 from cfp_cli.comparing.methods import METHODS, chosen
 from cfp_cli.data.dataset import Dataset, open_dataset
@@ -122,6 +123,9 @@ def test_summaries_are_means_and_deviations() -> None:
     assert (best.method, best.seeds, best.accuracy) == ("cfp", 1, (0.95, 0.0))
     assert other.accuracy == pytest.approx((0.92, 0.02 * 2**0.5))
     assert other.lost == pytest.approx(0.07)
+    # A single run is shown without a spread, for it has none.
+    shown = list(summary_table((best, other)).columns[4].cells)
+    assert shown == ["95.00%", "92.00% ± 2.83%"]
 
 
 def test_errors_say_what_to_do(dataset: Dataset, teacher: nn.Module, tmp_path: Path) -> None:
