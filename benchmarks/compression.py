@@ -81,7 +81,12 @@ EXPERIMENTS = {
         options=("--ema", "0.99"),
     ),
     "neu-resnet50": Experiment(
-        "NEU-CLS, ResNet-50, 40 epochs", "torchvision:resnet50", (RESNET_59X,), CRITERIA, options=("--ema", "0.99")
+        "NEU-CLS, ResNet-50, 30 epochs",
+        "torchvision:resnet50",
+        (RESNET_59X,),
+        CRITERIA,
+        epochs=30,
+        options=("--ema", "0.99"),
     ),
     "neu-vgg16": Experiment("NEU-CLS, VGG-16, 40 epochs", "vgg16_bn_gap", (VGG_39X,), CRITERIA),
     "xsdd-vgg16": Experiment(

@@ -4,7 +4,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::condensed::{pairs, rows, Rows};
-use crate::panels::{self, panels_from};
+use crate::panels::{self, at_once, panels_from};
 use crate::tile::{add_differences, zeros, Tile};
 use crate::{threads, CoreError};
 
@@ -67,7 +67,7 @@ impl Differences<'_> {
         let count = self.panels.len() / (self.images * M);
         let mut panel = self.rows.first / M;
         while panel < count {
-            panel += match count - panel {
+            panel += match (count - panel).min(at_once::<S, M>()) {
                 1 => self.tile::<S, M, 1>(simd, panel),
                 2 => self.tile::<S, M, 2>(simd, panel),
                 _ => self.tile::<S, M, 3>(simd, panel),

@@ -44,6 +44,24 @@ pub(crate) fn of_rows(matrix: &[f64], columns: usize) -> Vec<f64> {
     panels
 }
 
+/// SIMD registers of the instruction set: twice as many come with the widest ones and with 64-bit ARM.
+pub(crate) const fn registers<S: Simd>() -> usize {
+    if S::F64_LANES == 8 || cfg!(target_arch = "aarch64") {
+        32
+    } else {
+        16
+    }
+}
+
+/// Panels on the right of a tile of M rows: as many, up to three, as leave a register free beside the sums and operands.
+pub(crate) const fn at_once<S: Simd, const M: usize>() -> usize {
+    if 3 * M + 4 < registers::<S>() {
+        3
+    } else {
+        2
+    }
+}
+
 /// N panels from `first` on, of a matrix whose panels hold `rows` registers each.
 #[inline(always)]
 pub(crate) fn panels_from<T, const N: usize>(matrix: &[T], rows: usize, first: usize) -> [&[T]; N] {

@@ -7,7 +7,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::condensed::{rows, Rows};
-use crate::panels::{self, panels_from};
+use crate::panels::{self, at_once, panels_from};
 use crate::prepare::range;
 use crate::tile::{add_product, zeros, Tile};
 use crate::Maps;
@@ -250,7 +250,7 @@ impl Products<'_> {
         let count = self.columns.len() / (height * M);
         let mut panel = self.first;
         while panel < count {
-            panel += match count - panel {
+            panel += match (count - panel).min(at_once::<S, M>()) {
                 1 => self.tile::<S, M, 1>(simd, height, panel),
                 2 => self.tile::<S, M, 2>(simd, height, panel),
                 _ => self.tile::<S, M, 3>(simd, height, panel),

@@ -10,6 +10,8 @@ use pulp::{Simd, WithSimd};
 
 use super::aligned::aligned;
 use super::load::{lanes_of, Layout};
+use super::{DOUBT, ENCLOSED};
+use crate::panels::registers;
 
 /// The largest height or width that goes through the lanes: eight such maps and their Gram matrices fit the second cache.
 pub(crate) const LARGEST: usize = 64;
@@ -18,11 +20,6 @@ pub(crate) const CERTIFIED: usize = 16;
 /// Columns of a tile whose sums stay in registers.
 const TILE: usize = 4;
 const POWER_STEPS: usize = 12;
-/// Relative width to which the largest eigenvalue is enclosed by power steps: the threshold, which goes with its root, is
-/// then right to five digits, and no lane waits long for its neighbours.
-const ENCLOSED: f64 = 1e-5;
-/// A pivot below so many units of rounding of the largest eigenvalue leaves the sign of later ones in doubt.
-const DOUBT: f64 = 8192.0 * f64::EPSILON;
 
 /// Memory that is used again from map to map.
 #[derive(Default)]
@@ -157,15 +154,6 @@ fn product<S: Simd>(simd: S, left: &[Line<S>], right: &[Line<S>]) -> [Line<S>; T
     let mut tile = [[simd.splat_f64s(0.0); TILE]; TILE];
     accumulate::<S>(left, right, &mut tile, |left, right, sum| simd.mul_add_f64s(left, right, sum));
     tile
-}
-
-/// SIMD registers of the instruction set: twice as many come with the widest ones and with 64-bit ARM.
-const fn registers<S: Simd>() -> usize {
-    if S::F64_LANES == 8 || cfg!(target_arch = "aarch64") {
-        32
-    } else {
-        16
-    }
 }
 
 /// Add the products of two panels to a tile: to all of it at once, or to half where its sums would fill every register.

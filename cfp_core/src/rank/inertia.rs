@@ -8,13 +8,10 @@
 use pulp::{Simd, WithSimd};
 
 use super::aligned::aligned;
-use crate::panels::panels_from;
+use super::{DOUBT, ENCLOSED};
+use crate::panels::{at_once, panels_from};
 use crate::tile::{add_product, subtract_product, zeros, Tile};
 
-/// A pivot below so many units of rounding of the largest eigenvalue leaves the sign of later ones in doubt.
-const DOUBT: f64 = 8192.0 * f64::EPSILON;
-/// Relative width to which the largest eigenvalue is enclosed by power steps.
-const ENCLOSED: f64 = 1e-7;
 const POWER_STEPS: usize = 16;
 /// Where power steps do not enclose it, Lanczos steps guess it and an elimination proves the guess to this width.
 const LANCZOS_STEPS: usize = 40;
@@ -128,16 +125,20 @@ fn gram_of_columns<S: Simd, const M: usize>(simd: S, columns: &[f64], inner: usi
     let registers = S::as_simd_f64s(columns).0;
     let count = registers.len() / inner;
     let gram = S::as_mut_simd_f64s(gram).0;
-    for block in 0..count {
-        let left = &columns[block * inner * M..(block + 1) * inner * M];
-        let mut panel = block;
-        while panel < count {
-            panel += match count - panel {
-                1 => gram_tile::<S, M, 1>(simd, left, registers, inner, gram, block, panel),
-                2 => gram_tile::<S, M, 2>(simd, left, registers, inner, gram, block, panel),
-                _ => gram_tile::<S, M, 3>(simd, left, registers, inner, gram, block, panel),
-            };
+    let mut panel = 0;
+    // The panels on the right stay in the first cache while those on the left go by.
+    while panel < count {
+        let end = count.min(panel + at_once::<S, M>());
+        for block in 0..end {
+            let left = &columns[block * inner * M..(block + 1) * inner * M];
+            let first = panel.max(block);
+            match end - first {
+                1 => gram_tile::<S, M, 1>(simd, left, registers, inner, gram, block, first),
+                2 => gram_tile::<S, M, 2>(simd, left, registers, inner, gram, block, first),
+                _ => gram_tile::<S, M, 3>(simd, left, registers, inner, gram, block, first),
+            }
         }
+        panel = end;
     }
 }
 
@@ -150,7 +151,7 @@ fn gram_tile<S: Simd, const M: usize, const N: usize>(
     gram: &mut [S::f64s],
     block: usize,
     panel: usize,
-) -> usize {
+) {
     let tile: Tile<S, M, N> = add_product(simd, zeros(simd), left, panels_from(registers, inner, panel));
     let rows = registers.len() / inner * M;
     for (row, values) in tile.iter().enumerate() {
@@ -158,7 +159,6 @@ fn gram_tile<S: Simd, const M: usize, const N: usize>(
             gram[(panel + index) * rows + block * M + row] = value;
         }
     }
-    N
 }
 
 /// G v for a symmetric G of which the upper blocks are kept; `sums` is memory for one register a row.
@@ -342,7 +342,8 @@ fn largest_of_tridiagonal(diagonal: &[f64], off: &[f64]) -> f64 {
 
 /// The number of positive pivots of G - `shift` I, by a left-looking block elimination of the upper blocks, in place.
 ///
-/// `None` as soon as a pivot is not larger than `doubt`. `scaled` takes the pivot rows divided by their pivots.
+/// `None` as soon as a pivot is not larger than `doubt`. `scaled` takes the pivot rows divided by their pivots, and on its
+/// diagonal the inverse pivots.
 #[inline(always)]
 fn positive_pivots<S: Simd, const M: usize>(
     simd: S,
@@ -354,65 +355,69 @@ fn positive_pivots<S: Simd, const M: usize>(
 ) -> Option<u32> {
     let count = rows / M;
     let mut positive = 0;
-    for block in 0..count {
-        let done = block * M;
-        let left = &scaled[block * rows * M..(block * rows + done) * M];
-        let panel = &S::as_simd_f64s(gram).0[block * rows..(block + 1) * rows];
-        let mut tile: Tile<S, M, 1> = zeros(simd);
-        for (tile, &value) in tile.iter_mut().zip(&panel[done..done + M]) {
-            tile[0] = value;
+    let mut panel = 0;
+    // As for the Gram matrix, the panels that are worked on stay in the first cache.
+    while panel < count {
+        let end = count.min(panel + at_once::<S, M>());
+        for block in 0..end {
+            if block >= panel {
+                positive += eliminate_corner::<S, M>(simd, gram, scaled, rows, block, shift, doubt)?;
+            }
+            let first = panel.max(block + 1);
+            match end - first {
+                0 => (),
+                1 => eliminate_right::<S, M, 1>(simd, gram, scaled, rows, block, first),
+                2 => eliminate_right::<S, M, 2>(simd, gram, scaled, rows, block, first),
+                _ => eliminate_right::<S, M, 3>(simd, gram, scaled, rows, block, first),
+            }
         }
-        let tile = subtract_product(simd, tile, left, [&panel[..done]]);
-        let mut corner = [[0.0; M]; M];
-        for (corner, tile) in corner.iter_mut().zip(tile) {
-            S::as_mut_simd_f64s(corner).0[0] = tile[0];
-        }
-        let factors = eliminate(&mut corner, shift, doubt, &mut positive)?;
-        let mut panel = block + 1;
-        while panel < count {
-            let at = (block, panel);
-            panel += match count - panel {
-                1 => eliminate_right::<S, M, 1>(simd, gram, scaled, rows, at, &factors),
-                2 => eliminate_right::<S, M, 2>(simd, gram, scaled, rows, at, &factors),
-                _ => eliminate_right::<S, M, 3>(simd, gram, scaled, rows, at, &factors),
-            };
-        }
+        panel = end;
     }
     Some(positive)
 }
 
-/// Factors of one block's rows: below the diagonal what is taken of earlier rows, on it the inverse pivots.
-type Factors<const M: usize> = [[f64; M]; M];
-
+/// The pivots of one block: the number of positive ones. Its rows in its own columns go to `scaled`.
 #[inline(always)]
-fn eliminate<const M: usize>(
-    corner: &mut [[f64; M]; M],
+fn eliminate_corner<S: Simd, const M: usize>(
+    simd: S,
+    gram: &[f64],
+    scaled: &mut [f64],
+    rows: usize,
+    block: usize,
     shift: f64,
     doubt: f64,
-    positive: &mut u32,
-) -> Option<Factors<M>> {
-    let mut factors = [[0.0; M]; M];
-    for (index, row) in corner.iter_mut().enumerate() {
-        row[index] -= shift;
+) -> Option<u32> {
+    let done = block * M;
+    let (left, target) = scaled[block * rows * M..(block * rows + done + M) * M].split_at_mut(done * M);
+    let panel = &S::as_simd_f64s(gram).0[block * rows..(block + 1) * rows];
+    let mut tile: Tile<S, M, 1> = zeros(simd);
+    for (tile, &value) in tile.iter_mut().zip(&panel[done..done + M]) {
+        tile[0] = value;
     }
-    for row in 0..M {
-        let pivot = corner[row][row];
+    let tile = subtract_product(simd, tile, left, [&panel[..done]]);
+    let mut corner = [[0.0; M]; M];
+    for (index, (corner, tile)) in corner.iter_mut().zip(tile).enumerate() {
+        S::as_mut_simd_f64s(corner).0[0] = tile[0];
+        corner[index] -= shift;
+    }
+    let mut positive = 0;
+    for (row, target) in target.as_chunks_mut::<M>().0.iter_mut().enumerate() {
+        let source = corner[row];
+        let pivot = source[row];
         if pivot.is_nan() || pivot.abs() <= doubt {
             return None;
         }
-        *positive += u32::from(pivot > 0.0);
+        positive += u32::from(pivot > 0.0);
         let inverse = 1.0 / pivot;
-        factors[row][row] = inverse;
-        let source = corner[row];
+        *target = source.map(|value| value * inverse);
+        target[row] = inverse;
         for below in row + 1..M {
-            let factor = source[below] * inverse;
-            factors[below][row] = factor;
-            for (target, source) in corner[below].iter_mut().zip(source) {
-                *target -= factor * source;
+            for (value, source) in corner[below].iter_mut().zip(source) {
+                *value -= target[below] * source;
             }
         }
     }
-    Some(factors)
+    Some(positive)
 }
 
 /// The rows of `block` in N panels from `panel` on: subtract what earlier rows give, then eliminate among themselves.
@@ -422,11 +427,13 @@ fn eliminate_right<S: Simd, const M: usize, const N: usize>(
     gram: &mut [f64],
     scaled: &mut [f64],
     rows: usize,
-    (block, panel): (usize, usize),
-    factors: &Factors<M>,
-) -> usize {
+    block: usize,
+    panel: usize,
+) {
     let done = block * M;
-    let left = &scaled[block * rows * M..(block * rows + done) * M];
+    let (left, scaled) = scaled.split_at_mut((block + 1) * rows * M);
+    let (left, factors) = left[block * rows * M..(block * rows + done + M) * M].split_at(done * M);
+    let factors = factors.as_chunks::<M>().0;
     let gram = S::as_mut_simd_f64s(gram).0;
     let right: [&[S::f64s]; N] = panels_from(gram, rows, panel);
     let mut tile: Tile<S, M, N> = zeros(simd);
@@ -438,7 +445,7 @@ fn eliminate_right<S: Simd, const M: usize, const N: usize>(
     let mut tile = subtract_product(simd, tile, left, right.map(|panel| &panel[..done]));
     for row in 1..M {
         for above in 0..row {
-            let factor = simd.splat_f64s(factors[row][above]);
+            let factor = simd.splat_f64s(factors[above][row]);
             let source = tile[above];
             for (target, source) in tile[row].iter_mut().zip(source) {
                 *target = simd.negate_mul_add_f64s(factor, source, *target);
@@ -451,8 +458,7 @@ fn eliminate_right<S: Simd, const M: usize, const N: usize>(
         for (index, &value) in tile.iter().enumerate() {
             let place = (panel + index) * rows + done + row;
             gram[place] = value;
-            scaled[place] = simd.mul_f64s(value, inverse);
+            scaled[place - (block + 1) * rows] = simd.mul_f64s(value, inverse);
         }
     }
-    N
 }

@@ -3,6 +3,10 @@
 use pulp::Simd;
 
 use super::aligned::aligned;
+use super::gram;
+
+/// Neighbouring pixels that are loaded at once.
+const RUN: usize = 4;
 
 /// Where the pixels of a map go: the longer side along the rows, in panels of `panel` neighbouring columns.
 ///
@@ -11,7 +15,9 @@ use super::aligned::aligned;
 #[derive(Default)]
 pub(crate) struct Layout {
     shape: (usize, usize),
-    places: Vec<usize>,
+    /// First pixel and first place of runs that keep their order, and pixel and place of the other pixels.
+    runs: Vec<(usize, usize)>,
+    singles: Vec<(usize, usize)>,
     size: usize,
 }
 
@@ -22,12 +28,26 @@ impl Layout {
             return;
         }
         let (rows, columns) = (height.max(width), height.min(width));
-        let place = |row: usize, column: usize| (column / panel * rows + row) * panel + column % panel;
         self.shape = (height, width);
         self.size = columns.next_multiple_of(panel) * rows;
-        self.places.clear();
-        for y in 0..height {
-            self.places.extend((0..width).map(|x| if height >= width { place(y, x) } else { place(x, y) }));
+        self.runs.clear();
+        self.singles.clear();
+        for row in 0..rows {
+            for first in (0..columns).step_by(panel) {
+                let place = (first / panel * rows + row) * panel;
+                let inside = panel.min(columns - first);
+                // A map that is wider than high lies across, pixel by pixel.
+                let in_runs = if height >= width { inside / RUN * RUN } else { 0 };
+                let pixel = |offset| {
+                    if height >= width {
+                        row * width + first + offset
+                    } else {
+                        (first + offset) * width + row
+                    }
+                };
+                self.runs.extend((0..in_runs).step_by(RUN).map(|offset| (pixel(offset), place + offset)));
+                self.singles.extend((in_runs..inside).map(|offset| (pixel(offset), place + offset)));
+            }
         }
     }
 
@@ -35,7 +55,7 @@ impl Layout {
     #[inline(always)]
     pub(crate) fn load<'a, S: Simd>(&self, group: &[&[f32]], target: &'a mut Vec<f64>) -> &'a mut [S::f64s] {
         let target = aligned(target, self.size * S::F64_LANES);
-        if self.places.len() < self.size {
+        if self.shape.0 * self.shape.1 < self.size {
             target.fill(0.0);
         }
         match S::F64_LANES {
@@ -49,20 +69,20 @@ impl Layout {
 
     #[inline(always)]
     fn load_lanes<const M: usize>(&self, group: &[&[f32]], target: &mut [f64]) {
-        let (targets, _) = target.as_chunks_mut::<M>();
-        if group.len() == M {
-            let maps: [&[f32]; M] = std::array::from_fn(|lane| group[lane]);
-            for (pixel, &place) in self.places.iter().enumerate() {
-                // Unknown to the compiler, which would else gather from many pixels at once, far more slowly.
-                let pixel = std::hint::black_box(pixel);
-                targets[place] = maps.map(|map| f64::from(map[pixel]));
+        const DEAD: &[f32] = &[0.0; gram::LARGEST * gram::LARGEST];
+        let targets = target.as_chunks_mut::<M>().0;
+        let maps: [&[f32]; M] = std::array::from_fn(|lane| group.get(lane).copied().unwrap_or(DEAD));
+        for &(pixel, place) in &self.runs {
+            let pixels: [[f64; RUN]; M] =
+                maps.map(|map| std::array::from_fn(|next| f64::from(map[pixel..pixel + RUN][next])));
+            for (next, target) in targets[place..place + RUN].iter_mut().enumerate() {
+                *target = std::array::from_fn(|lane| pixels[lane][next]);
             }
-            return;
         }
-        for (pixel, &place) in self.places.iter().enumerate() {
-            for (lane, target) in targets[place].iter_mut().enumerate() {
-                *target = group.get(lane).map_or(0.0, |map| f64::from(map[pixel]));
-            }
+        for &(pixel, place) in &self.singles {
+            // Unknown to the compiler, which would else gather from many pixels at once, far more slowly.
+            let pixel = std::hint::black_box(pixel);
+            targets[place] = maps.map(|map| f64::from(map[pixel]));
         }
     }
 }

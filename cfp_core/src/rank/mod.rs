@@ -16,6 +16,13 @@ use crate::{CoreError, Maps};
 /// The float32 machine epsilon, 2^-23.
 const EPSILON: f64 = f32::EPSILON as f64;
 
+/// Relative width to which the largest eigenvalue of a Gram matrix is enclosed by power steps: the threshold, which goes
+/// with its root, is then right to five digits.
+const ENCLOSED: f64 = 1e-5;
+
+/// A pivot below so many units of rounding of the largest eigenvalue leaves the sign of later ones in doubt.
+const DOUBT: f64 = 8192.0 * f64::EPSILON;
+
 /// Stands for the rank of a map that has none.
 const NOT_FINITE: u32 = u32::MAX;
 
