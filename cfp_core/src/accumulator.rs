@@ -165,16 +165,12 @@ impl TapAccumulator {
             let (norms, richness) = row.iter().copied().unzip();
             self.rows.insert(image, Row { norms, richness });
         }
-        let (similarity, sums) = (self.similarity, &mut self.sums);
-        threads::run(|| {
-            for image in 0..images {
-                match similarity {
-                    Similarity::Norm => {}
-                    Similarity::Ssim => add_ssim(maps, image, sums),
-                    Similarity::Cosine => add_cosine(maps, image, sums),
-                }
-            }
-        })
+        let sums = &mut self.sums;
+        match self.similarity {
+            Similarity::Norm => Ok(()),
+            Similarity::Ssim => threads::run(|| (0..images).for_each(|image| add_ssim(maps, image, sums))),
+            Similarity::Cosine => threads::run(|| (0..images).for_each(|image| add_cosine(maps, image, sums))),
+        }
     }
 
     /// Norm and richness of every map \[N * C\]; where the norm is not finite the richness means nothing.

@@ -1,7 +1,6 @@
 //! Structural distance between channels by the norms of their maps.
 
 use pulp::{Arch, Simd, WithSimd};
-use rayon::prelude::*;
 
 use crate::condensed::{pairs, rows, Rows};
 use crate::panels::{self, at_once, panels_from};
@@ -31,10 +30,8 @@ pub fn pairwise_distance(norms: &[f64], channels: usize, height: usize) -> Resul
     let panels = panels::of_rows(norms, channels);
     let scale = 1.0 / (images as f64 * height as f64);
     let mut distances = vec![0.0; pairs(channels)];
-    threads::run(|| {
-        rows(&mut distances, channels, lanes)
-            .into_par_iter()
-            .for_each(|rows| Arch::new().dispatch(Differences { panels: &panels, images, scale, rows }));
+    threads::for_each(rows(&mut distances, channels, lanes), |rows| {
+        Arch::new().dispatch(Differences { panels: &panels, images, scale, rows });
     })?;
     Ok(distances)
 }

@@ -2,8 +2,6 @@
 
 use std::cell::RefCell;
 
-use rayon::prelude::*;
-
 use crate::rank::{gram, Ranker};
 use crate::{threads, CoreError, Maps};
 
@@ -63,7 +61,7 @@ pub(crate) fn for_each_share<T: Send>(
         shares.into_iter().for_each(work);
         return Ok(());
     }
-    threads::run(|| shares.into_par_iter().for_each(work))
+    threads::for_each(shares, work)
 }
 
 /// Divide values \[N * C\] in image-major order.

@@ -1,6 +1,6 @@
 //! The one place that knows how many threads the core uses: its own pool, never the global one.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -74,4 +74,48 @@ pub fn threads() -> Result<usize, CoreError> {
 /// Run `work` in the pool.
 pub(crate) fn run<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, CoreError> {
     Ok(pool()?.threads.install(work))
+}
+
+/// Do `work` on every item, here and on the other threads of the pool.
+///
+/// A caller that only waited would leave its core to the first thread it wakes, and the next ones would share that core
+/// until the system moves them: for many a tap that is too late.
+pub(crate) fn for_each<T: Send>(
+    items: impl IntoIterator<Item = T, IntoIter: Send>,
+    work: impl Fn(T) + Sync,
+) -> Result<(), CoreError> {
+    let pool = pool()?;
+    let queue = Mutex::new(items.into_iter());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let all = || {
+        while let Some(item) = next() {
+            work(item);
+        }
+    };
+    pool.threads.in_place_scope(|scope| {
+        for _ in 1..pool.count {
+            scope.spawn(|_| all());
+        }
+        all();
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::for_each;
+
+    #[test]
+    fn every_item_is_worked_on_once() {
+        for count in [0, 1, 2, 7, 1000] {
+            let times: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+            for_each(&times, |item| {
+                item.fetch_add(1, Ordering::Relaxed);
+            })
+            .expect("the pool starts");
+            assert!(times.iter().all(|item| item.load(Ordering::Relaxed) == 1), "{count} items");
+        }
+    }
 }
