@@ -132,6 +132,16 @@ def test_onnx_input_has_a_name_and_a_free_batch_size(exported: tuple[nn.Module, 
     assert "BatchNormalization" not in {node.op_type for node in proto.graph.node}
 
 
+def test_an_idle_session_leaves_the_cores_alone() -> None:
+    pytest.importorskip("onnxruntime")
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).eval()
+    content = onnx_file.to_bytes(network, torch.rand(2, 3, 8, 8), {})
+    options = onnx_file.session(content, threads=2).get_session_options()
+    # Threads that spin between runs slowed the next network of `cfp bench` by a half and more.
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+    assert options.intra_op_num_threads == 2
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_file_that_answers_otherwise_is_not_kept(
     tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
