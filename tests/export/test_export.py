@@ -132,8 +132,8 @@ def test_onnx_input_has_a_name_and_a_free_batch_size(exported: tuple[nn.Module, 
     assert "BatchNormalization" not in {node.op_type for node in proto.graph.node}
 
 
+@needs_onnx
 def test_an_idle_session_leaves_the_cores_alone() -> None:
-    pytest.importorskip("onnxruntime")
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2)).eval()
     content = onnx_file.to_bytes(network, torch.rand(2, 3, 8, 8), {})
     options = onnx_file.session(content, threads=2).get_session_options()
