@@ -51,6 +51,7 @@ RESNET_59X, RESNET_150X = 0.98305, 0.99333
 CRITERIA = (
     *("cfp", "cfp-uniform", "cfp-reference", "hrank", "similarity", "random"),
     *("l1", "l2", "fpgm", "taylor", "group-norm", "scratch"),
+    *("hrank-redundancy", "l1-redundancy", "random-redundancy"),
 )
 PARTS = ("cfp", "cfp-two", "hrank-redundancy", "cfp-effective-rank", "cfp-entropy", "cfp-uniform", "cfp-global")
 EXPERIMENTS = {
@@ -73,9 +74,18 @@ EXPERIMENTS = {
         options=("--ema", "0.995", "--select", "macro_f1"),
     ),
     "neu-resnet50-long": Experiment(
-        "NEU-CLS, ResNet-50, 100 epochs",
+        "NEU-CLS, ResNet-50, 150 epochs",
         "torchvision:resnet50",
         (RESNET_59X, RESNET_150X),
+        ("cfp",),
+        epochs=150,
+        views=12,
+        options=("--ema", "0.995"),
+    ),
+    "neu-resnet50-four-views": Experiment(
+        "NEU-CLS, ResNet-50, 100 epochs of four views",
+        "torchvision:resnet50",
+        (RESNET_59X,),
         ("cfp",),
         epochs=100,
         options=("--ema", "0.99"),

@@ -11,6 +11,7 @@ import click
 from cfp_cli.commands.options import examples, pass_console, placed, talk
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.training import take_options, telling, training_options
+from cfp_cli.comparing.methods import METHODS
 from cfp_cli.console import Console
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ _MANY = 64
     default=("cfp", "hrank", "fpgm", "l1", "random"),
     show_default=True,
     metavar="NAME...",
-    help="cfp, cfp-uniform, cfp-global, cfp-two, cfp-effective-rank, cfp-entropy, cfp-steps, cfp-reference, hrank, "
-    "hrank-redundancy, similarity, random, l1, l2, fpgm, taylor, group-norm, scratch.",
+    help=f"{', '.join(METHODS)}.",
 )
 @click.option(
     "--seeds",

@@ -48,6 +48,8 @@ _ALL = (
     Method("cfp-reference", clusters="2", reference=True, source="Wang et al. 2023, as the published scripts keep"),
     Method("hrank", source="Lin et al., HRank, CVPR 2020"),
     Method("hrank-redundancy", allocation="redundancy", source="as cfp, without clusters"),
+    Method("l1-redundancy", "l1", allocation="redundancy", source="as l1, with cfp's allocation"),
+    Method("random-redundancy", "random", allocation="redundancy", source="as random, with cfp's allocation"),
     Method("similarity", "random", clusters="adaptive:2", source="clusters of cfp, a random channel of each"),
     Method("random", "random"),
     Method("l1", "l1", source="Li et al., Pruning filters for efficient ConvNets, ICLR 2017"),
