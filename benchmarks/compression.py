@@ -182,16 +182,12 @@ def cell_of(row: Comparison | Summary) -> tuple[str, float]:
 
 def line(each: Summary, rows: list[Comparison]) -> str:
     """One row of the table."""
-    accuracy, macro_f1 = (
-        f"{100 * mean:.2f}" + (f" ± {100 * deviation:.2f}" if each.seeds > 1 else "")
-        for mean, deviation in (each.accuracy, each.macro_f1)
-    )
     epochs = ", ".join(str(row.best_epoch) for row in rows)
     seconds = sum(row.seconds for row in rows) / len(rows)
     macs = sum(row.macs for row in rows) / len(rows)
     return (
-        f"| {each.method} | {each.compression:.1f}x | {each.seeds} | {accuracy} | {macro_f1} | {100 * each.lost:.2f} "
-        f"| {macs / 1e6:.1f} M | {epochs} | {seconds:.0f} |"
+        f"| {each.method} | {each.compression:.1f}x | {each.seeds} | {each.shown(each.accuracy)} "
+        f"| {each.shown(each.macro_f1)} | {100 * each.lost:.2f} | {macs / 1e6:.1f} M | {epochs} | {seconds:.0f} |"
     )
 
 

@@ -136,11 +136,7 @@ def summary_table(found: Sequence[Summary]) -> Table:
 
     table = Table("ratio", "method", "seeds", "smaller", "test accuracy", "macro-F1", "points lost", title="compared")
     for each in found:
-        # One run has no spread.
-        accuracy, macro_f1 = (
-            f"{mean:.2%}" + (f" ± {deviation:.2%}" if each.seeds > 1 else "")
-            for mean, deviation in (each.accuracy, each.macro_f1)
-        )
+        accuracy, macro_f1 = each.shown(each.accuracy, "%"), each.shown(each.macro_f1, "%")
         table.add_row(
             f"{each.ratio:g}",
             each.method,

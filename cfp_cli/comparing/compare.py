@@ -93,6 +93,11 @@ class Summary:
     macro_f1: tuple[float, float]
     lost: float
 
+    def shown(self, figure: tuple[float, float], unit: str = "") -> str:
+        """A mean in percent with its deviation; one run has none."""
+        mean, deviation = (f"{100 * value:.2f}{unit}" for value in figure)
+        return f"{mean} ± {deviation}" if self.seeds > 1 else mean
+
 
 def compare(
     teachers: Sequence[nn.Module],
