@@ -45,7 +45,7 @@ pub(crate) fn share(maps: &Maps) -> usize {
     (PIXELS / pixels).next_multiple_of(FEWEST).clamp(FEWEST, MOST).min(channels)
 }
 
-/// Do `work` on every share of values \[N * C\], in the thread pool, or here where there is but one thread or waking it would take longer.
+/// Do `work` on every share of values \[N * C\], with the thread pool, or here alone where waking it would take longer.
 ///
 /// `work` must not wait for other work of the pool: its thread would begin another share with the same memory.
 pub(crate) fn for_each_share<T: Send>(
@@ -54,7 +54,7 @@ pub(crate) fn for_each_share<T: Send>(
     work: impl Fn(&mut Memory, Share<'_, T>) + Send + Sync,
 ) -> Result<(), CoreError> {
     let [_, _, height, width] = maps.shape();
-    let small = values.len() * height * width <= PIXELS || threads::threads()? == 1;
+    let small = values.len() * height * width <= PIXELS;
     let shares = shares(values, maps);
     let work = |share| MEMORY.with_borrow_mut(|memory| work(memory, share));
     if small {
