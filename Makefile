@@ -3,10 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Modules are compiled when they are first imported: torch has thousands that never are.
+PIP := $(BIN)/python -m pip install --quiet --no-compile
+TOOLS := $(VENV)/.tools
 STAMP := $(VENV)/.installed
 RUST := Cargo.toml Cargo.lock cfp_core/Cargo.toml $(shell find cfp_core/src -name '*.rs')
 
-.PHONY: help setup demo test test-fast rust lint format clean
+.PHONY: help setup demo test test-fast rust lint lint-rust lint-python format clean
 
 help: ## show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -18,27 +21,36 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(STAMP): $(BIN)/python pyproject.toml $(RUST)
-	$(BIN)/python -m pip install --quiet --group dev
-	$(BIN)/python -m pip install --quiet --editable '.[export,report]'
+$(TOOLS): $(BIN)/python pyproject.toml
+	$(PIP) --group dev
+	touch $@
+
+$(STAMP): $(TOOLS) $(RUST)
+	$(PIP) --editable '.[export,report]'
 	touch $@
 
 demo: setup ## the whole pipeline on a generated defect set
 	$(BIN)/cfp demo
 
-test: setup rust lint ## all checks: Rust tests, format, lint, types, pytest
+# The tools' download and the Rust builds use one core each for most of their time.
+test: ## all checks: Rust tests, format, lint, types, pytest
+	$(MAKE) --jobs=2 setup rust lint
 	$(BIN)/python -m pytest -n 2
 
 test-fast: setup ## pytest without the slow tests
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-rust: setup ## Rust tests
+rust: ## Rust tests
 	cargo test --release --workspace --quiet
 
-lint: setup ## format, lint and types, of Rust and Python
+lint: lint-rust lint-python ## format, lint and types, of Rust and Python
+
+lint-rust:
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets --quiet -- -D warnings
 	cargo clippy --release --workspace --quiet --no-default-features -- -D warnings
+
+lint-python: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -1,9 +1,7 @@
 //! Ranks of maps as a VGG-16 gives them at 224 pixels: `cargo bench --no-default-features`.
 
-use std::hint::black_box;
-
 use cfp_core::{matrix_ranks, Maps};
-use criterion::{criterion_group, criterion_main, Criterion, Throughput};
+use divan::{black_box, counter::ItemsCount, Bencher};
 
 /// Rectified smooth random maps [count, side, side]: of nearly full rank, with one dominant direction.
 fn maps(count: usize, side: usize) -> Vec<f32> {
@@ -21,18 +19,13 @@ fn maps(count: usize, side: usize) -> Vec<f32> {
     pixels
 }
 
-fn ranks(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("matrix_ranks");
-    for (side, count) in [(224, 16), (112, 64), (56, 128), (28, 256), (14, 512), (7, 512)] {
-        let pixels = maps(count, side);
-        let view = Maps::contiguous(&pixels, [1, count, side, side]).expect("the shape fits");
-        group.throughput(Throughput::Elements(count as u64));
-        group.bench_function(format!("{side}x{side}"), |bencher| {
-            bencher.iter(|| matrix_ranks(black_box(&view)).expect("finite maps"));
-        });
-    }
-    group.finish();
+#[divan::bench(args = [(224, 16), (112, 64), (56, 128), (28, 256), (14, 512), (7, 512)])]
+fn ranks(bencher: Bencher, (side, count): (usize, usize)) {
+    let pixels = maps(count, side);
+    let view = Maps::contiguous(&pixels, [1, count, side, side]).expect("the shape fits");
+    bencher.counter(ItemsCount::new(count)).bench(|| matrix_ranks(black_box(&view)).expect("finite maps"));
 }
 
-criterion_group! { name = benches; config = Criterion::default().sample_size(10); targets = ranks }
-criterion_main!(benches);
+fn main() {
+    divan::main();
+}
