@@ -3,8 +3,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Modules are compiled when they are first imported: torch has thousands that never are.
-PIP := $(BIN)/python -m pip install --quiet --no-compile
 TOOLS := $(VENV)/.tools
 STAMP := $(VENV)/.installed
 RUST := Cargo.toml Cargo.lock cfp_core/Cargo.toml $(shell find cfp_core/src -name '*.rs')
@@ -22,11 +20,11 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(TOOLS): $(BIN)/python pyproject.toml
-	$(PIP) --group dev
+	$(BIN)/python -m pip install --quiet --group dev
 	touch $@
 
 $(STAMP): $(TOOLS) $(RUST)
-	$(PIP) --editable '.[export,report]'
+	$(BIN)/python -m pip install --quiet --editable '.[export,report]'
 	touch $@
 
 demo: setup ## the whole pipeline on a generated defect set
@@ -40,15 +38,14 @@ test: ## all checks: Rust tests, format, lint, types, pytest
 test-fast: setup ## pytest without the slow tests
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-rust: ## Rust tests
-	cargo test --release --workspace --quiet
+rust: ## Rust tests, without the Python bindings, which pytest tests
+	cargo test --release --workspace --quiet --no-default-features
 
 lint: lint-rust lint-python ## format, lint and types, of Rust and Python
 
 lint-rust:
 	cargo fmt --all --check
 	cargo clippy --release --workspace --all-targets --quiet -- -D warnings
-	cargo clippy --release --workspace --quiet --no-default-features -- -D warnings
 
 lint-python: setup
 	$(BIN)/ruff format --check .
