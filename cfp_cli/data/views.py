@@ -23,6 +23,7 @@ from cfp_cli.data.dataset import Item
 from cfp_cli.data.decoding import DEFAULT_BUDGET, decode_all
 from cfp_cli.data.transforms import Preprocessing, UInt8, channels_first, decode, resized
 from cfp_cli.errors import UsageError
+from cfp_cli.files import sha256
 from cfp_cli.progress import SILENT, Progress
 
 Augment = Literal["none", "paper", "geometric", "strong"]
@@ -193,9 +194,6 @@ def _key(
     digest = hashlib.sha256(json.dumps([_VERSION, augment, views, seed]).encode())
     digest.update(json.dumps([preprocessing.input_size, preprocessing.mean, preprocessing.std]).encode())
     for index in kept:
-        item = items[index]
-        facts = item.path.stat()
-        # The time of change too: an edited bitmap keeps its size.
-        line = [index, item.path.parent.name, item.path.name, facts.st_size, facts.st_mtime_ns, item.label]
-        digest.update(json.dumps(line).encode())
+        # The content, not the size and time of the file: both may stay when it is edited, and change when it is copied.
+        digest.update(json.dumps([index, sha256(items[index].path), items[index].label]).encode())
     return digest.hexdigest()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -119,10 +120,11 @@ def test_key_names_what_the_views_are_made_of(items: list[Item], tmp_path: Path)
     def key(items: list[Item] = items, size: tuple[int, int] = SIZE, mean: float = 0.0, **options: object) -> str:
         return ViewStore(items, Preprocessing(size, (mean,) * 3), **{"augment": "strong", "views": 2, **options}).key
 
-    moved = tmp_path / tmp_path.name
+    moved = tmp_path / "moved"
     moved.mkdir()
     for item in items:
-        shutil.copy2(item.path, moved)
+        shutil.copyfile(item.path, moved / item.path.name)
+        os.utime(moved / item.path.name, (0, 0))
     assert key([Item(moved / item.path.name, item.label) for item in items]) == key()
     keys = [
         key(),
@@ -135,7 +137,9 @@ def test_key_names_what_the_views_are_made_of(items: list[Item], tmp_path: Path)
         key(augment="paper"),
         key(augment="none"),
     ]
+    before = items[0].path.stat()
     Image.open(items[0].path).transpose(Image.Transpose.ROTATE_180).save(items[0].path)
+    os.utime(items[0].path, ns=(before.st_atime_ns, before.st_mtime_ns))
     keys.append(key())
     assert len(set(keys)) == len(keys)
 
