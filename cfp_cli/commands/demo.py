@@ -22,7 +22,7 @@ from cfp_cli.console import Console
 def demo(console: Console, run_folder: Path, seed: int, device: str, threads: int | None) -> None:
     """See the whole pipeline on a generated defect set: two teachers, score, prune, fine-tune.
 
-    Export and report follow. Nothing is downloaded; it takes two to three minutes on two cores.
+    Export and report follow. Nothing is downloaded; it takes two to five minutes on two cores.
     """
     from cfp_cli.commands.finetune import summary_table as finetuned_table
     from cfp_cli.commands.prune import summary_table as pruned_table
