@@ -32,13 +32,18 @@ def sliced_copy(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
         value = sliced.get(name, tensors[name].detach())
         sliced[name] = _sliced(value, dimension.dim, _positions(dimension, mask, order), name)
     sliced = {name: value for name, value in sliced.items() if value.shape != tensors[name].shape}
-    made = copy.deepcopy(model)
+    made = copy.deepcopy(model, {id(tensors[name]): _stand_in(tensors[name]) for name in sliced})
     fit(made, {name: tuple(value.shape) for name, value in sliced.items()})
     own = _tensors(made)
-    with torch.no_grad():
-        for name, value in sliced.items():
-            own[name].copy_(value)
+    for name, value in sliced.items():
+        own[name].data = value
     return made
+
+
+def _stand_in(tensor: Tensor) -> Tensor:
+    """A tensor like another that takes no memory: what is about to be cut is not copied whole."""
+    empty = torch.empty((), dtype=tensor.dtype, device=tensor.device).expand(tensor.shape)
+    return nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from cfp_cli.errors import DataError
 from cfp_cli.graph import ChannelGraph, Tap, channel_sets
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.scoring.clusters import linkage, span
+from cfp_cli.scoring.memory import give_back
 from cfp_cli.scoring.scores import Scores, SetScores, TapScores
 
 
@@ -82,6 +83,7 @@ def score(
                         tap.node: cfp_core.TapAccumulator(tap.channels, similarity, richness, decimals, name=tap.name)
                         for tap in graph.taps
                     }
+                give_back()
                 entered = time.perf_counter()
                 graph.traced.run(batch, accumulators, reduce)
                 passes += time.perf_counter() - entered
