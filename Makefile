@@ -33,13 +33,14 @@ demo: setup ## the whole pipeline on a generated defect set
 # The tools' download and the Rust builds use one core each for most of their time.
 test: ## all checks: Rust tests, format, lint, types, pytest
 	$(MAKE) --jobs=2 setup rust lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: setup ## pytest without the slow tests
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
+# Programs that run for a second are not worth a minute of link-time optimisation.
 rust: ## Rust tests, without the Python bindings, which pytest tests
-	cargo test --release --workspace --quiet --no-default-features
+	CARGO_PROFILE_RELEASE_LTO=off cargo test --release --workspace --quiet --no-default-features
 
 lint: lint-rust lint-python ## format, lint and types, of Rust and Python
 
