@@ -20,7 +20,9 @@ mod panels;
 mod prepare;
 #[cfg(feature = "python")]
 mod python;
+mod range;
 mod rank;
+mod ranks;
 mod shares;
 mod similarity;
 mod spectrum;
@@ -34,5 +36,6 @@ pub use error::CoreError;
 pub use maps::Maps;
 pub use norms::norms;
 pub use panels::simd_level;
-pub use rank::{matrix_ranks, rank};
+pub use rank::rank;
+pub use ranks::matrix_ranks;
 pub use threads::{set_threads, threads};

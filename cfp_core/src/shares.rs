@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::rank::{gram, Ranker};
+use crate::rank::{load, Ranker};
 use crate::{threads, CoreError, Maps};
 
 /// Pixels of a share of work; below it the handing out costs more than it brings.
@@ -11,7 +11,7 @@ const PIXELS: usize = 1 << 15;
 const FEWEST: usize = 8;
 const MOST: usize = 128;
 /// Maps with more pixels go through no lanes, and each is work enough for a share.
-const ALONE: usize = gram::LARGEST * gram::LARGEST;
+const ALONE: usize = load::LARGEST * load::LARGEST;
 
 /// Neighbouring channels of one image, and where their values go.
 pub(crate) struct Share<'a, T> {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::condensed::{rows, Rows};
 use crate::panels::{self, at_once, panels_from};
-use crate::prepare::range;
+use crate::range::range;
 use crate::tile::{add_product, zeros, Tile};
 use crate::Maps;
 

@@ -13,8 +13,6 @@ use super::load::{lanes_of, Layout};
 use super::{DOUBT, ENCLOSED};
 use crate::panels::registers;
 
-/// The largest height or width that goes through the lanes: eight such maps and their Gram matrices fit the second cache.
-pub(crate) const LARGEST: usize = 64;
 /// Up to this side no largest eigenvalue is sought.
 pub(crate) const CERTIFIED: usize = 16;
 /// Columns of a tile whose sums stay in registers.

@@ -3,8 +3,9 @@
 use pulp::Simd;
 
 use super::aligned::aligned;
-use super::gram;
 
+/// The largest height or width that goes through the lanes: eight such maps and their Gram matrices fit the second cache.
+pub(crate) const LARGEST: usize = 64;
 /// Neighbouring pixels that are loaded at once.
 const RUN: usize = 4;
 
@@ -69,7 +70,7 @@ impl Layout {
 
     #[inline(always)]
     fn load_lanes<const M: usize>(&self, group: &[&[f32]], target: &mut [f64]) {
-        const DEAD: &[f32] = &[0.0; gram::LARGEST * gram::LARGEST];
+        const DEAD: &[f32] = &[0.0; LARGEST * LARGEST];
         let targets = target.as_chunks_mut::<M>().0;
         let maps: [&[f32]; M] = std::array::from_fn(|lane| group.get(lane).copied().unwrap_or(DEAD));
         for &(pixel, place) in &self.runs {

@@ -1,17 +1,15 @@
-//! Numerical rank of feature maps.
+//! Numerical rank of a map, or of many of one size at once.
 
 mod aligned;
 mod bidiagonal;
-pub(crate) mod gram;
+mod gram;
 mod inertia;
-mod load;
+pub(crate) mod load;
 
 use pulp::Arch;
 
-use crate::prepare::{is_live, plane_norm};
-use crate::shares::{for_each_share, Memory, Share};
+use crate::prepare::is_live;
 use crate::spectrum::{drop_zeros, singular_values_of};
-use crate::{CoreError, Maps};
 
 /// The float32 machine epsilon, 2^-23.
 const EPSILON: f64 = f32::EPSILON as f64;
@@ -22,40 +20,6 @@ const ENCLOSED: f64 = 1e-5;
 
 /// A pivot below so many units of rounding of the largest eigenvalue leaves the sign of later ones in doubt.
 const DOUBT: f64 = 8192.0 * f64::EPSILON;
-
-/// Stands for the rank of a map that has none.
-const NOT_FINITE: u32 = u32::MAX;
-
-/// Rank of every map, \[N * C\] in image-major order.
-///
-/// # Errors
-/// A map holds NaN or infinity.
-pub fn matrix_ranks(maps: &Maps) -> Result<Vec<u32>, CoreError> {
-    let [images, channels, height, width] = maps.shape();
-    let count = images * channels;
-    if count == 0 {
-        return Ok(Vec::new());
-    }
-    // Many images of one channel are reduced together like many channels of one image.
-    let whole = if channels == 1 { maps.swap_images_and_channels() } else { *maps };
-    let mut found = vec![0; count];
-    for_each_share(&mut found, &whole, |Memory { planes, ranker, .. }, Share { image, first, values }| {
-        let pixels = whole.planes(image, first, values.len(), planes);
-        let mut maps = pixels.chunks_exact(height * width);
-        if let Some(index) = maps.position(|plane| !plane_norm(plane).is_finite()) {
-            values[index] = NOT_FINITE;
-        } else {
-            ranker.ranks(pixels, height, width, values);
-        }
-    })?;
-    match found.iter().position(|&rank| rank == NOT_FINITE) {
-        Some(index) => {
-            let (image, channel) = (index / channels, index % channels);
-            Err(CoreError::NotFinite { tap: String::new(), image, channel })
-        }
-        None => Ok(found),
-    }
-}
 
 /// Rank of one map \[H * W\]: the number of singular values above `s_max * max(H, W) * 2^-23`; 0 for an all-zero map.
 ///
@@ -87,7 +51,7 @@ impl Ranker {
         let map = |index: usize| &pixels[index * height * width..(index + 1) * height * width];
         ranks.fill(0);
         let mut open: Vec<usize> = (0..ranks.len()).filter(|&index| is_live(map(index))).collect();
-        if height.max(width) <= gram::LARGEST {
+        if height.max(width) <= load::LARGEST {
             settle(&mut open, map, ranks, |maps, counts| {
                 let scratch = &mut self.gram;
                 Arch::new().dispatch(gram::Grams { maps, height, width, relative, scratch, counts });
