@@ -30,7 +30,7 @@ $(STAMP): $(TOOLS) $(RUST)
 demo: setup ## the whole pipeline on a generated defect set
 	$(BIN)/cfp demo
 
-# The tools' download and the Rust builds use one core each for most of their time.
+# The tools' installation uses one core for minutes; meanwhile cargo, which must not take its threads from make, works.
 test: ## all checks: Rust tests, format, lint, types, pytest
 	$(MAKE) --jobs=2 setup rust lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -40,13 +40,13 @@ test-fast: setup ## pytest without the slow tests
 
 # Programs that run for a second are not worth a minute of link-time optimisation.
 rust: ## Rust tests, without the Python bindings, which pytest tests
-	CARGO_PROFILE_RELEASE_LTO=off cargo test --release --workspace --quiet --no-default-features
+	MAKEFLAGS= CARGO_PROFILE_RELEASE_LTO=off cargo test --release --workspace --quiet --no-default-features
 
 lint: lint-rust lint-python ## format, lint and types, of Rust and Python
 
 lint-rust:
 	cargo fmt --all --check
-	cargo clippy --release --workspace --all-targets --quiet -- -D warnings
+	MAKEFLAGS= cargo clippy --release --workspace --all-targets --quiet -- -D warnings
 
 lint-python: setup
 	$(BIN)/ruff format --check .
