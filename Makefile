@@ -47,6 +47,7 @@ lint: lint-rust lint-python ## format, lint and types, of Rust and Python
 lint-rust:
 	cargo fmt --all --check
 	MAKEFLAGS= cargo clippy --release --workspace --all-targets --quiet -- -D warnings
+	MAKEFLAGS= cargo clippy --release --workspace --quiet --no-default-features -- -D warnings
 
 lint-python: setup
 	$(BIN)/ruff format --check .

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def _find() -> Callable[[int], int] | None:
-    """`malloc_trim` of glibc; other libraries have none and keep less."""
+    """`malloc_trim` of glibc; other C libraries have none."""
     try:
         found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):
