@@ -1,6 +1,7 @@
 //! The passes over the pixels of a map that scores begin with: its norm, its pixels rounded.
 
 use pulp::{Arch, Simd, WithSimd};
+
 /// Frobenius norm of one map in float64; NaN or infinite if and only if a pixel is, since squares of float32 fit in float64.
 pub(crate) fn plane_norm(pixels: &[f32]) -> f64 {
     Arch::new().dispatch(Norm(pixels))
