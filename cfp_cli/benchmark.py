@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cfp_cli.checkpoint import spec_of
 from cfp_cli.errors import CfpError
-from cfp_cli.latency import Latency, Memory, in_turn, measure, summarise
+from cfp_cli.latency import Latency, Memory, in_turns, measure, summarise
 from cfp_cli.progress import SILENT, Progress
 
 
@@ -62,7 +62,7 @@ def benchmark(
     onnx: bool = True,
     progress: Progress = SILENT,
 ) -> list[Benchmark]:
-    """Count and time networks in turn, by eager torch and, where it is installed, by onnxruntime.
+    """Count and time networks in turns, by eager torch and, where it is installed, by onnxruntime.
 
     Args:
         models: networks by name, with their specs attached; they stay as they are.
@@ -140,7 +140,7 @@ def _onnx_times(
         for name, opened in sessions.items():
             images = generator.random((batch, 3, *sizes[name]), np.float32)
             passes[name] = _run(opened, images)
-        for name, each in in_turn(passes, seconds).items():
+        for name, each in in_turns(passes, seconds).items():
             found[name].append(summarise(each, batch, threads, "onnxruntime"))
     return found
 

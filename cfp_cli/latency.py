@@ -1,11 +1,13 @@
 """Measured time of a forward pass: what a network costs on this machine, not what its arithmetic says it should.
 
-Several networks are timed in turn, one pass each, so that a machine that slows down or speeds up does so for all.
+Several networks are timed in turns, some passes of each, so that a machine that slows down or speeds up does so for
+all.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,6 +27,7 @@ _WARM_PASSES = 3
 _WARM_SECONDS = 0.2
 _FEWEST = 10
 _MOST = 400
+_TURNS = 5
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def measure(
                     name: _eager(model, _images(batch, sizes[name], devices[name], order), devices[name])
                     for name, model in ready.items()
                 }
-                for name, times in in_turn(passes, seconds).items():
+                for name, times in in_turns(passes, seconds).items():
                     summary = summarise(times, batch, torch.get_num_threads(), "torch", memory, str(devices[name]))
                     found[name].append(summary)
     finally:
@@ -105,8 +108,11 @@ def measure(
     return found
 
 
-def in_turn(passes: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    """Time calls in turn: the first of each, the second of each, and so on.
+def in_turns(passes: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+    """Time calls in turns: some of each, then some more of each, and so on.
+
+    Another network drives what the last one used out of the caches. A line runs one network only, so each turn begins
+    with a call that is not timed.
 
     Args:
         passes: what to call, by name.
@@ -116,12 +122,12 @@ def in_turn(passes: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str
         Seconds of each call after a warm-up.
     """
     expected = {name: _warm(call) for name, call in passes.items()}
-    wanted = {name: int(np.clip(seconds / max(expected[name], 1e-7), _FEWEST, _MOST)) for name in passes}
+    wanted = {name: float(np.clip(seconds / max(expected[name], 1e-7), _FEWEST, _MOST)) for name in passes}
     times: dict[str, list[float]] = {name: [] for name in passes}
-    for turn in range(max(wanted.values(), default=0)):
+    for _ in range(_TURNS):
         for name, call in passes.items():
-            if turn < wanted[name]:
-                times[name].append(_timed(call))
+            call()
+            times[name] += [_timed(call) for _ in range(math.ceil(wanted[name] / _TURNS))]
     return times
 
 

@@ -32,6 +32,9 @@ from cfp_cli.console import Console
 from cfp_cli.errors import CfpError
 from cfp_cli.versions import versions
 
+# Commands that may time networks.
+TIMING = ("bench", "prune")
+
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
@@ -52,7 +55,8 @@ class InOrder(click.Group):
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show versions."
 )
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Shrink defect-inspection CNNs 40 to 100 times without losing the rare classes.
 
     \b
@@ -63,6 +67,11 @@ def cli() -> None:
 
     Or see it all on a generated data set: cfp demo
     """  # noqa: D301 - click reads the backspace as "keep these lines"
+    # torch's threads spin while they wait for work, on the cores that the scoring core or another program could use.
+    # Asleep they take longer to wake than a layer of a small network takes, which is not what its users will see. torch
+    # reads this when it is imported, which is later.
+    if ctx.invoked_subcommand not in TIMING:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 for command in (
@@ -87,9 +96,6 @@ for command in (
 def main() -> NoReturn:
     """Run the command line and leave with the exit code that says how it went."""
     console = Console()
-    # torch's threads spin while they wait for work, on the cores that the scoring core or another program could use; it
-    # reads this when it is imported, which is later.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = cli.main(prog_name="cfp", obj=console, default_map=read_defaults(cli), standalone_mode=False)

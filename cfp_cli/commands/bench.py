@@ -63,7 +63,7 @@ def bench(
 ) -> None:
     """Show parameters, multiply-adds, bytes and measured latency of each MODEL.
 
-    The models are timed in turn, so that a machine that slows down does so for all. The first is compared with the
+    The models are timed in turns, so that a machine that slows down does so for all. The first is compared with the
     others.
     """
     from cfp_cli.compute import use

@@ -19,6 +19,7 @@ class Method:
         clusters: cluster rule; `1` ranks across the whole layer.
         allocation: how the ratio is spread over the layers.
         reference: keep of each cluster what the published results kept.
+        round_to: kept counts are multiples of it.
         steps: prune in so many steps, each followed by a recovery; the epochs of the recoveries are taken from those of
             the fine-tuning.
         scratch: forget the weights that were kept, and train the pruned shape from its initialisation.
@@ -31,6 +32,7 @@ class Method:
     clusters: str = "1"
     allocation: str = "uniform"
     reference: bool = False
+    round_to: int = 1
     steps: int = 1
     scratch: bool = False
     source: str = ""
@@ -44,6 +46,7 @@ _ALL = (
     replace(_CFP, name="cfp-two", clusters="2", source="as cfp, with two clusters a layer"),
     replace(_CFP, name="cfp-effective-rank", richness="effective-rank", source="as cfp, with another richness"),
     replace(_CFP, name="cfp-entropy", richness="entropy", source="as cfp, with another richness"),
+    replace(_CFP, name="cfp-round-8", round_to=8, source="as cfp, with counts that are multiples of eight"),
     replace(_CFP, name="cfp-steps", steps=3, source="as cfp, in three steps with recoveries between them"),
     Method("cfp-reference", clusters="2", reference=True, source="Wang et al. 2023, as the published scripts keep"),
     Method("hrank", source="Lin et al., HRank, CVPR 2020"),

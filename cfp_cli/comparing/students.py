@@ -76,7 +76,9 @@ class Students:
         spec = spec_of(self.original)
         store = sample(self.dataset, self.images, seed, Preprocessing.of(spec), self.progress)
         loader = store.batches(_BATCH)
-        options = PruneOptions(ratio=ratio, clusters=method.clusters, allocation=method.allocation)
+        options = PruneOptions(
+            ratio=ratio, clusters=method.clusters, allocation=method.allocation, round_to=method.round_to
+        )
         if method.steps > 1 and recovering:
             guide = Recovery(
                 self.original, self.dataset, self.folder / "cache", recovering, seed, self.device, self.progress

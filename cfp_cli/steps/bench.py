@@ -28,7 +28,7 @@ def bench_step(
     device: torch.device,
     progress: Progress = SILENT,
 ) -> list[Benchmark]:
-    """Count and time checkpoints in turn, with as many CPU threads as torch uses now.
+    """Count and time checkpoints in turns, with as many CPU threads as torch uses now.
 
     Args:
         run: the run directory; the step is recorded there when one of the models is the run's.

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from cfp_cli.checkpoint import ModelSpec, describe, load, save, spec_of
+from cfp_cli.main import cli
 from cfp_cli.models.registry import create
 
 FAST = ("--no-onnx", "--seconds", 0.01, "--threads", 1)
@@ -106,6 +108,16 @@ def test_bench_counts_and_times_side_by_side(cfp, tuned: Path, model: Path) -> N
     table = cfp("bench", model, small, *FAST).out
     assert "fewer" in table
     assert "speed-up" in table
+
+
+@pytest.mark.parametrize(
+    ("command", "policy"), [("score", "PASSIVE"), ("finetune", "PASSIVE"), ("bench", None), ("prune", None)]
+)
+def test_waiting_threads_sleep_except_where_networks_are_timed(command: str, policy: str | None, monkeypatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    cli.main([command, "--help"], standalone_mode=False)
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
 
 
 def test_report_of_the_run(cfp, tuned: Path, tmp_path: Path) -> None:

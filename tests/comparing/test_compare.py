@@ -33,9 +33,9 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def teacher(dataset: Dataset) -> nn.Module:
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for inner, outer in ((3, 24), (24, 36), (36, 48)):
+    for inner, outer in ((3, 48), (48, 64), (64, 96)):
         layers += [nn.Conv2d(inner, outer, 3, 2, 1, bias=False), nn.BatchNorm2d(outer), nn.ReLU()]
-    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, len(dataset.classes)))
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(96, len(dataset.classes)))
     return describe(net.eval(), ModelSpec("tiny", dataset.classes, input_size=(24, 24)))
 
 

@@ -102,3 +102,8 @@ def test_another_richness_has_scores_of_its_own(students: Students) -> None:
 def test_plain_methods_keep_the_allocation_they_name(students: Students) -> None:
     for name in ("cfp", "hrank", "cfp-global"):
         assert students.make(METHODS[name], 0.5, 0, 0)[1].options["allocation"] == METHODS[name].allocation
+
+
+def test_round_8_keeps_multiples_of_eight(students: Students) -> None:
+    _, made = students.make(METHODS["cfp-round-8"], 0.6, 0, 0)
+    assert {len(kept) % 8 for name, kept in made.kept.items() if name != "11"} == {0}

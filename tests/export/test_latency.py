@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cfp_cli.benchmark import Benchmark, benchmark, count_macs
 from cfp_cli.checkpoint import ModelSpec, describe
 from cfp_cli.errors import CheckpointError
-from cfp_cli.latency import in_turn, measure, summarise
+from cfp_cli.latency import in_turns, measure, summarise
 
 
 class Sleeper(nn.Module):
@@ -62,16 +62,19 @@ def test_networks_and_torch_stay_as_they_are() -> None:
     assert model[0].weight.is_contiguous()
 
 
-def test_calls_are_made_in_turn() -> None:
+def test_calls_are_made_in_turns_that_begin_untimed() -> None:
     order: list[str] = []
 
     def call(name: str) -> None:
+        # The first call after another network's pays for the caches that the other has filled.
+        time.sleep(0.01 if order[-1:] == [name] else 0.05)
         order.append(name)
-        time.sleep(0.01)
 
-    times = in_turn({name: lambda name=name: call(name) for name in "ab"}, seconds=0.1)  # type: ignore[misc]
+    times = in_turns({name: lambda name=name: call(name) for name in "ab"}, seconds=0.1)  # type: ignore[misc]
     assert len(times["a"]) == len(times["b"]) == 10
-    assert order[-20:] == ["a", "b"] * 10
+    assert order[-30:] == ["a", "a", "a", "b", "b", "b"] * 5
+    # Ten would be slow if the first calls were timed; a busy machine may add one or two.
+    assert sum(each > 0.045 for each in times["a"] + times["b"]) < 5
 
 
 def test_summary_is_in_milliseconds() -> None:
