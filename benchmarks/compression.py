@@ -53,62 +53,95 @@ CRITERIA = (
     *("l1", "l2", "fpgm", "taylor", "group-norm", "scratch"),
     *("hrank-redundancy", "l1-redundancy", "random-redundancy"),
 )
-PARTS = ("cfp", "cfp-two", "hrank-redundancy", "cfp-effective-rank", "cfp-entropy", "cfp-uniform", "cfp-global")
+PARTS = ("cfp-two", "cfp-effective-rank", "cfp-entropy", "cfp-global", "cfp-steps")
+FEW = ("cfp", "random-redundancy", "l1")
+VGG = "vgg16_bn_gap"
+RESNET = "torchvision:resnet50"
+BRIEF = ("--ema", "0.99")
+BF16 = (*BRIEF, "--amp", "bf16")
+LONG = ("--ema", "0.995")
 EXPERIMENTS = {
     "neu-vgg16-long": Experiment(
         "NEU-CLS, VGG-16, 150 epochs",
-        "vgg16_bn_gap",
-        (VGG_39X, VGG_100X),
+        VGG,
+        (VGG_39X,),
         ("cfp",),
         epochs=150,
         views=12,
-        options=("--ema", "0.995", "--augment", "strong"),
+        options=(*LONG, "--augment", "strong"),
+    ),
+    "neu-vgg16-fresh": Experiment(
+        "NEU-CLS, VGG-16, 150 epochs, fresh seeds",
+        VGG,
+        (VGG_39X, VGG_100X),
+        ("cfp", "cfp-round-8"),
+        seeds=(3, 4, 5),
+        epochs=150,
+        views=12,
+        options=(*LONG, "--augment", "strong"),
     ),
     "xsdd-vgg16-long": Experiment(
         "X-SDD, VGG-16, 100 epochs",
-        "vgg16_bn_gap",
+        VGG,
         (VGG_39X,),
         ("cfp",),
         epochs=100,
         views=12,
-        options=("--ema", "0.995", "--select", "macro_f1"),
+        options=(*LONG, "--select", "macro_f1"),
+    ),
+    "elpv-vgg16": Experiment(
+        "ELPV, VGG-16, 100 epochs",
+        VGG,
+        (VGG_39X,),
+        ("cfp",),
+        epochs=100,
+        options=(*LONG, "--select", "macro_f1", "--amp", "bf16"),
+    ),
+    "neu-resnet50-300": Experiment(
+        "NEU-CLS, ResNet-50, 300 epochs",
+        RESNET,
+        (RESNET_59X, RESNET_150X),
+        ("cfp",),
+        epochs=300,
+        views=24,
+        options=LONG,
     ),
     "neu-resnet50-long": Experiment(
         "NEU-CLS, ResNet-50, 150 epochs",
-        "torchvision:resnet50",
-        (RESNET_59X, RESNET_150X),
+        RESNET,
+        (RESNET_59X,),
         ("cfp",),
+        seeds=(0, 1),
         epochs=150,
         views=12,
-        options=("--ema", "0.995"),
+        options=LONG,
     ),
     "neu-resnet50-four-views": Experiment(
         "NEU-CLS, ResNet-50, 100 epochs of four views",
-        "torchvision:resnet50",
+        RESNET,
         (RESNET_59X,),
         ("cfp",),
+        seeds=(0, 1),
         epochs=100,
-        options=("--ema", "0.99"),
+        options=BRIEF,
     ),
     "neu-resnet50": Experiment(
-        "NEU-CLS, ResNet-50, 30 epochs",
-        "torchvision:resnet50",
-        (RESNET_59X,),
-        CRITERIA,
-        epochs=30,
-        options=("--ema", "0.99"),
+        "NEU-CLS, ResNet-50, 30 epochs", RESNET, (RESNET_59X,), CRITERIA, epochs=30, options=BRIEF
     ),
-    "neu-vgg16": Experiment("NEU-CLS, VGG-16, 40 epochs", "vgg16_bn_gap", (VGG_39X,), CRITERIA),
+    "neu-vgg16": Experiment("NEU-CLS, VGG-16, 30 epochs", VGG, (VGG_39X,), CRITERIA, epochs=30, options=BF16),
     "xsdd-vgg16": Experiment(
-        "X-SDD, VGG-16, 40 epochs", "vgg16_bn_gap", (VGG_39X,), CRITERIA, options=("--select", "macro_f1")
+        "X-SDD, VGG-16, 30 epochs",
+        VGG,
+        (VGG_39X,),
+        (*CRITERIA, *PARTS),
+        epochs=30,
+        options=(*BF16, "--select", "macro_f1"),
     ),
-    "parts-vgg16": Experiment(
-        "NEU-CLS, VGG-16, parts of the method", "vgg16_bn_gap", (VGG_39X,), (*PARTS, "cfp-steps")
+    "neu-mobilenetv2": Experiment(
+        "NEU-CLS, MobileNetV2, 30 epochs", "torchvision:mobilenet_v2", (0.9,), FEW, epochs=30, options=BRIEF
     ),
-    "labels-vgg16": Experiment(
-        "NEU-CLS, VGG-16, with a label term", "vgg16_bn_gap", (VGG_39X,), ("cfp",), options=("--label-weight", "0.1")
-    ),
-    "one-teacher-vgg16": Experiment("NEU-CLS, VGG-16, one teacher (give one)", "vgg16_bn_gap", (VGG_39X,), ("cfp",)),
+    "neu-repvgg": Experiment("NEU-CLS, RepVGG-A0, 30 epochs", "repvgg_a0", (0.95,), FEW, epochs=30, options=BRIEF),
+    "neu-dddn": Experiment("NEU-CLS, DDDN, 30 epochs", "dddn", (0.9,), FEW, epochs=30, options=BRIEF),
 }
 
 
