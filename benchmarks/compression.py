@@ -33,6 +33,7 @@ class Experiment:
         title: of its section.
         arch: architecture of the teachers.
         ratios, methods, seeds, epochs, views: as the command takes them.
+        teachers: how many.
         options: further ones of the command.
     """
 
@@ -43,6 +44,7 @@ class Experiment:
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 40
     views: int = 4
+    teachers: int = 2
     options: tuple[str, ...] = ()
 
 
@@ -74,7 +76,17 @@ EXPERIMENTS = {
         "NEU-CLS, VGG-16, 150 epochs, fresh seeds",
         VGG,
         (VGG_39X, VGG_100X),
-        ("cfp", "cfp-round-8"),
+        ("cfp",),
+        seeds=(3, 4, 5),
+        epochs=150,
+        views=12,
+        options=(*LONG, "--augment", "strong"),
+    ),
+    "neu-vgg16-round-8": Experiment(
+        "NEU-CLS, VGG-16, 150 epochs, counts in multiples of eight",
+        VGG,
+        (VGG_39X,),
+        ("cfp-round-8",),
         seeds=(3, 4, 5),
         epochs=150,
         views=12,
@@ -90,11 +102,11 @@ EXPERIMENTS = {
         options=(*LONG, "--select", "macro_f1"),
     ),
     "elpv-vgg16": Experiment(
-        "ELPV, VGG-16, 100 epochs",
+        "ELPV, VGG-16, 60 epochs",
         VGG,
         (VGG_39X,),
         ("cfp",),
-        epochs=100,
+        epochs=60,
         options=(*LONG, "--select", "macro_f1", "--amp", "bf16"),
     ),
     "neu-resnet50-300": Experiment(
@@ -136,6 +148,31 @@ EXPERIMENTS = {
         (*CRITERIA, *PARTS),
         epochs=30,
         options=(*BF16, "--select", "macro_f1"),
+    ),
+    "xsdd-vgg16-one-teacher": Experiment(
+        "X-SDD, VGG-16, 30 epochs, representation teacher alone",
+        VGG,
+        (VGG_39X,),
+        ("cfp",),
+        epochs=30,
+        teachers=1,
+        options=(*BF16, "--select", "macro_f1"),
+    ),
+    "xsdd-vgg16-labels": Experiment(
+        "X-SDD, VGG-16, 30 epochs, with a label term",
+        VGG,
+        (VGG_39X,),
+        ("cfp",),
+        epochs=30,
+        options=(*BF16, "--select", "macro_f1", "--label-weight", "0.1"),
+    ),
+    "neu-resnet50-equal-macs": Experiment(
+        "NEU-CLS, ResNet-50, 30 epochs, near equal multiply-adds",
+        RESNET,
+        (RESNET_59X, RESNET_150X),
+        ("cfp", "l1", "random", "group-norm"),
+        epochs=30,
+        options=BRIEF,
     ),
     "neu-mobilenetv2": Experiment(
         "NEU-CLS, MobileNetV2, 30 epochs", "torchvision:mobilenet_v2", (0.9,), FEW, epochs=30, options=BRIEF
@@ -190,7 +227,8 @@ def section(name: str, each: Experiment, rows: list[Comparison]) -> list[str]:
     """Table, plot and command of one experiment."""
     found = summaries(rows)
     teacher = rows[0]
-    typed = command(name, Path("data/"), [Path("rl.pt"), Path("cl.pt")], Path("cfp-compare"), 2)
+    teachers = [Path("rl.pt"), Path("cl.pt")][: each.teachers]
+    typed = command(name, Path("data/"), teachers, Path("cfp-compare"), 2)
     lines = [
         f"## {each.title}",
         "",
