@@ -55,7 +55,7 @@ CRITERIA = (
     *("l1", "l2", "fpgm", "taylor", "group-norm", "scratch"),
     *("hrank-redundancy", "l1-redundancy", "random-redundancy"),
 )
-PARTS = ("cfp-two", "cfp-effective-rank", "cfp-entropy", "cfp-global", "cfp-steps")
+PARTS = ("cfp-two", "cfp-effective-rank", "cfp-entropy")
 FEW = ("cfp", "random-redundancy", "l1")
 VGG = "vgg16_bn_gap"
 RESNET = "torchvision:resnet50"
@@ -146,6 +146,14 @@ EXPERIMENTS = {
         VGG,
         (VGG_39X,),
         (*CRITERIA, *PARTS),
+        epochs=30,
+        options=(*BF16, "--select", "macro_f1"),
+    ),
+    "xsdd-vgg16-steps": Experiment(
+        "X-SDD, VGG-16, 30 epochs, in three steps",
+        VGG,
+        (VGG_39X,),
+        ("cfp-steps",),
         epochs=30,
         options=(*BF16, "--select", "macro_f1"),
     ),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--allocation",
-    type=click.Choice(["redundancy", "uniform", "global"]),
+    type=click.Choice(["redundancy", "uniform"]),
     default="redundancy",
     show_default=True,
     help="How the ratio is spread over the layers.",

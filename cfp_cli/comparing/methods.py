@@ -42,7 +42,6 @@ _CFP = Method("cfp", clusters="adaptive:2", allocation="redundancy", source="Wan
 _ALL = (
     _CFP,
     Method("cfp-uniform", clusters="adaptive:2", source="Wang et al. 2023, one rate for all layers"),
-    replace(_CFP, name="cfp-global", allocation="global", source="as cfp, with one threshold of richness"),
     replace(_CFP, name="cfp-two", clusters="2", source="as cfp, with two clusters a layer"),
     replace(_CFP, name="cfp-effective-rank", richness="effective-rank", source="as cfp, with another richness"),
     replace(_CFP, name="cfp-entropy", richness="entropy", source="as cfp, with another richness"),

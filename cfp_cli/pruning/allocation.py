@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cfp_cli.errors import TargetError
 from cfp_cli.pruning.budget import kept_count
 from cfp_cli.scoring.scores import SetScores
 
-ALLOCATIONS = ("redundancy", "uniform", "global")
+ALLOCATIONS = ("redundancy", "uniform")
 TOLERANCE = 0.005
 MOST_PAIRS = 24
 MOST_HALVINGS = 40
@@ -51,7 +50,6 @@ def at_scale(allocation: str, scores: Mapping[str, SetScores], limits: Limits) -
     - `uniform`: every set keeps the same fraction.
     - `redundancy`: a set of which fewer channels vary independently keeps less: the fraction is proportional to the
       share of independent channels, damped by a power.
-    - `global`: one threshold over all channels of the network on their richness relative to their set's richest.
     """
     if allocation == "uniform":
         return lambda scale: {name: limits.count(name, s.channels, scale) for name, s in scores.items()}
@@ -63,17 +61,6 @@ def at_scale(allocation: str, scores: Mapping[str, SetScores], limits: Limits) -
             name: limits.count(name, s.channels, min(scale * widest * tendency[name], 1.0))
             for name, s in scores.items()
         }
-    if allocation == "global":
-        worth = {name: _relative_richness(s) for name, s in scores.items()}
-        everything = np.sort(np.concatenate(list(worth.values()))) if worth else np.zeros(1)
-
-        def counts(scale: float) -> Counts:
-            threshold = (
-                everything[min(round((1 - scale) * len(everything)), len(everything) - 1)] if scale < 1 else -np.inf
-            )
-            return {name: limits.count(name, len(w), float((w >= threshold).mean())) for name, w in worth.items()}
-
-        return counts
     raise ValueError(f"no allocation '{allocation}'; one of {', '.join(ALLOCATIONS)}")
 
 
@@ -166,11 +153,6 @@ def _one_by_one(
             break
         best = (nearest[0], best[1] | nearest[1])
     return best
-
-
-def _relative_richness(scores: SetScores) -> NDArray[np.float64]:
-    top = scores.richness.max()
-    return scores.richness / top if top > 0 else np.ones(scores.channels)
 
 
 def redundancy(scores: SetScores) -> float:

@@ -38,7 +38,7 @@ class PruneOptions:
         ratio: fraction of the target to remove, in [0, 1); or None with `rates`.
         rates: rates by hand, see `parse_rates`.
         target: what `ratio` counts: `params`, `flops` (multiply-adds) or `latency` (measured on this machine).
-        allocation: how a ratio is spread over the sets: `redundancy`, `uniform` or `global`.
+        allocation: how a ratio is spread over the sets: `redundancy` or `uniform`.
         clusters: cluster rule, `K` or `adaptive:S`.
         min_channels: fewest channels of a set.
         round_to: kept counts are multiples of it.
