@@ -33,7 +33,7 @@ from cfp_cli.errors import CfpError
 from cfp_cli.versions import versions
 
 # Commands that may time networks.
-TIMING = ("bench", "prune")
+TIMING = ("bench", "prune", "report", "demo")
 
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:

@@ -111,7 +111,8 @@ def test_bench_counts_and_times_side_by_side(cfp, tuned: Path, model: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("command", "policy"), [("score", "PASSIVE"), ("finetune", "PASSIVE"), ("bench", None), ("prune", None)]
+    ("command", "policy"),
+    [("score", "PASSIVE"), ("finetune", "PASSIVE"), *((name, None) for name in ("bench", "prune", "report", "demo"))],
 )
 def test_waiting_threads_sleep_except_where_networks_are_timed(command: str, policy: str | None, monkeypatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "")
