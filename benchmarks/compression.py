@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from plot import Axis, line_plot
@@ -62,35 +62,36 @@ RESNET = "torchvision:resnet50"
 BRIEF = ("--ema", "0.99")
 BF16 = (*BRIEF, "--amp", "bf16")
 LONG = ("--ema", "0.995")
+NEU_VGG_LONG = Experiment(
+    "NEU-CLS, VGG-16, 150 epochs",
+    VGG,
+    (VGG_39X,),
+    ("cfp",),
+    epochs=150,
+    views=12,
+    options=(*LONG, "--augment", "strong"),
+)
+XSDD_VGG = Experiment(
+    "X-SDD, VGG-16, 30 epochs",
+    VGG,
+    (VGG_39X,),
+    (*CRITERIA, *PARTS),
+    epochs=30,
+    options=(*BF16, "--select", "macro_f1"),
+)
 EXPERIMENTS = {
-    "neu-vgg16-long": Experiment(
-        "NEU-CLS, VGG-16, 150 epochs",
-        VGG,
-        (VGG_39X,),
-        ("cfp",),
-        epochs=150,
-        views=12,
-        options=(*LONG, "--augment", "strong"),
-    ),
-    "neu-vgg16-fresh": Experiment(
-        "NEU-CLS, VGG-16, 150 epochs, fresh seeds",
-        VGG,
-        (VGG_39X, VGG_100X),
-        ("cfp",),
+    "neu-vgg16-long": NEU_VGG_LONG,
+    "neu-vgg16-fresh": replace(
+        NEU_VGG_LONG,
+        title="NEU-CLS, VGG-16, 150 epochs, fresh seeds",
+        ratios=(VGG_39X, VGG_100X),
         seeds=(3, 4, 5),
-        epochs=150,
-        views=12,
-        options=(*LONG, "--augment", "strong"),
     ),
-    "neu-vgg16-round-8": Experiment(
-        "NEU-CLS, VGG-16, 150 epochs, counts in multiples of eight",
-        VGG,
-        (VGG_39X,),
-        ("cfp-round-8",),
+    "neu-vgg16-round-8": replace(
+        NEU_VGG_LONG,
+        title="NEU-CLS, VGG-16, 150 epochs, counts in multiples of eight",
+        methods=("cfp-round-8",),
         seeds=(3, 4, 5),
-        epochs=150,
-        views=12,
-        options=(*LONG, "--augment", "strong"),
     ),
     "xsdd-vgg16-long": Experiment(
         "X-SDD, VGG-16, 100 epochs",
@@ -141,38 +142,16 @@ EXPERIMENTS = {
         "NEU-CLS, ResNet-50, 30 epochs", RESNET, (RESNET_59X,), CRITERIA, epochs=30, options=BRIEF
     ),
     "neu-vgg16": Experiment("NEU-CLS, VGG-16, 30 epochs", VGG, (VGG_39X,), CRITERIA, epochs=30, options=BF16),
-    "xsdd-vgg16": Experiment(
-        "X-SDD, VGG-16, 30 epochs",
-        VGG,
-        (VGG_39X,),
-        (*CRITERIA, *PARTS),
-        epochs=30,
-        options=(*BF16, "--select", "macro_f1"),
+    "xsdd-vgg16": XSDD_VGG,
+    "xsdd-vgg16-steps": replace(XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, in three steps", methods=("cfp-steps",)),
+    "xsdd-vgg16-one-teacher": replace(
+        XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, representation teacher alone", methods=("cfp",), teachers=1
     ),
-    "xsdd-vgg16-steps": Experiment(
-        "X-SDD, VGG-16, 30 epochs, in three steps",
-        VGG,
-        (VGG_39X,),
-        ("cfp-steps",),
-        epochs=30,
-        options=(*BF16, "--select", "macro_f1"),
-    ),
-    "xsdd-vgg16-one-teacher": Experiment(
-        "X-SDD, VGG-16, 30 epochs, representation teacher alone",
-        VGG,
-        (VGG_39X,),
-        ("cfp",),
-        epochs=30,
-        teachers=1,
-        options=(*BF16, "--select", "macro_f1"),
-    ),
-    "xsdd-vgg16-labels": Experiment(
-        "X-SDD, VGG-16, 30 epochs, with a label term",
-        VGG,
-        (VGG_39X,),
-        ("cfp",),
-        epochs=30,
-        options=(*BF16, "--select", "macro_f1", "--label-weight", "0.1"),
+    "xsdd-vgg16-labels": replace(
+        XSDD_VGG,
+        title="X-SDD, VGG-16, 30 epochs, with a label term",
+        methods=("cfp",),
+        options=(*XSDD_VGG.options, "--label-weight", "0.1"),
     ),
     "neu-resnet50-equal-macs": Experiment(
         "NEU-CLS, ResNet-50, 30 epochs, near equal multiply-adds",
