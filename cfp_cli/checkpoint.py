@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from cfp_cli.errors import CheckpointError
 from cfp_cli.files import or_nearest, write_atomic
+from cfp_cli.models.head import head_names
 from cfp_cli.models.registry import create, training_only
 from cfp_cli.models.shapes import fit
 from cfp_cli.models.state import load_state, versions_of, with_versions
@@ -98,6 +99,33 @@ def describe(model: nn.Module, spec: ModelSpec) -> nn.Module:
     """Attach `spec` to a network, so that it can be scored, pruned and saved; gives the same network back."""
     model.spec = spec  # type: ignore[assignment]
     return model
+
+
+def with_new_head(model: nn.Module, classes: tuple[str, ...]) -> nn.Module:
+    """A copy of a network whose head is made anew for other classes; every other weight is that of `model`.
+
+    Args:
+        model: carries the spec of a whole network; left alone.
+        classes: names in the order of the new logits.
+
+    Returns:
+        The copy in eval mode, with its spec; the new head's weights are drawn from torch's generator.
+
+    Raises:
+        CheckpointError: the network carries no spec, is pruned, or its architecture shows no head.
+    """
+    spec = spec_of(model)
+    if spec.plan is not None:
+        raise CheckpointError("a pruned network keeps its head; start from the network that it was pruned from")
+    head = head_names(spec.arch, spec.arch_kwargs)
+    if not head:
+        raise CheckpointError(f"{spec.arch} has no tensor that follows the number of classes; its head is unknown")
+    renewed = create(spec.arch, len(classes), **spec.arch_kwargs)
+    state = model.state_dict()
+    kept = {name: value for name, value in state.items() if name not in head}
+    own = {name: value for name, value in renewed.state_dict().items() if name in head}
+    load_state(renewed, with_versions({**kept, **own}, versions_of(state)))
+    return describe(renewed.eval(), replace(spec, classes=classes))
 
 
 def load(
@@ -259,9 +287,7 @@ def _refuse_unusable(path: Path, state: Mapping[str, Tensor]) -> None:
 
 def _class_count(path: Path, arch: str, kwargs: Mapping[str, Any], state: Mapping[str, Tensor]) -> int:
     """Read the class count from the shape of the head: the tensors whose shape follows the number of classes."""
-    with torch.device("meta"):
-        two, three = (create(arch, classes, **kwargs).state_dict() for classes in (2, 3))
-    heads = [name for name, value in two.items() if value.shape != three[name].shape and value.dim() >= 1]
+    heads = head_names(arch, kwargs)
     for name in reversed(heads):
         if name in state and state[name].dim() >= 1:
             return int(state[name].shape[0])

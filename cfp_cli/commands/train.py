@@ -17,6 +17,7 @@ from cfp_cli.console import Console
     epilog=examples(
         "cfp train data/ --arch vgg16_bn_gap --input-size 64 --out rl.pt",
         "cfp train data/ --init rl.pt --sampler balanced --epochs 10 --out cl.pt",
+        "cfp train data/ --init rl.pt --new-head --out new.pt",
     ),
 )
 @click.argument("data", type=click.Path(path_type=Path))
@@ -24,6 +25,7 @@ from cfp_cli.console import Console
     "--arch", default=None, metavar="NAME", help="vgg16_bn_gap, torchvision:NAME, timm:NAME or file.py:factory."
 )
 @click.option("--init", type=click.Path(path_type=Path), default=None, help="Checkpoint to start from.")
+@click.option("--new-head", is_flag=True, help="With --init: keep all weights but the head's, for other classes.")
 @click.option("--input-size", type=click.IntRange(8), default=None, help="Input side in pixels.  [default: 224]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
 @click.option(
@@ -40,6 +42,7 @@ def train(
     data: Path,
     arch: str | None,
     init: Path | None,
+    new_head: bool,
     input_size: int | None,
     out: Path,
     tensorboard: Path | None,
@@ -67,6 +70,7 @@ def train(
             options,
             input_size=input_size,
             init=ModelInput(init, arch, input_size) if init is not None else None,
+            new_head=new_head,
             resume=resume,
             tensorboard=tensorboard,
             device=use(device, threads),

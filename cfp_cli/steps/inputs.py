@@ -15,6 +15,8 @@ from cfp_cli.files import sha256, write_json
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.run import Run
 
+OTHER_CLASSES = "use the data that it was trained on, or train it for these by cfp train --init and --new-head"
+
 
 @dataclass(frozen=True)
 class ModelInput:
@@ -126,8 +128,7 @@ def fit_classes(model: nn.Module, dataset: Dataset, path: Path) -> nn.Module:
     spec = spec_of(model)
     if len(spec.classes) != len(dataset.classes):
         raise DataError(
-            f"{path} tells {len(spec.classes)} classes but {dataset.root} has {len(dataset.classes)}; "
-            "use the data that the model was trained on"
+            f"{path} tells {len(spec.classes)} classes but {dataset.root} has {len(dataset.classes)}; {OTHER_CLASSES}"
         )
     if spec.classes == dataset.classes:
         return model
@@ -136,7 +137,7 @@ def fit_classes(model: nn.Module, dataset: Dataset, path: Path) -> nn.Module:
     first = next(pair for pair in zip(spec.classes, dataset.classes, strict=True) if pair[0] != pair[1])
     raise DataError(
         f"{path} and {dataset.root} name their classes differently ('{first[0]}' is '{first[1]}' there); "
-        "use the data that the model was trained on"
+        + OTHER_CLASSES
     )
 
 

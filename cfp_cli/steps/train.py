@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from cfp_cli.checkpoint import ModelSpec, describe, spec_of
+from cfp_cli.checkpoint import ModelSpec, describe, spec_of, with_new_head
 from cfp_cli.errors import UsageError
 from cfp_cli.models.registry import create
 from cfp_cli.progress import SILENT, Progress
@@ -25,6 +25,7 @@ def train_step(
     *,
     input_size: int | None = None,
     init: ModelInput | None = None,
+    new_head: bool = False,
     resume: bool = False,
     tensorboard: Path | None = None,
     device: torch.device,
@@ -33,20 +34,26 @@ def train_step(
 ) -> History:
     """Train a teacher from scratch, or from the weights of `init`; writes `out`.
 
+    With `new_head` all weights of `init` but its head's, for data of other classes.
+
     Raises:
-        UsageError: neither an architecture nor a checkpoint to start from is given.
+        UsageError: neither an architecture nor a checkpoint to start from is given, or no checkpoint to take the
+            weights beside a new head from.
         CfpError: the data or the checkpoint cannot be used, or training cannot go on.
     """
+    if new_head and init is None:
+        raise UsageError("--new-head needs a checkpoint for the other weights; pass --init CKPT")
     dataset = data.open(progress)
+    torch.manual_seed(options.seed)
     if init is not None:
-        network = fit_classes(init.load(), dataset, init.path)
+        start = init.load()
+        network = with_new_head(start, dataset.classes) if new_head else fit_classes(start, dataset, init.path)
         if arch is not None and arch != spec_of(network).arch:
             raise UsageError(f"{init.path} is {spec_of(network).arch}, not {arch}; leave out --arch")
     elif arch is None:
         raise UsageError("no architecture; pass --arch, such as --arch vgg16_bn_gap, or --init CKPT")
     else:
         side = input_size or 224
-        torch.manual_seed(options.seed)
         network = describe(
             create(arch, len(dataset.classes)), ModelSpec(arch, dataset.classes, input_size=(side, side))
         )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,35 @@ def test_training_a_teacher(cfp, tmp_path: Path, images: Path, arch: str) -> Non
     second = cfp("train", images, "--init", out, "--sampler", "balanced", "--out", tmp_path / "cl.pt", *options)
     assert second.code == 0, second.err
     assert [entry["step"] for entry in spec_of(load(tmp_path / "cl.pt")).lineage] == ["train", "train"]
+
+
+def test_a_teacher_of_other_classes_is_a_start(cfp, tmp_path: Path, model: Path, images: Path) -> None:
+    data = tmp_path / "others"
+    shutil.copytree(images, data)
+    for split in ("train", "test"):
+        shutil.rmtree(max((data / split).iterdir()))
+    line = (
+        "train",
+        data,
+        "--init",
+        model,
+        "--out",
+        tmp_path / "rl.pt",
+        "--epochs",
+        1,
+        "--batch-size",
+        16,
+        "--views",
+        1,
+    )
+    refused = cfp(*line)
+    assert refused.code == 1
+    assert "--new-head" in refused.err
+    assert cfp(*line, "--new-head", "--json").code == 0
+    assert spec_of(load(tmp_path / "rl.pt")).classes == tuple(sorted(path.name for path in (data / "train").iterdir()))
+    alone = cfp("train", data, "--arch", "vgg16_bn_gap", "--new-head", "--out", tmp_path / "x.pt")
+    assert alone.code == 2
+    assert "--init" in alone.err
 
 
 def test_without_a_terminal_nothing_redraws(cfp, scored: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoint import ModelSpec, describe, fingerprint, load, save, spec_of
+from cfp_cli.checkpoint import ModelSpec, describe, fingerprint, load, save, spec_of, with_new_head
 from cfp_cli.errors import CheckpointError
 from cfp_cli.graph import channel_sets
 from cfp_cli.models.registry import create
@@ -264,3 +264,22 @@ def test_a_checkpoint_keeps_the_versions(tmp_path: Path) -> None:
     model[2]._version = 1
     save(tmp_path / "m.pt", model, spec)
     assert load(tmp_path / "m.pt")[2].loaded_version == 1
+
+
+@pytest.mark.parametrize("classes", [("x", "y"), ("x", "y", "z")], ids=["other count", "other names alone"])
+def test_a_new_head_keeps_every_other_weight(network: nn.Module, classes: tuple[str, ...]) -> None:
+    before = fingerprint(network)
+    renewed = with_new_head(network, classes)
+    assert spec_of(renewed) == replace(SPEC, classes=classes)
+    assert fingerprint(network) == before
+    old, new = network.state_dict(), renewed.state_dict()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert "classifier.1.weight" in changed
+    assert changed <= {"classifier.1.weight", "classifier.1.bias"}
+    assert logits(renewed).shape == (2, len(classes))
+
+
+def test_a_pruned_network_gets_no_new_head(network: nn.Module) -> None:
+    pruned = describe(create(SPEC.arch, 3).eval(), replace(SPEC, plan={"ratio": 0.5}))
+    with pytest.raises(CheckpointError, match="pruned network keeps its head"):
+        with_new_head(pruned, ("x", "y"))
