@@ -16,6 +16,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import paired
 from plot import Axis, line_plot
 
 from cfp_cli.comparing.compare import Comparison, Summary, read_rows, summaries, write_rows
@@ -102,6 +103,15 @@ EXPERIMENTS = {
         views=12,
         options=(*LONG, "--select", "macro_f1"),
     ),
+    "xsdd-tail-vgg16": Experiment(
+        "X-SDD with a long tail, VGG-16, 100 epochs",
+        VGG,
+        (VGG_39X,),
+        FEW,
+        epochs=100,
+        views=12,
+        options=(*LONG, "--select", "macro_f1", "--amp", "bf16"),
+    ),
     "elpv-vgg16": Experiment(
         "ELPV, VGG-16, 60 epochs",
         VGG,
@@ -159,13 +169,13 @@ EXPERIMENTS = {
         (RESNET_59X, RESNET_150X),
         ("cfp", "l1", "random", "group-norm"),
         epochs=30,
-        options=BRIEF,
+        options=BF16,
     ),
     "neu-mobilenetv2": Experiment(
         "NEU-CLS, MobileNetV2, 30 epochs", "torchvision:mobilenet_v2", (0.9,), FEW, epochs=30, options=BRIEF
     ),
-    "neu-repvgg": Experiment("NEU-CLS, RepVGG-A0, 30 epochs", "repvgg_a0", (0.95,), FEW, epochs=30, options=BRIEF),
-    "neu-dddn": Experiment("NEU-CLS, DDDN, 30 epochs", "dddn", (0.9,), FEW, epochs=30, options=BRIEF),
+    "neu-repvgg": Experiment("NEU-CLS, RepVGG-A0, 30 epochs", "repvgg_a0", (0.95,), FEW, epochs=30, options=BF16),
+    "neu-dddn": Experiment("NEU-CLS, DDDN, 30 epochs", "dddn", (0.9,), FEW, epochs=30, options=BF16),
 }
 
 
@@ -203,10 +213,10 @@ def page() -> None:
         "`benchmarks/results/compression-*.csv`.",
         "",
     ]
-    for name, each in EXPERIMENTS.items():
-        rows = rows_of(name)
-        if rows:
-            lines += section(name, each, rows)
+    found = {name: rows for name in EXPERIMENTS if (rows := rows_of(name))}
+    lines += paired.section({EXPERIMENTS[name].title: rows for name, rows in found.items()})
+    for name, rows in found.items():
+        lines += section(name, EXPERIMENTS[name], rows)
     (DOCS / "compression.md").write_text("\n".join(lines), encoding="utf-8")
 
 
