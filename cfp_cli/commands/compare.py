@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cfp_cli.commands.options import examples, pass_console, placed, talk
+from cfp_cli.commands.options import examples, pass_console, placed, reconstruct_option, talk
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.training import take_options, telling, training_options
 from cfp_cli.comparing.methods import METHODS
@@ -29,6 +29,7 @@ _MANY = 64
     cls=takes_several({"--teachers": 2, "--ratios": _MANY, "--methods": _MANY, "--seeds": _MANY}),
     epilog=examples(
         "cfp compare data/ --teachers rl.pt cl.pt",
+        "cfp compare data/ --teachers rl.pt cl.pt --no-finetune",
         "cfp compare data/ --teachers rl.pt cl.pt --ratios 0.95 0.975 --methods cfp l1 fpgm --epochs 60",
     ),
 )
@@ -69,6 +70,10 @@ _MANY = 64
     help="One run each.",
 )
 @click.option("--images", type=click.IntRange(2), default=640, show_default=True, help="Size of the scored sample.")
+@reconstruct_option
+@click.option(
+    "--finetune/--no-finetune", default=True, show_default=True, help="Train, or compare what pruning leaves."
+)
 @click.option("--temperature", type=float, default=2.0, show_default=True, help="T of the distillation loss.")
 @click.option(
     "--label-weight", type=float, default=0.0, show_default=True, help="Weight of class-balanced cross-entropy."
@@ -94,6 +99,8 @@ def compare(
     methods: tuple[str, ...],
     seeds: tuple[int, ...],
     images: int,
+    reconstruct: bool,
+    finetune: bool,
     temperature: float,
     label_weight: float,
     out: Path,
@@ -108,6 +115,7 @@ def compare(
     """
     from cfp_cli.comparing.compare import summaries
     from cfp_cli.compute import use
+    from cfp_cli.pruning.restore import Restoration
     from cfp_cli.steps.compare import compare_step
     from cfp_cli.steps.inputs import DataInput, ModelInput
 
@@ -119,9 +127,10 @@ def compare(
             methods,
             ratios,
             seeds,
-            options,
+            options if finetune else None,
             folder=out,
             images=images,
+            restoration=Restoration(reconstruct),
             device=use(device, threads),
             progress=console,
             listen=listen,

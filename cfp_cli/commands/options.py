@@ -65,6 +65,13 @@ seed_option = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice."
 )
 
+reconstruct_option = click.option(
+    "--reconstruct/--no-reconstruct",
+    default=True,
+    show_default=True,
+    help="Fit each layer that is left to its outputs in the original.",
+)
+
 
 def placed(command: Command) -> Command:
     """`--device` and `--threads`: where the work runs."""

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cfp_cli.commands.options import examples, machine, model_source, pass_console, run_option, seed_option, talk
+from cfp_cli.commands.options import (
+    examples,
+    machine,
+    model_source,
+    pass_console,
+    reconstruct_option,
+    run_option,
+    seed_option,
+    talk,
+)
 from cfp_cli.console import Console
 
 if TYPE_CHECKING:
@@ -63,6 +72,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="With --steps: epochs of distillation from MODEL between two steps.",
 )
+@reconstruct_option
 @click.option("--bn-recalibrate/--no-bn-recalibrate", default=True, show_default=True, help="Re-estimate batch norm.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @run_option
@@ -90,6 +100,7 @@ def prune(
     out: Path | None,
     steps: int,
     recovery_epochs: int,
+    reconstruct: bool,
     bn_recalibrate: bool,
     dry_run: bool,
     run_folder: Path,
@@ -98,7 +109,7 @@ def prune(
     threads: int | None,
     batch_size: int,
 ) -> None:
-    """Prune the scored model: cluster, select, rebuild, prove, recalibrate.
+    """Prune the scored model: cluster, select, rebuild, prove, reconstruct.
 
     MODEL is the one that `cfp score` read and may be left out.
     """
@@ -106,6 +117,7 @@ def prune(
     from cfp_cli.errors import UsageError
     from cfp_cli.pruning.plan import Plan
     from cfp_cli.pruning.prune import PruneOptions
+    from cfp_cli.pruning.restore import Restoration
     from cfp_cli.run import Run
     from cfp_cli.steps.inputs import ModelInput
     from cfp_cli.steps.prune import prune_step
@@ -134,7 +146,7 @@ def prune(
         steps=steps,
         recovery_epochs=recovery_epochs,
         out=out,
-        bn_recalibrate=bn_recalibrate,
+        restoration=Restoration(reconstruct, bn_recalibrate),
         dry_run=dry_run,
         batch_size=batch_size,
         seed=seed,
@@ -142,11 +154,6 @@ def prune(
         progress=console,
     )
     plan = done.plan
-    accuracy = {
-        name: metrics.accuracy
-        for name, metrics in (("before", done.before), ("rebuilt", done.rebuilt), ("recalibrated", done.recalibrated))
-        if metrics is not None
-    }
     console.result(
         {
             "params_before": plan.params_before,
@@ -159,7 +166,7 @@ def prune(
             "max_abs_logit_error": plan.max_abs_logit_error,
             "out": str(done.out) if done.out else None,
             "target": plan.target,
-            "accuracy": accuracy,
+            "accuracy": {stage: metrics.accuracy for stage, metrics in done.validation.items()},
             "sets": [
                 {
                     "name": group.name,
@@ -201,12 +208,10 @@ def summary_table(done: Pruned) -> Table:
     )
     asked = f"asked {plan.requested:.2%}" if plan.requested is not None else "by rates"
     table.add_row(f"removed ({plan.target})", "", f"{plan.achieved:.2%}", asked)
-    if done.before:
-        before = f"{done.before.accuracy:.2%}"
-        if done.rebuilt:
-            table.add_row("val accuracy, rebuilt", before, f"{done.rebuilt.accuracy:.2%}", "")
-        if done.recalibrated:
-            after = f"{done.recalibrated.accuracy:.2%}"
-            table.add_row("val accuracy, batch norm re-estimated", before, after, "fine-tune next")
+    for stage, metrics in list(done.validation.items())[1:]:
+        before = f"{done.validation['before'].accuracy:.2%}"
+        last = stage == [*done.validation][-1]
+        after = f"{metrics.accuracy:.2%}"
+        table.add_row(f"val accuracy, {stage}", before, after, "fine-tune next" if last else "")
         table.add_row("largest logit error of the rebuild", "", f"{plan.max_abs_logit_error:.1e}", "proven")
     return table

@@ -27,7 +27,9 @@ from cfp_cli.errors import DataError, RunError
 from cfp_cli.files import write_bytes
 from cfp_cli.metrics import Metrics, evaluate
 from cfp_cli.progress import SILENT, Progress
+from cfp_cli.pruning.restore import FULL, Restoration
 from cfp_cli.training.finetune import finetune
+from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.versions import versions
@@ -46,7 +48,7 @@ class Comparison:
         compression: parameters before / after; params, macs: after.
         val_accuracy, test_accuracy, test_macro_f1: of the best epoch on the validation split.
         teacher_accuracy, teacher_macro_f1: of the representation teacher on the test split.
-        best_epoch: from 1; seconds: from the scores to the finished student.
+        best_epoch: from 1, 0 without fine-tuning; seconds: from the scores to the finished student.
         versions: of what computed it, as JSON.
     """
 
@@ -105,10 +107,11 @@ def compare(
     methods: Sequence[Method],
     ratios: Sequence[float],
     seeds: Sequence[int],
-    options: TrainOptions,
+    options: TrainOptions | None,
     *,
     folder: Path,
     images: int = 640,
+    restoration: Restoration = FULL,
     device: torch.device | str = "cpu",
     progress: Progress = SILENT,
     listen: Listener | None = None,
@@ -124,9 +127,10 @@ def compare(
         methods: see `methods.METHODS`.
         ratios: fractions of parameters to remove.
         seeds: one run each.
-        options: of the fine-tuning; the seed in it is not used.
+        options: of the fine-tuning; the seed in it is not used. None compares what pruning leaves, before any training.
         folder: results, scores and teachers' logits; a killed comparison goes on from there.
         images: size of the scored sample.
+        restoration: what is done after each rebuild.
         device: where to compute.
         progress: told of what takes long.
         listen: called with all rows of the fine-tuning after each of its epochs.
@@ -137,7 +141,7 @@ def compare(
     """
     if "test" not in dataset.splits:
         raise DataError("a comparison needs a test split; see `cfp data split`")
-    grid = _Grid(teachers, dataset, options, folder, images, torch.device(device), progress, listen)
+    grid = _Grid(teachers, dataset, options, folder, images, restoration, torch.device(device), progress, listen)
     rows = list(read_rows(folder / "results.csv"))
     known = {row.cell: row for row in rows}
     found = []
@@ -157,9 +161,10 @@ def compare(
 class _Grid:
     teachers: Sequence[nn.Module]
     dataset: Dataset
-    options: TrainOptions
+    options: TrainOptions | None
     folder: Path
     images: int
+    restoration: Restoration
     device: torch.device
     progress: Progress
     listen: Listener | None
@@ -167,10 +172,19 @@ class _Grid:
 
     def __post_init__(self) -> None:
         self.hashes = [fingerprint(teacher) for teacher in self.teachers]
-        self._students = Students(self.teachers[0], self.dataset, self.folder, self.images, self.device, self.progress)
+        self._students = Students(
+            self.teachers[0],
+            self.dataset,
+            self.folder,
+            self.images,
+            self.device,
+            self.restoration,
+            self.progress,
+        )
 
     def cell(self, method: Method, ratio: float, seed: int) -> tuple[Any, ...]:
-        facts = {**self.options.to_json(), "images": self.images, "teachers": self.hashes}
+        options = {"epochs": 0} if self.options is None else self.options.to_json()
+        facts = {**options, "images": self.images, "teachers": self.hashes, **asdict(self.restoration)}
         text = json.dumps({name: value for name, value in facts.items() if name != "seed"}, sort_keys=True)
         return (self.hashes[0], self.dataset.fingerprint, method.name, ratio, seed, text)
 
@@ -178,30 +192,20 @@ class _Grid:
         began = time.perf_counter()
         original = self.teachers[0]
         spec = spec_of(original)
-        recovering = recovery_epochs(method, self.options.epochs)
+        cell = self.cell(method, ratio, seed)
+        recovering = recovery_epochs(method, self.options.epochs) if self.options is not None else 0
         student, made = self._students.make(method, ratio, seed, recovering)
         describe(student, replace(spec, plan=made.to_json()))
-        cell = self.cell(method, ratio, seed)
-        # One folder a cell: a state left by a comparison with other options is not this one's.
-        current = self.folder / "current" / hashlib.sha256(repr(cell).encode()).hexdigest()[:16]
-        current.mkdir(parents=True, exist_ok=True)
-        history = finetune(
-            student,
-            self.dataset,
-            self.teachers,
-            replace(self.options, seed=seed, epochs=self.options.epochs - (method.steps - 1) * recovering),
-            out=current / "finetuned.pt",
-            last=current / "last.pt",
-            cache_folder=self.folder / "cache",
-            resume=(current / "last.pt").exists(),
-            device=self.device,
-            progress=self.progress,
-            listen=self.listen,
-        )
-        assert history.test is not None
-        teacher = self._tested = self._tested or self._test(original, Preprocessing.of(spec))
+        if self.options is None:
+            preprocessing = Preprocessing.of(spec)
+            val, test = (self._measured(student, split, preprocessing) for split in ("val", "test"))
+            best_epoch = 0
+        else:
+            history = self._finetuned(student, cell, replace(self.options, seed=seed), method, recovering)
+            assert history.test is not None
+            val, test, best_epoch = history.val, history.test, history.best_epoch + 1
+        teacher = self._tested = self._tested or self._measured(original, "test", Preprocessing.of(spec))
         network, data, *_, text = cell
-        shutil.rmtree(current)
         return Comparison(
             network=network,
             data=data,
@@ -212,18 +216,40 @@ class _Grid:
             compression=made.compression,
             params=made.params_after,
             macs=made.macs_after,
-            val_accuracy=history.val.accuracy,
-            test_accuracy=history.test.accuracy,
-            test_macro_f1=history.test.macro_f1,
+            val_accuracy=val.accuracy,
+            test_accuracy=test.accuracy,
+            test_macro_f1=test.macro_f1,
             teacher_accuracy=teacher.accuracy,
             teacher_macro_f1=teacher.macro_f1,
-            best_epoch=history.best_epoch + 1,
+            best_epoch=best_epoch,
             seconds=time.perf_counter() - began,
             versions=json.dumps(versions(), sort_keys=True),
         )
 
-    def _test(self, model: nn.Module, preprocessing: Preprocessing) -> Metrics:
-        store = load_images(self.dataset, "test", preprocessing, progress=self.progress)
+    def _finetuned(
+        self, student: nn.Module, cell: tuple[Any, ...], options: TrainOptions, method: Method, recovering: int
+    ) -> History:
+        # One folder a cell: a state left by a comparison with other options is not this one's.
+        current = self.folder / "current" / hashlib.sha256(repr(cell).encode()).hexdigest()[:16]
+        current.mkdir(parents=True, exist_ok=True)
+        history = finetune(
+            student,
+            self.dataset,
+            self.teachers,
+            replace(options, epochs=options.epochs - (method.steps - 1) * recovering),
+            out=current / "finetuned.pt",
+            last=current / "last.pt",
+            cache_folder=self.folder / "cache",
+            resume=(current / "last.pt").exists(),
+            device=self.device,
+            progress=self.progress,
+            listen=self.listen,
+        )
+        shutil.rmtree(current)
+        return history
+
+    def _measured(self, model: nn.Module, split: str, preprocessing: Preprocessing) -> Metrics:
+        store = load_images(self.dataset, split, preprocessing, progress=self.progress)
         return evaluate(model, store.batches(BATCH), progress=self.progress)
 
 

@@ -21,7 +21,7 @@ from cfp_cli.progress import SILENT, Progress
 from cfp_cli.pruning.iterate import prune_in_steps
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
-from cfp_cli.pruning.recalibrate import recalibrate
+from cfp_cli.pruning.restore import FULL, Restoration
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.training.recovery import Recovery
@@ -47,6 +47,7 @@ class Students:
         folder: where scores and teachers' logits are kept.
         images: size of the scored sample.
         device: where to compute.
+        restoration: what is done after each rebuild.
         progress: told of what takes long.
     """
 
@@ -55,6 +56,7 @@ class Students:
     folder: Path
     images: int
     device: torch.device
+    restoration: Restoration = FULL
     progress: Progress = SILENT
     _graph: ChannelGraph | None = None
 
@@ -62,7 +64,7 @@ class Students:
         self._network = fingerprint(self.original)
 
     def make(self, method: Method, ratio: float, seed: int, recovering: int) -> tuple[nn.Module, Plan]:
-        """The network that `method` leaves, its batch norm re-estimated, and its plan.
+        """The network that `method` leaves, restored, and its plan.
 
         Args:
             method: how to choose channels.
@@ -90,6 +92,7 @@ class Students:
                 score=lambda each: score(each, store.batches(_SCORED), richness=method.richness),
                 recover=guide.recover,
                 loader=loader,
+                restoration=self.restoration,
                 progress=self.progress,
             )
         example = proof_images(loader, spec.input_size).to(self.device)
@@ -104,7 +107,7 @@ class Students:
         if method.scratch:
             forget(student, seed)
         else:
-            recalibrate(student, loader, self.progress)
+            self.restoration.apply(student, self.original, graph, made.kept, loader, self.progress)
         return student, made
 
     def _scores(self, store: ImageStore, richness: str, seed: int, graph: ChannelGraph) -> Scores:

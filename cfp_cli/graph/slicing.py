@@ -22,15 +22,10 @@ def sliced_copy(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
     Raises:
         GraphError: groups that must be equal keep different numbers.
     """
-    mask = graph.mask(kept)
-    order = orders(graph, mask)
     tensors = _tensors(model)
     sliced: dict[str, Tensor] = {}
-    # A dimension that groups share goes first: its groups are those of the whole other dimension.
-    for dimension in sorted(graph.dimensions, key=lambda each: -each.units.ndim):
-        name = dimension.name
-        value = sliced.get(name, tensors[name].detach())
-        sliced[name] = _sliced(value, dimension.dim, _positions(dimension, mask, order), name)
+    for (name, dim), stays in positions(graph, kept).items():
+        sliced[name] = _sliced(sliced.get(name, tensors[name].detach()), dim, stays, name)
     sliced = {name: value for name, value in sliced.items() if value.shape != tensors[name].shape}
     made = copy.deepcopy(model, {id(tensors[name]): _stand_in(tensors[name]) for name in sliced})
     fit(made, {name: tuple(value.shape) for name, value in sliced.items()})
@@ -38,6 +33,22 @@ def sliced_copy(model: nn.Module, graph: ChannelGraph, kept: Kept) -> nn.Module:
     for name, value in sliced.items():
         own[name].data = value
     return made
+
+
+def positions(graph: ChannelGraph, kept: Kept) -> dict[tuple[str, int], list[NDArray[np.int64]]]:
+    """Positions that stay in every dimension that shrinks, in their new order: one list, or one for each group.
+
+    Returns:
+        By name of the parameter or buffer and dimension, in the order in which they are to be cut.
+
+    Raises:
+        GraphError: groups that must be equal keep different numbers.
+    """
+    mask = graph.mask(kept)
+    order = orders(graph, mask)
+    # A dimension that groups share goes first: its groups are those of the whole other dimension.
+    dimensions = sorted(graph.dimensions, key=lambda each: -each.units.ndim)
+    return {(each.name, each.dim): _positions(each, mask, order) for each in dimensions}
 
 
 def _stand_in(tensor: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""From scores to a smaller network: budgets, selection, plan, rebuild, proof, recalibration."""
+"""From scores to a smaller network: budgets, selection, plan, rebuild, proof, restoration."""

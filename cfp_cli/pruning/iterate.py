@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from cfp_cli.errors import UsageError
 from cfp_cli.graph import channel_sets
 from cfp_cli.progress import SILENT, Progress
+from cfp_cli.pruning.allocation import TOLERANCE
 from cfp_cli.pruning.plan import Plan, SetPlan
 from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
-from cfp_cli.pruning.recalibrate import recalibrate
+from cfp_cli.pruning.restore import Restoration
 from cfp_cli.scoring.scores import Scores
+
+# How near a step before the last comes to its share: the last one makes up for it.
+_WAYPOINT = 0.03
 
 Score = Callable[[nn.Module], Scores]
 Recover = Callable[[nn.Module], nn.Module]
@@ -29,9 +33,10 @@ def prune_in_steps(
     score: Score,
     recover: Recover,
     loader: Iterable[tuple[Tensor, Tensor]],
+    restoration: Restoration,
     progress: Progress = SILENT,
 ) -> tuple[nn.Module, Plan]:
-    """Score, prune, re-estimate batch norm and recover, `steps` times; what is left shrinks by one factor each time.
+    """Score, prune, restore and recover, `steps` times; what is left shrinks by one factor each time.
 
     There is no recovery after the last step: fine-tuning follows.
 
@@ -41,7 +46,8 @@ def prune_in_steps(
         steps: how many times.
         score: scores a network.
         recover: trains a pruned network a little and gives it back.
-        loader: batches of training images and labels, for the proof and for batch norm.
+        loader: batches of training images and labels, for the proof and the restoration.
+        restoration: what is done after each rebuild.
         progress: told of each step.
 
     Returns:
@@ -62,10 +68,14 @@ def prune_in_steps(
         left = (1 - options.ratio) ** (step / steps)
         so_far = 1.0 if whole is None else 1 - whole.achieved
         asked = replace(options, ratio=max(1 - left / so_far, 0.0))
-        current, made = apply(current, plan(current, scores, asked, graph=graph), graph=graph, example=example)
+        before = current
+        near = TOLERANCE if step == steps else _WAYPOINT
+        current, made = apply(
+            before, plan(before, scores, asked, graph=graph, tolerance=near), graph=graph, example=example
+        )
         whole = made if whole is None else _after(whole, made, options.target)
         progress.say(f"step {step} of {steps}: {whole.achieved:.2%} removed")
-        recalibrate(current, loader, progress)
+        restoration.apply(current, before, graph, made.kept, loader, progress)
         if step < steps:
             current = recover(current).eval()
     assert whole is not None

@@ -1,4 +1,4 @@
-"""Prune a network to a target: allocate, select, rebuild, prove, recalibrate.
+"""Prune a network to a target: allocate, select, rebuild, prove, restore.
 
 Source: Wang et al. 2023 (doi 10.1109/TII.2023.3288208), collaborative filter pruning.
 """
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from cfp_cli.errors import RunError, UsageError
 from cfp_cli.graph import ChannelGraph, ChannelSet, channel_sets
 from cfp_cli.progress import SILENT, Progress
-from cfp_cli.pruning.allocation import Counts, Limits, at_scale, solve
+from cfp_cli.pruning.allocation import TOLERANCE, Counts, Limits, at_scale, solve
 from cfp_cli.pruning.plan import Plan, SetPlan
 from cfp_cli.pruning.rates import parse_rates
 from cfp_cli.pruning.rebuild import rebuild
-from cfp_cli.pruning.recalibrate import recalibrate
+from cfp_cli.pruning.restore import FULL, Restoration
 from cfp_cli.pruning.selection import Kept, Ranking, balanced
 from cfp_cli.pruning.verify import verify
 from cfp_cli.scoring.clusters import ClusterRule
@@ -72,8 +72,10 @@ class PruneOptions:
             raise UsageError("the reference selection needs rates, such as --rates '[0.5]*13'")
 
 
-def plan(model: nn.Module, scores: Scores, options: PruneOptions, *, graph: ChannelGraph) -> Plan:
-    """Decide what every channel set keeps; changes nothing.
+def plan(
+    model: nn.Module, scores: Scores, options: PruneOptions, *, graph: ChannelGraph, tolerance: float = TOLERANCE
+) -> Plan:
+    """Decide what every channel set keeps; changes nothing. `tolerance` is how far from the ratio it may end.
 
     Raises:
         UsageError: an option names what the network does not have.
@@ -105,7 +107,9 @@ def plan(model: nn.Module, scores: Scores, options: PruneOptions, *, graph: Chan
         assert options.ratio is not None
         counts_at = at_scale(options.allocation, {group.name: scored[group.name] for group in prunable}, limits)
         # A latency is measured, so its target is met within the noise of the measurement and with fewer candidates.
-        precision: dict[str, Any] = {"tolerance": 0.03, "most": 8} if options.target == "latency" else {}
+        precision: dict[str, Any] = (
+            {"tolerance": 0.03, "most": 8} if options.target == "latency" else {"tolerance": tolerance}
+        )
         kept = select(solve(counts_at, lambda counts: cost(select(counts)), options.ratio, **precision))
     achieved = 1 - cost(kept) / cost(everything)
     return Plan(
@@ -167,6 +171,7 @@ def prune(
     *,
     loader: Iterable[tuple[Tensor, Tensor]] | None = None,
     graph: ChannelGraph | None = None,
+    restoration: Restoration = FULL,
     progress: Progress = SILENT,
     **options: Any,
 ) -> tuple[nn.Module, Plan]:
@@ -176,10 +181,11 @@ def prune(
         model: the network that `scores` were made with; it is left as it is.
         scores: scores of its channels.
         ratio: fraction of parameters (or of `target`) to remove.
-        loader: batches of training images (float32 [N, 3, H, W]) and labels, on which batch norm is re-estimated and
-            the rebuild proven; without it the proof uses seeded noise and batch norm keeps its sliced statistics.
+        loader: batches of training images (float32 [N, 3, H, W]) and labels, on which the rebuild is proven and
+            restored; without it the proof uses seeded noise and the network keeps its sliced tensors.
         graph: the network's channel sets, where they are known already.
-        progress: told of the recalibration.
+        restoration: what is done after the rebuild.
+        progress: told of the restoration.
         options: fields of `PruneOptions`.
 
     Returns:
@@ -195,7 +201,7 @@ def prune(
     graph = graph or channel_sets(model, example[:1])
     pruned, made = apply(model, plan(model, scores, wanted, graph=graph), graph=graph, example=example)
     if loader is not None:
-        recalibrate(pruned, loader, progress)
+        restoration.apply(pruned, model, graph, made.kept, loader, progress)
     return pruned, made
 
 

@@ -48,3 +48,61 @@ def recalibrate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progr
     if not used:
         raise DataError("batch norm cannot be re-estimated from batches of one image; use a larger --batch-size")
     return len(norms)
+
+
+def settle(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: Progress = SILENT) -> int:
+    """Set running mean and variance of batch norms to those of their inputs, in place, while the function stays.
+
+    Weight and bias of each batch norm take up what its statistics lose, so that the network computes in evaluation
+    what it did before, and very nearly so in training too. A batch norm without weight and bias, or one that runs more
+    than once a pass, is left alone.
+
+    Returns:
+        The number of batch norms that were settled.
+    """
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats and module.affine
+    ]
+    moments: dict[_BatchNorm, list[Tensor]] = {norm: [] for norm in norms}
+
+    def take(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+        assert isinstance(norm, _BatchNorm)
+        channels = given[0].transpose(0, 1).flatten(1).double()
+        moments[norm].append(torch.stack([channels.mean(1), channels.square().mean(1)]))
+
+    handles = [norm.register_forward_pre_hook(take) for norm in norms]
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    batches = 0
+    try:
+        with torch.no_grad():
+            for images, _ in progress.track(loader, "settling batch norm", unit="batch"):
+                model(images.to(device))
+                batches += 1
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.train(was_training)
+    settled = 0
+    with torch.no_grad():
+        for norm, found in moments.items():
+            if len(found) != batches:
+                continue
+            mean, square = torch.stack(found).mean(0)
+            _move(norm, mean, (square - mean.square()).clamp_min(0))
+            settled += 1
+    return settled
+
+
+def _move(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Give a batch norm other statistics and the weight and bias with which it computes the same."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    norm.bias.add_(scale * (mean - norm.running_mean.double()))
+    norm.weight.copy_(scale * (variance + norm.eps).sqrt())
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_(variance)

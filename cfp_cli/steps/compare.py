@@ -10,6 +10,7 @@ import torch
 from cfp_cli.comparing.compare import Comparison, compare
 from cfp_cli.comparing.methods import chosen
 from cfp_cli.progress import SILENT, Progress
+from cfp_cli.pruning.restore import Restoration
 from cfp_cli.steps.inputs import DataInput, ModelInput, fit_classes
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
@@ -21,10 +22,11 @@ def compare_step(
     methods: Sequence[str],
     ratios: Sequence[float],
     seeds: Sequence[int],
-    options: TrainOptions,
+    options: TrainOptions | None,
     *,
     folder: Path,
     images: int,
+    restoration: Restoration,
     device: torch.device,
     progress: Progress = SILENT,
     listen: Listener | None = None,
@@ -47,6 +49,7 @@ def compare_step(
         options,
         folder=folder,
         images=images,
+        restoration=restoration,
         device=device,
         progress=progress,
         listen=listen,

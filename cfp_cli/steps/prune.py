@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,14 +21,14 @@ from cfp_cli.progress import SILENT, Progress
 from cfp_cli.pruning.iterate import prune_in_steps
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
-from cfp_cli.pruning.recalibrate import recalibrate
+from cfp_cli.pruning.restore import FULL, Restoration
 from cfp_cli.run import Run
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.steps.inputs import ModelInput, fit_classes, scored_data, scored_model
 from cfp_cli.training.recovery import Recovery
 
-RECALIBRATION_IMAGES = 1024
+RESTORATION_IMAGES = 1024
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,13 @@ class Pruned:
 
     Attributes:
         plan: the plan, with the proof's error.
-        before, rebuilt, recalibrated: metrics on the validation split of the original, of the rebuilt network, and
-            after its batch norm was re-estimated (None where that was not asked for); all None for a dry run.
+        validation: metrics on the validation split by stage, in their order: `before` any change, `rebuilt`, and
+            `reconstructed` or `recalibrated`; empty for a dry run.
         out: the checkpoint, or None for a dry run.
     """
 
     plan: Plan
-    before: Metrics | None = None
-    rebuilt: Metrics | None = None
-    recalibrated: Metrics | None = None
+    validation: Mapping[str, Metrics] = field(default_factory=dict)
     out: Path | None = None
 
 
@@ -57,7 +56,7 @@ def prune_step(
     steps: int = 1,
     recovery_epochs: int = 10,
     out: Path | None = None,
-    bn_recalibrate: bool = True,
+    restoration: Restoration = FULL,
     dry_run: bool = False,
     batch_size: int = 64,
     seed: int = 0,
@@ -74,7 +73,7 @@ def prune_step(
         steps: prune in so many steps, with a recovery between them.
         recovery_epochs: epochs of each recovery, a distillation from the original network.
         out: where the checkpoint goes, if not `RUN/pruned.pt`.
-        bn_recalibrate: re-estimate batch-norm statistics on training images.
+        restoration: what is done after the rebuild, on a sample of training images.
         dry_run: make the plan and write nothing.
         batch_size: images a batch.
         seed: seed of the sample of training images.
@@ -94,7 +93,7 @@ def prune_step(
         raise RunError(
             "this plan was made in steps with training between them; repeat its command with --steps instead"
         )
-    images = sample(dataset, RECALIBRATION_IMAGES, seed, Preprocessing.of(spec), progress).batches(batch_size)
+    images = sample(dataset, RESTORATION_IMAGES, seed, Preprocessing.of(spec), progress).batches(batch_size)
     example = proof_images(images, scores.input_size).to(device)
     graph = channel_sets(network, example[:1])
     in_steps = steps > 1 and not dry_run
@@ -121,20 +120,18 @@ def prune_step(
             score=lambda each: score(each, scored.batches(batch_size), **criteria, progress=progress),
             recover=guide.recover,
             loader=images,
+            restoration=restoration,
             progress=progress,
         )
     else:
         pruned, made = apply(network, made, graph=graph, example=example)
     held_out = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
-    before = _measured(network, held_out, spec, batch_size, progress)
-    rebuilt: Metrics | None = _measured(pruned, held_out, spec, batch_size, progress)
-    recalibrated: Metrics | None = None
-    if in_steps:
-        # Its batch norm is re-estimated already: between the steps there is no going without.
-        rebuilt, recalibrated = None, rebuilt
-    elif bn_recalibrate:
-        recalibrate(pruned, images, progress)
-        recalibrated = _measured(pruned, held_out, spec, batch_size, progress)
+    validation = {"before": _measured(network, held_out, spec, batch_size, progress)}
+    if not in_steps:
+        validation["rebuilt"] = _measured(pruned, held_out, spec, batch_size, progress)
+        restoration.apply(pruned, network, graph, made.kept, images, progress)
+    if restoration.stage is not None:
+        validation[restoration.stage] = _measured(pruned, held_out, spec, batch_size, progress)
     inputs = {"model": source.record(), "data": data.record(dataset)}
     path = out or run.pruned
     facts = {"from": inputs["model"]["sha256"], "compression": made.compression, "achieved": made.achieved}
@@ -151,13 +148,11 @@ def prune_step(
             "params_after": made.params_after,
             "compression": made.compression,
             "max_abs_logit_error": made.max_abs_logit_error,
-            "accuracy_before": before.accuracy,
-            "accuracy_rebuilt": rebuilt.accuracy if rebuilt else None,
-            "accuracy_recalibrated": recalibrated.accuracy if recalibrated else None,
+            **{f"accuracy_{stage}": metrics.accuracy for stage, metrics in validation.items()},
         },
         outputs={"pruned": str(path.resolve()), "pruned_sha256": sha256(path), "plan": str(run.plan.resolve())},
     )
-    return Pruned(made, before, rebuilt, recalibrated, path)
+    return Pruned(made, validation, path)
 
 
 def _measured(model: nn.Module, store: ImageStore, spec: ModelSpec, batch_size: int, progress: Progress) -> Metrics:

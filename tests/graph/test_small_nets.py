@@ -12,6 +12,7 @@ from cfp_cli.graph import channel_sets
 from cfp_cli.graph.sample import random_kept
 from cfp_cli.models.shapes import fit
 from cfp_cli.pruning.rebuild import rebuild
+from cfp_cli.pruning.reconstruct import reconstruct
 from cfp_cli.pruning.verify import verify
 
 IMAGES = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -29,6 +30,17 @@ def test_every_way_of_tying_channels(name: str) -> None:
     for group in graph.prunable:
         assert group.taps, f"{group.name} has no tap"
     _holds_at_random(model, graph)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_fitting_layers_that_lost_nothing_changes_nothing(name: str) -> None:
+    torch.manual_seed(0)
+    model = randomised(NETS[name][0]())
+    graph = channel_sets(model, IMAGES[:1])
+    whole = rebuild(model, graph, {})
+    reconstruct(whole, model, graph, {}, [(IMAGES, torch.zeros(len(IMAGES)))], places=10_000)
+    with torch.no_grad():
+        torch.testing.assert_close(whole(IMAGES), model(IMAGES), rtol=1e-3, atol=1e-4)
 
 
 def _holds_at_random(model: nn.Module, graph) -> None:

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cfp_cli.errors import DataError
+from cfp_cli.graph import channel_sets
+from cfp_cli.models.registry import create
+from cfp_cli.pruning import reconstruct as module
+from cfp_cli.pruning.rebuild import rebuild
+from cfp_cli.pruning.recalibrate import recalibrate, settle
+from cfp_cli.pruning.reconstruct import reconstruct
+
+IMAGES = torch.rand(24, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+LOADER = [(images, torch.zeros(len(images))) for images in IMAGES.split(8)]
+KEPT = {"first": np.array([0, 1, 2, 4])}
+
+
+class Follows(nn.Module):
+    """Six channels, of which the last is constant and the last but two the sum of two others, read by `rest`."""
+
+    def __init__(self, rest: nn.Module) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 1)
+        self.rest = rest
+        with torch.no_grad():
+            # Positive maps, so that the activation keeps sums.
+            self.first.weight.abs_()
+            self.first.bias.abs_()
+            self.first.weight[3] = self.first.weight[0] + self.first.weight[1]
+            self.first.bias[3] = self.first.bias[0] + self.first.bias[1]
+            self.first.weight[5] = 0
+            self.first.bias[5] = 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rest(F.relu(self.first(x)))
+
+
+def head(*layers: nn.Module, width: int) -> nn.Module:
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4))
+
+
+def norm(width: int) -> nn.BatchNorm2d:
+    made = nn.BatchNorm2d(width)
+    made.running_mean.normal_()
+    made.running_var.uniform_(0.5, 2)
+    return made
+
+
+CONSUMERS: dict[str, Callable[[], nn.Module]] = {
+    "convolution": lambda: head(nn.Conv2d(6, 5, 3), width=5),
+    "stride, dilation and an oblong kernel": lambda: head(nn.Conv2d(6, 5, (3, 2), stride=(2, 1), dilation=2), width=5),
+    "padding by reflection": lambda: head(nn.Conv2d(6, 5, 3, padding=1, padding_mode="reflect"), width=5),
+    "batch norm that takes the offset": lambda: head(nn.Conv2d(6, 5, 3, bias=False), norm(5), width=5),
+    "linear behind a flatten": lambda: nn.Sequential(nn.AvgPool2d(6), nn.Flatten(), nn.Linear(24, 4)),
+    "linear": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)),
+}
+
+
+@pytest.fixture(params=CONSUMERS)
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    return Follows(CONSUMERS[request.param]()).eval()
+
+
+@torch.no_grad()
+def test_what_the_kept_channels_tell_is_told_again(model: nn.Module) -> None:
+    graph = channel_sets(model, IMAGES[:1])
+    pruned = rebuild(model, graph, KEPT)
+    wanted = model(IMAGES)
+    assert float((pruned(IMAGES) - wanted).abs().max()) > 1e-2
+    assert reconstruct(pruned, model, graph, KEPT, LOADER, ridge=1e-9) >= 2
+    torch.testing.assert_close(pruned(IMAGES), wanted, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_weights_are_the_ridge_solution(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3, 2, 1, groups=2, bias=False), nn.Flatten())
+    model = nn.Sequential(model, nn.Linear(6 * 25, 2)).eval()
+    graph = channel_sets(model, IMAGES[:1])
+    kept = {"0.0": np.array([0, 2, 5, 6])}
+    found = []
+    # However many layers are held at once.
+    for budget in (module.BUDGET, 0):
+        monkeypatch.setattr(module, "BUDGET", budget)
+        pruned = rebuild(model, graph, kept)
+        sliced = pruned[0][2].weight.double().clone()
+        reconstruct(pruned, model, graph, kept, LOADER, places=10_000, ridge=0.1)
+        found.append(pruned)
+    assert torch.equal(found[0][0][2].weight, found[1][0][2].weight)
+    given = F.relu(found[0][0][0](IMAGES)).double()
+    targets = model[0][2](F.relu(model[0][0](IMAGES))).double()
+    for group in range(2):
+        x = (
+            F.unfold(given[:, 2 * group : 2 * group + 2], 3, padding=1, stride=2)
+            .transpose(1, 2)
+            .reshape(-1, 18)
+            .numpy()
+        )
+        y = targets[:, 3 * group : 3 * group + 3].flatten(2).transpose(1, 2).reshape(-1, 3).numpy()
+        start = sliced[3 * group : 3 * group + 3].reshape(3, -1).T.numpy()
+        held = np.sqrt(0.1 * np.square(x).sum(0).mean())
+        expected = np.linalg.lstsq(np.vstack([x, held * np.eye(18)]), np.vstack([y, held * start]), rcond=None)[0]
+        fitted = found[0][0][2].weight[3 * group : 3 * group + 3].reshape(3, -1).T
+        np.testing.assert_allclose(fitted.numpy(), expected, rtol=1e-3, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_residual_network_comes_nearer_to_its_logits() -> None:
+    torch.manual_seed(0)
+    model = create("torchvision:resnet18", 5).eval()
+    images = torch.rand(32, 3, 32, 32)
+    loader = [(images, torch.zeros(32))]
+    recalibrate(model, loader)
+    graph = channel_sets(model, images[:1])
+    kept = {group.name: np.arange(0, group.size, 2) for group in graph.prunable}
+    wanted, errors = model(images), {}
+    for name in ("recalibrated", "reconstructed"):
+        pruned = rebuild(model, graph, kept)
+        if name == "recalibrated":
+            recalibrate(pruned, loader)
+        else:
+            reconstruct(pruned, model, graph, kept, loader)
+        errors[name] = float((pruned(images) - wanted).square().mean() / wanted.var())
+    assert errors["reconstructed"] < 0.1 < errors["recalibrated"]
+
+
+@torch.no_grad()
+def test_layers_that_may_do_more_than_their_operator_are_left() -> None:
+    class Doubled(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    torch.manual_seed(0)
+    model = Follows(head(Doubled(6, 5, 3), width=5)).eval()
+    graph = channel_sets(model, IMAGES[:1])
+    pruned = rebuild(model, graph, KEPT)
+    before = pruned.rest[0].weight.clone()
+    assert reconstruct(pruned, model, graph, KEPT, LOADER) == 2, "the first layer and the last"
+    assert torch.equal(pruned.rest[0].weight, before)
+
+
+@torch.no_grad()
+def test_dead_inputs_keep_their_weights() -> None:
+    torch.manual_seed(0)
+    model = Follows(head(nn.Conv2d(6, 6, 3, groups=6, bias=False), nn.Conv2d(6, 5, 1), width=5)).eval()
+    model.first.weight[:2] = 0
+    model.first.bias[:2] = -1
+    graph = channel_sets(model, IMAGES[:1])
+    pruned = rebuild(model, graph, KEPT)
+    before = pruned.rest[0].weight.clone()
+    reconstruct(pruned, model, graph, KEPT, LOADER)
+    assert torch.equal(pruned.rest[0].weight[:2], before[:2])
+    assert all(bool(value.isfinite().all()) for value in pruned.state_dict().values())
+
+
+def test_without_images_nothing_can_be_fitted() -> None:
+    model = Follows(head(width=6)).eval()
+    graph = channel_sets(model, IMAGES[:1])
+    with pytest.raises(DataError, match="no images"):
+        reconstruct(rebuild(model, graph, KEPT), model, graph, KEPT, [])
+
+
+@torch.no_grad()
+def test_settled_norms_compute_the_same_from_their_own_inputs() -> None:
+    torch.manual_seed(0)
+    plain = nn.BatchNorm2d(5, affine=False)
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), norm(5), nn.ReLU(), nn.Conv2d(5, 5, 3), norm(5), plain).eval()
+    before = model(IMAGES)
+    assert settle(model, [(IMAGES, torch.zeros(len(IMAGES)))]) == 2, "the last has no weight to take anything up"
+    torch.testing.assert_close(model(IMAGES), before, rtol=1e-4, atol=1e-5)
+    given = model[0](IMAGES)
+    torch.testing.assert_close(model[1].running_mean, given.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model[1].running_var, given.var((0, 2, 3), correction=0), rtol=1e-4, atol=1e-5)
+    model[:5].train()
+    torch.testing.assert_close(model(IMAGES), before, rtol=1e-3, atol=1e-4)
+    assert float(plain.running_mean.abs().max()) == 0
