@@ -23,7 +23,7 @@ from cfp_cli.comparing.students import Students, recovery_epochs
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.errors import DataError, RunError
+from cfp_cli.errors import DataError, RunError, UsageError
 from cfp_cli.files import write_bytes
 from cfp_cli.metrics import Metrics, evaluate
 from cfp_cli.progress import SILENT, Progress
@@ -137,10 +137,14 @@ def compare(
 
     Raises:
         DataError: there is no test split.
+        UsageError: a method that trains between its steps is asked for without fine-tuning.
         CfpError: an input cannot be used, or a target cannot be met.
     """
     if "test" not in dataset.splits:
         raise DataError("a comparison needs a test split; see `cfp data split`")
+    training = [method.name for method in methods if method.steps > 1]
+    if options is None and training:
+        raise UsageError(f"{training[0]} trains between its steps; leave it out without fine-tuning")
     grid = _Grid(teachers, dataset, options, folder, images, restoration, torch.device(device), progress, listen)
     rows = list(read_rows(folder / "results.csv"))
     known = {row.cell: row for row in rows}

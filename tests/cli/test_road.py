@@ -99,6 +99,13 @@ def test_a_dry_run_writes_nothing(cfp, scored: Path) -> None:
     assert {path: path.read_bytes() for path in scored.rglob("*") if path.is_file()} == before
 
 
+def test_accuracy_is_told_by_stage(cfp, scored: Path) -> None:
+    ask = ("prune", "--ratio", 0.5, "--json")
+    assert [*cfp(*ask).json["accuracy"]] == ["before", "rebuilt", "reconstructed"]
+    assert [*cfp(*ask, "--no-reconstruct").json["accuracy"]] == ["before", "rebuilt", "recalibrated"]
+    assert [*cfp(*ask, "--no-reconstruct", "--no-bn-recalibrate").json["accuracy"]] == ["before", "rebuilt"]
+
+
 def test_an_input_of_another_run_is_refused_naming_both(cfp, scored: Path, tmp_path: Path, model: Path) -> None:
     other = tmp_path / "other.pt"
     other.write_bytes(model.read_bytes())
@@ -208,3 +215,6 @@ def test_compare_takes_lists_and_goes_on(cfp, tmp_path: Path, model: Path, image
     assert again.json == found.json
     assert (tmp_path / "out" / "results.csv").read_bytes() == written
     assert cfp(*asked, "--methods", "l3").code == 2
+    untrained = cfp(*asked, "--methods", "l1", "--no-finetune", "--no-reconstruct")
+    assert untrained.code == 0, untrained.err
+    assert len((tmp_path / "out" / "results.csv").read_text().splitlines()) == len(written.splitlines()) + 2

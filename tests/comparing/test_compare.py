@@ -11,13 +11,18 @@ import pytest
 import torch
 from torch import nn
 
-from cfp_cli.checkpoint import ModelSpec, describe
+from cfp_cli.checkpoint import ModelSpec, describe, spec_of
 from cfp_cli.commands.compare import summary_table
 from cfp_cli.comparing.compare import Comparison, compare, read_rows, summaries, write_rows
 from cfp_cli.comparing.methods import METHODS, chosen
+from cfp_cli.comparing.students import Students
 from cfp_cli.data.dataset import Dataset, open_dataset
+from cfp_cli.data.images import load_images
 from cfp_cli.data.synthetic import generate
+from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.errors import DataError, RunError, UsageError
+from cfp_cli.metrics import evaluate
+from cfp_cli.pruning.restore import Restoration
 from cfp_cli.training.history import EpochRow
 from cfp_cli.training.options import TrainOptions
 
@@ -68,12 +73,27 @@ def test_what_is_done_is_not_done_again(
     compare([teacher], dataset, chosen(["l1"]), [0.5], [0], OPTIONS, folder=tmp_path, images=18)
     compare([teacher], dataset, chosen(["l1"]), [0.6], [0], replace(OPTIONS, epochs=2), folder=tmp_path, images=18)
     assert done == ["l2", "l1", "l1", "l1"]
+    sliced = Restoration(reconstruct=False)
+    compare([teacher], dataset, chosen(["l1"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18, restoration=sliced)
+    assert done.pop() == "l1"
     # So is another class-balanced teacher.
     compare([teacher, teacher], dataset, chosen(["l1"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18)
     other = copy.deepcopy(teacher)
     torch.nn.init.zeros_(other[-1].weight)
     compare([teacher, other], dataset, chosen(["l1"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18)
     assert done == ["l2", "l1", "l1", "l1", "l1", "l1"]
+
+
+def test_without_fine_tuning_rows_are_what_pruning_leaves(dataset: Dataset, teacher: nn.Module, tmp_path: Path) -> None:
+    (row,) = compare([teacher], dataset, chosen(["cfp"]), [0.6], [0], None, folder=tmp_path, images=18)
+    students = Students(teacher, dataset, tmp_path, 18, torch.device("cpu"))
+    student, _ = students.make(METHODS["cfp"], 0.6, 0, 0)
+    for split, accuracy in (("val", row.val_accuracy), ("test", row.test_accuracy)):
+        store = load_images(dataset, split, Preprocessing.of(spec_of(teacher)))
+        assert evaluate(student, store.batches(8)).accuracy == accuracy
+    assert row.best_epoch == 0
+    with pytest.raises(UsageError, match="trains between its steps"):
+        compare([teacher], dataset, chosen(["cfp-steps"]), [0.6], [0], None, folder=tmp_path, images=18)
 
 
 def test_a_stopped_cell_goes_on_and_another_does_not_take_its_state(
