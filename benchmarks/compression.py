@@ -15,6 +15,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import paired
 from plot import Axis, line_plot
@@ -33,7 +34,7 @@ class Experiment:
     Attributes:
         title: of its section.
         arch: architecture of the teachers.
-        ratios, methods, seeds, epochs, views: as the command takes them.
+        ratios, methods, seeds, epochs, views: as the command takes them; no epochs stand for no fine-tuning.
         teachers: how many.
         options: further ones of the command.
     """
@@ -51,18 +52,24 @@ class Experiment:
 
 VGG_39X, VGG_100X = 0.97436, 0.99
 RESNET_59X, RESNET_150X = 0.98305, 0.99333
-CRITERIA = (
-    *("cfp", "cfp-uniform", "cfp-reference", "hrank", "similarity", "random"),
-    *("l1", "l2", "fpgm", "taylor", "group-norm", "scratch"),
-    *("hrank-redundancy", "l1-redundancy", "random-redundancy"),
-)
+CRITERIA = ("cfp", "cfp-reference", "hrank", "similarity", "random", "l1", "l2", "fpgm", "taylor", "group-norm")
+CRITERIA_TRAINED = (*CRITERIA, "random-redundancy", "scratch")
+CRITERIA_SLICED = (*CRITERIA_TRAINED, "cfp-uniform", "hrank-redundancy", "l1-redundancy")
 PARTS = ("cfp-two", "cfp-effective-rank", "cfp-entropy")
 FEW = ("cfp", "random-redundancy", "l1")
 VGG = "vgg16_bn_gap"
 RESNET = "torchvision:resnet50"
+# Pruned networks begin with the weights that slicing left; these were run before layers were fitted.
+SLICED = ("--no-reconstruct",)
 BRIEF = ("--ema", "0.99")
 BF16 = (*BRIEF, "--amp", "bf16")
 LONG = ("--ema", "0.995")
+RARE = ("--select", "macro_f1")
+NEU_VGG = Experiment("NEU-CLS, VGG-16, 30 epochs", VGG, (VGG_39X,), CRITERIA_TRAINED, epochs=30, options=BF16)
+NEU_RESNET = Experiment(
+    "NEU-CLS, ResNet-50, 30 epochs", RESNET, (RESNET_59X,), (*FEW, "group-norm"), epochs=30, options=BF16
+)
+XSDD_VGG = Experiment("X-SDD, VGG-16, 30 epochs", VGG, (VGG_39X,), FEW, epochs=30, options=(*BF16, *RARE))
 NEU_VGG_LONG = Experiment(
     "NEU-CLS, VGG-16, 150 epochs",
     VGG,
@@ -72,37 +79,33 @@ NEU_VGG_LONG = Experiment(
     views=12,
     options=(*LONG, "--augment", "strong"),
 )
-XSDD_VGG = Experiment(
-    "X-SDD, VGG-16, 30 epochs",
-    VGG,
-    (VGG_39X,),
-    (*CRITERIA, *PARTS),
-    epochs=30,
-    options=(*BF16, "--select", "macro_f1"),
-)
+
+
+def untrained(each: Experiment) -> Experiment:
+    """The same without fine-tuning."""
+    title = each.title.rpartition(", ")[0] + ", no training"
+    return replace(each, title=title, methods=(*CRITERIA, "random-redundancy"), epochs=0, options=())
+
+
+def sliced(each: Experiment, **changes: Any) -> Experiment:
+    """The same without reconstruction."""
+    made = replace(each, **changes)
+    return replace(made, title=f"{made.title}, not reconstructed", options=(*made.options, *SLICED))
+
+
+XSDD_SLICED = sliced(XSDD_VGG, methods=(*CRITERIA_SLICED, *PARTS))
 EXPERIMENTS = {
-    "neu-vgg16-long": NEU_VGG_LONG,
-    "neu-vgg16-fresh": replace(
-        NEU_VGG_LONG,
-        title="NEU-CLS, VGG-16, 150 epochs, fresh seeds",
-        ratios=(VGG_39X, VGG_100X),
-        seeds=(3, 4, 5),
+    "neu-vgg16-untrained": untrained(NEU_VGG),
+    "neu-resnet50-untrained": untrained(NEU_RESNET),
+    "neu-vgg16": NEU_VGG,
+    "neu-resnet50": NEU_RESNET,
+    "xsdd-vgg16": XSDD_VGG,
+    "neu-mobilenetv2": Experiment(
+        "NEU-CLS, MobileNetV2, 30 epochs", "torchvision:mobilenet_v2", (0.9,), FEW, epochs=30, options=BRIEF
     ),
-    "neu-vgg16-round-8": replace(
-        NEU_VGG_LONG,
-        title="NEU-CLS, VGG-16, 150 epochs, counts in multiples of eight",
-        methods=("cfp-round-8",),
-        seeds=(3, 4, 5),
-    ),
-    "xsdd-vgg16-long": Experiment(
-        "X-SDD, VGG-16, 100 epochs",
-        VGG,
-        (VGG_39X,),
-        ("cfp",),
-        epochs=100,
-        views=12,
-        options=(*LONG, "--select", "macro_f1"),
-    ),
+    "neu-repvgg": Experiment("NEU-CLS, RepVGG-A0, 30 epochs", "repvgg_a0", (0.95,), FEW, epochs=30, options=BF16),
+    "neu-dddn": Experiment("NEU-CLS, DDDN, 30 epochs", "dddn", (0.9,), FEW, epochs=30, options=BF16),
+    "elpv-vgg16": Experiment("ELPV, VGG-16, 30 epochs", VGG, (VGG_39X,), FEW, epochs=30, options=(*BF16, *RARE)),
     "xsdd-tail-vgg16": Experiment(
         "X-SDD with a long tail, VGG-16, 100 epochs",
         VGG,
@@ -110,49 +113,50 @@ EXPERIMENTS = {
         FEW,
         epochs=100,
         views=12,
-        options=(*LONG, "--select", "macro_f1", "--amp", "bf16"),
+        options=(*LONG, *RARE, "--amp", "bf16"),
     ),
-    "elpv-vgg16": Experiment(
-        "ELPV, VGG-16, 60 epochs",
-        VGG,
-        (VGG_39X,),
-        ("cfp",),
+    "neu-vgg16-round-8": replace(
+        NEU_VGG_LONG,
+        title="NEU-CLS, VGG-16, 60 epochs, counts in multiples of eight",
+        methods=("cfp-round-8",),
+        seeds=(3, 4, 5),
         epochs=60,
-        options=(*LONG, "--select", "macro_f1", "--amp", "bf16"),
     ),
-    "neu-resnet50-300": Experiment(
-        "NEU-CLS, ResNet-50, 300 epochs",
-        RESNET,
-        (RESNET_59X, RESNET_150X),
-        ("cfp",),
+    "neu-vgg16-long": sliced(NEU_VGG_LONG),
+    "neu-vgg16-fresh": sliced(
+        NEU_VGG_LONG, title="NEU-CLS, VGG-16, 150 epochs, fresh seeds", ratios=(VGG_39X, VGG_100X), seeds=(3, 4, 5)
+    ),
+    "xsdd-vgg16-long": sliced(
+        XSDD_VGG, title="X-SDD, VGG-16, 100 epochs", methods=("cfp",), epochs=100, views=12, options=(*LONG, *RARE)
+    ),
+    "neu-resnet50-300": sliced(
+        NEU_RESNET,
+        title="NEU-CLS, ResNet-50, 300 epochs",
+        ratios=(RESNET_59X, RESNET_150X),
+        methods=("cfp",),
         epochs=300,
         views=24,
         options=LONG,
     ),
-    "neu-resnet50-long": Experiment(
-        "NEU-CLS, ResNet-50, 150 epochs",
-        RESNET,
-        (RESNET_59X,),
-        ("cfp",),
+    "neu-resnet50-long": sliced(
+        NEU_RESNET,
+        title="NEU-CLS, ResNet-50, 150 epochs",
+        methods=("cfp",),
         seeds=(0, 1),
         epochs=150,
         views=12,
         options=LONG,
     ),
-    "neu-resnet50-four-views": Experiment(
-        "NEU-CLS, ResNet-50, 100 epochs of four views",
-        RESNET,
-        (RESNET_59X,),
-        ("cfp",),
+    "neu-resnet50-four-views": sliced(
+        NEU_RESNET,
+        title="NEU-CLS, ResNet-50, 100 epochs of four views",
+        methods=("cfp",),
         seeds=(0, 1),
         epochs=100,
         options=BRIEF,
     ),
-    "neu-resnet50": Experiment(
-        "NEU-CLS, ResNet-50, 30 epochs", RESNET, (RESNET_59X,), CRITERIA, epochs=30, options=BRIEF
-    ),
-    "neu-vgg16": Experiment("NEU-CLS, VGG-16, 30 epochs", VGG, (VGG_39X,), CRITERIA, epochs=30, options=BF16),
-    "xsdd-vgg16": XSDD_VGG,
+    "neu-resnet50-sliced": sliced(NEU_RESNET, methods=CRITERIA_SLICED, options=BRIEF),
+    "xsdd-vgg16-sliced": XSDD_SLICED,
     "xsdd-vgg16-steps": replace(XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, in three steps", methods=("cfp-steps",)),
     "xsdd-vgg16-one-teacher": replace(
         XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, representation teacher alone", methods=("cfp",), teachers=1
@@ -163,19 +167,6 @@ EXPERIMENTS = {
         methods=("cfp",),
         options=(*XSDD_VGG.options, "--label-weight", "0.1"),
     ),
-    "neu-resnet50-equal-macs": Experiment(
-        "NEU-CLS, ResNet-50, 30 epochs, near equal multiply-adds",
-        RESNET,
-        (RESNET_59X, RESNET_150X),
-        ("cfp", "l1", "random", "group-norm"),
-        epochs=30,
-        options=BF16,
-    ),
-    "neu-mobilenetv2": Experiment(
-        "NEU-CLS, MobileNetV2, 30 epochs", "torchvision:mobilenet_v2", (0.9,), FEW, epochs=30, options=BRIEF
-    ),
-    "neu-repvgg": Experiment("NEU-CLS, RepVGG-A0, 30 epochs", "repvgg_a0", (0.95,), FEW, epochs=30, options=BF16),
-    "neu-dddn": Experiment("NEU-CLS, DDDN, 30 epochs", "dddn", (0.9,), FEW, epochs=30, options=BF16),
 }
 
 
@@ -185,7 +176,8 @@ def command(name: str, data: Path, teachers: list[Path], folder: Path, threads: 
     return [
         *("cfp", "compare", str(data), "--teachers", *map(str, teachers), "--arch", each.arch),
         *("--ratios", *(f"{ratio:g}" for ratio in each.ratios), "--methods", *each.methods),
-        *("--seeds", *map(str, each.seeds), "--epochs", str(each.epochs), "--views", str(each.views)),
+        *("--seeds", *map(str, each.seeds)),
+        *(("--epochs", str(each.epochs), "--views", str(each.views)) if each.epochs else ("--no-finetune",)),
         *each.options,
         *("--threads", str(threads), "--out", str(folder)),
     ]
@@ -214,7 +206,10 @@ def page() -> None:
         "",
     ]
     found = {name: rows for name in EXPERIMENTS if (rows := rows_of(name))}
-    lines += paired.section({EXPERIMENTS[name].title: rows for name, rows in found.items()})
+    trained = {EXPERIMENTS[name].title: rows for name, rows in found.items() if EXPERIMENTS[name].epochs}
+    untouched = {EXPERIMENTS[name].title: rows for name, rows in found.items() if not EXPERIMENTS[name].epochs}
+    lines += paired.section("cfp beside the others, fine-tuned", trained)
+    lines += paired.section("cfp beside the others, without any training", untouched)
     for name, rows in found.items():
         lines += section(name, EXPERIMENTS[name], rows)
     (DOCS / "compression.md").write_text("\n".join(lines), encoding="utf-8")

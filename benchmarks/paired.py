@@ -32,14 +32,15 @@ def shown(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):+.2f} ± {statistics.stdev(values):.2f}"
 
 
-def section(experiments: Mapping[str, Sequence[Comparison]]) -> list[str]:
+def section(title: str, experiments: Mapping[str, Sequence[Comparison]]) -> list[str]:
     """Two tables: the best other method of each experiment, and each method over all experiments that have it.
 
     Args:
+        title: its heading.
         experiments: rows by title; those without another method are left out.
     """
     lines = [
-        "## cfp beside the others",
+        f"## {title}",
         "",
         "Points by which cfp is ahead, in the same seed; mean ± sample standard deviation over seeds. The best other",
         "method is the one with the highest mean on the test images, random channels in cfp's own allocation and the",
