@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cfp_cli.metrics import Metrics, evaluate
     from cfp_cli.pruning.plan import Plan
     from cfp_cli.pruning.prune import prune
+    from cfp_cli.pruning.restore import Restoration
     from cfp_cli.scoring.score import score
     from cfp_cli.scoring.scores import Scores
     from cfp_cli.training.finetune import finetune
@@ -32,6 +33,7 @@ _HOMES = {
     "Metrics": "metrics",
     "ModelSpec": "checkpoint",
     "Plan": "pruning.plan",
+    "Restoration": "pruning.restore",
     "Scores": "scoring.scores",
     "TrainOptions": "training.options",
     "channel_sets": "graph",
@@ -56,6 +58,7 @@ __all__ = [
     "Metrics",
     "ModelSpec",
     "Plan",
+    "Restoration",
     "Scores",
     "TrainOptions",
     "channel_sets",

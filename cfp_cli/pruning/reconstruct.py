@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -31,6 +31,7 @@ from cfp_cli.graph.slicing import positions
 from cfp_cli.graph.trace import argument, operator_of, shape_of
 from cfp_cli.progress import SILENT, Progress
 
+IMAGES = 1024
 PLACES = 64
 RIDGE = 1e-3
 # Bytes of original outputs that are held at once; more layers than fit take another pass of the original network.
@@ -74,6 +75,7 @@ def reconstruct(
     kept: Kept,
     loader: Iterable[tuple[Tensor, Tensor]],
     *,
+    most: int = IMAGES,
     places: int = PLACES,
     ridge: float = RIDGE,
     progress: Progress = SILENT,
@@ -91,6 +93,8 @@ def reconstruct(
         graph: its channel sets.
         kept: units that stayed, by set name.
         loader: batches of training images float32 [N, 3, H, W] and labels.
+        most: about how many images are used; batches that are spread over a longer loader, or the first of one that
+            does not know its length. They are held in memory.
         places: most output positions of a layer that are sampled from each batch.
         ridge: how strongly weights are held where they were.
         progress: told of the layers.
@@ -102,7 +106,7 @@ def reconstruct(
         DataError: `loader` is empty.
     """
     device = next(pruned.parameters()).device
-    batches = [images.to(device) for images, _ in loader]
+    batches = [images.to(device) for images in _spread(loader, most)]
     if not batches:
         raise DataError("there are no images to fit the layers to")
     targets: dict[str, list[_Target]] = {}
@@ -113,6 +117,19 @@ def reconstruct(
                 targets = _targets(original, layers[place:], batches, places)
             _fit(pruned, layer, batches, targets.pop(layer.name), ridge)
     return len(layers)
+
+
+def _spread(loader: Iterable[tuple[Tensor, Tensor]], most: int) -> Iterator[Tensor]:
+    """Batches of about `most` images."""
+    step, used = 1, 0
+    for place, (images, _) in enumerate(loader):
+        if place == 0 and isinstance(loader, Sized):
+            step = max(1, round(len(loader) * len(images) / most))
+        if used >= most:
+            return
+        if place % step == 0:
+            used += len(images)
+            yield images
 
 
 def _layers(graph: ChannelGraph, kept: Kept, pruned: nn.Module, image: Tensor) -> list[_Layer]:

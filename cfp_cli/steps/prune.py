@@ -21,14 +21,13 @@ from cfp_cli.progress import SILENT, Progress
 from cfp_cli.pruning.iterate import prune_in_steps
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
+from cfp_cli.pruning.reconstruct import IMAGES
 from cfp_cli.pruning.restore import FULL, Restoration
 from cfp_cli.run import Run
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.steps.inputs import ModelInput, fit_classes, scored_data, scored_model
 from cfp_cli.training.recovery import Recovery
-
-RESTORATION_IMAGES = 1024
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def prune_step(
         raise RunError(
             "this plan was made in steps with training between them; repeat its command with --steps instead"
         )
-    images = sample(dataset, RESTORATION_IMAGES, seed, Preprocessing.of(spec), progress).batches(batch_size)
+    images = sample(dataset, IMAGES, seed, Preprocessing.of(spec), progress).batches(batch_size)
     example = proof_images(images, scores.input_size).to(device)
     graph = channel_sets(network, example[:1])
     in_steps = steps > 1 and not dry_run

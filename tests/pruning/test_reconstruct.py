@@ -160,6 +160,13 @@ def test_dead_inputs_keep_their_weights() -> None:
     assert all(bool(value.isfinite().all()) for value in pruned.state_dict().values())
 
 
+def test_a_long_loader_is_used_from_end_to_end() -> None:
+    batches = [(torch.full((4, 1), float(place)), torch.zeros(4)) for place in range(100)]
+    assert [int(images[0, 0]) for images in module._spread(batches, 40)] == [*range(0, 100, 10)]
+    assert [int(images[0, 0]) for images in module._spread(iter(batches), 40)] == [*range(10)]
+    assert len([*module._spread(batches, 1000)]) == 100
+
+
 def test_without_images_nothing_can_be_fitted() -> None:
     model = Follows(head(width=6)).eval()
     graph = channel_sets(model, IMAGES[:1])
