@@ -28,8 +28,9 @@ def best_other(rows: Sequence[Comparison], figure: str) -> str | None:
 
 
 def shown(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation."""
-    return f"{statistics.mean(values):+.2f} ± {statistics.stdev(values):.2f}"
+    """Mean and sample standard deviation; one value has none."""
+    mean = f"{statistics.mean(values):+.2f}"
+    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
 def section(title: str, experiments: Mapping[str, Sequence[Comparison]]) -> list[str]:
@@ -39,6 +40,9 @@ def section(title: str, experiments: Mapping[str, Sequence[Comparison]]) -> list
         title: its heading.
         experiments: rows by title; those without another method are left out.
     """
+    compared = {name: rows for name, rows in experiments.items() if best_other(rows, FIGURES[0][0])}
+    if not compared:
+        return []
     lines = [
         f"## {title}",
         "",
@@ -49,13 +53,12 @@ def section(title: str, experiments: Mapping[str, Sequence[Comparison]]) -> list
         "| experiment | figure | best other | cfp ahead by | in seeds |",
         "|---|---|---|---|---|",
     ]
-    compared = {title: rows for title, rows in experiments.items() if best_other(rows, FIGURES[0][0])}
-    for title, rows in compared.items():
+    for name, rows in compared.items():
         for figure, label in FIGURES:
             other = best_other(rows, figure)
             assert other is not None
             ahead = differences(rows, other, figure)
-            lines.append(f"| {title} | {label} | {other} | {shown(ahead)} | {wins(ahead)} |")
+            lines.append(f"| {name} | {label} | {other} | {shown(ahead)} | {wins(ahead)} |")
     lines += ["", "Over all of these experiments, by method:", ""]
     lines += ["| method | pairs | cfp's accuracy ahead by | in pairs | cfp's macro-F1 ahead by | in pairs |"]
     lines += ["|---|---|---|---|---|---|"]
