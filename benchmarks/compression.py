@@ -69,7 +69,7 @@ NEU_VGG = Experiment("NEU-CLS, VGG-16, 30 epochs", VGG, (VGG_39X,), CRITERIA_TRA
 NEU_RESNET = Experiment(
     "NEU-CLS, ResNet-50, 30 epochs", RESNET, (RESNET_59X,), (*FEW, "group-norm"), epochs=30, options=BF16
 )
-XSDD_VGG = Experiment("X-SDD, VGG-16, 30 epochs", VGG, (VGG_39X,), FEW, epochs=30, options=(*BF16, *RARE))
+XSDD_VGG = Experiment("X-SDD, VGG-16, 30 epochs", VGG, (VGG_39X,), ("cfp", "l1"), epochs=30, options=(*BF16, *RARE))
 NEU_VGG_LONG = Experiment(
     "NEU-CLS, VGG-16, 150 epochs",
     VGG,
@@ -97,6 +97,10 @@ XSDD_SLICED = sliced(XSDD_VGG, methods=(*CRITERIA_SLICED, *PARTS))
 EXPERIMENTS = {
     "neu-vgg16-untrained": untrained(NEU_VGG),
     "neu-resnet50-untrained": untrained(NEU_RESNET),
+    "neu-vgg16-untrained-100x": replace(untrained(NEU_VGG), ratios=(VGG_100X,), methods=FEW),
+    "neu-resnet50-untrained-150x": replace(untrained(NEU_RESNET), ratios=(RESNET_150X,), methods=FEW),
+    "neu-vgg16-untrained-sliced": sliced(untrained(NEU_VGG), methods=FEW),
+    "neu-resnet50-untrained-sliced": sliced(untrained(NEU_RESNET), methods=FEW),
     "neu-vgg16": NEU_VGG,
     "neu-resnet50": NEU_RESNET,
     "xsdd-vgg16": XSDD_VGG,
@@ -157,11 +161,11 @@ EXPERIMENTS = {
     ),
     "neu-resnet50-sliced": sliced(NEU_RESNET, methods=CRITERIA_SLICED, options=BRIEF),
     "xsdd-vgg16-sliced": XSDD_SLICED,
-    "xsdd-vgg16-steps": replace(XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, in three steps", methods=("cfp-steps",)),
-    "xsdd-vgg16-one-teacher": replace(
+    "xsdd-vgg16-steps": sliced(XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, in three steps", methods=("cfp-steps",)),
+    "xsdd-vgg16-one-teacher": sliced(
         XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, representation teacher alone", methods=("cfp",), teachers=1
     ),
-    "xsdd-vgg16-labels": replace(
+    "xsdd-vgg16-labels": sliced(
         XSDD_VGG,
         title="X-SDD, VGG-16, 30 epochs, with a label term",
         methods=("cfp",),
