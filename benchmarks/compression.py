@@ -97,8 +97,12 @@ XSDD_SLICED = sliced(XSDD_VGG, methods=(*CRITERIA_SLICED, *PARTS))
 EXPERIMENTS = {
     "neu-vgg16-untrained": untrained(NEU_VGG),
     "neu-resnet50-untrained": untrained(NEU_RESNET),
-    "neu-vgg16-untrained-100x": replace(untrained(NEU_VGG), ratios=(VGG_100X,), methods=FEW),
-    "neu-resnet50-untrained-150x": replace(untrained(NEU_RESNET), ratios=(RESNET_150X,), methods=FEW),
+    "neu-vgg16-untrained-100x": replace(
+        untrained(NEU_VGG), title="NEU-CLS, VGG-16, 100x, no training", ratios=(VGG_100X,), methods=FEW
+    ),
+    "neu-resnet50-untrained-150x": replace(
+        untrained(NEU_RESNET), title="NEU-CLS, ResNet-50, 150x, no training", ratios=(RESNET_150X,), methods=FEW
+    ),
     "neu-vgg16-untrained-sliced": sliced(untrained(NEU_VGG), methods=FEW),
     "neu-resnet50-untrained-sliced": sliced(untrained(NEU_RESNET), methods=FEW),
     "neu-vgg16": NEU_VGG,
