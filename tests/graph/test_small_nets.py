@@ -41,6 +41,12 @@ def test_fitting_layers_that_lost_nothing_changes_nothing(name: str) -> None:
     reconstruct(whole, model, graph, {}, [(IMAGES, torch.zeros(len(IMAGES)))], places=10_000)
     with torch.no_grad():
         torch.testing.assert_close(whole(IMAGES), model(IMAGES), rtol=1e-3, atol=1e-4)
+    kept, _ = random_kept(graph, 0.5, np.random.default_rng(0))
+    pruned = rebuild(model, graph, kept)
+    shapes = {key: value.shape for key, value in pruned.state_dict().items()}
+    reconstruct(pruned, model, graph, kept, [(IMAGES, torch.zeros(len(IMAGES)))])
+    assert {key: value.shape for key, value in pruned.state_dict().items()} == shapes
+    assert all(bool(value.isfinite().all()) for value in pruned.state_dict().values())
 
 
 def _holds_at_random(model: nn.Module, graph) -> None:
