@@ -214,8 +214,14 @@ def page() -> None:
         "",
     ]
     found = {name: rows for name in EXPERIMENTS if (rows := rows_of(name))}
-    trained = {EXPERIMENTS[name].title: rows for name, rows in found.items() if EXPERIMENTS[name].epochs}
-    untouched = {EXPERIMENTS[name].title: rows for name, rows in found.items() if not EXPERIMENTS[name].epochs}
+    by_title = {EXPERIMENTS[name].title: rows for name, rows in found.items()}
+    trained = {each.title: by_title[each.title] for name, each in EXPERIMENTS.items() if name in found and each.epochs}
+    # Sliced networks are at chance before training: what lies between them tells nothing.
+    untouched = {
+        each.title: by_title[each.title]
+        for name, each in EXPERIMENTS.items()
+        if name in found and not each.epochs and SLICED[0] not in each.options
+    }
     lines += paired.section("cfp beside the others, fine-tuned", trained)
     lines += paired.section("cfp beside the others, without any training", untouched)
     for name, rows in found.items():
