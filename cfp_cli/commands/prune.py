@@ -209,9 +209,8 @@ def summary_table(done: Pruned) -> Table:
     asked = f"asked {plan.requested:.2%}" if plan.requested is not None else "by rates"
     table.add_row(f"removed ({plan.target})", "", f"{plan.achieved:.2%}", asked)
     for stage, metrics in list(done.validation.items())[1:]:
-        before = f"{done.validation['before'].accuracy:.2%}"
-        last = stage == [*done.validation][-1]
-        after = f"{metrics.accuracy:.2%}"
-        table.add_row(f"val accuracy, {stage}", before, after, "fine-tune next" if last else "")
+        before, after = (f"{each.accuracy:.2%}" for each in (done.validation["before"], metrics))
+        table.add_row(f"val accuracy, {stage}", before, after, "")
+    if done.out:
         table.add_row("largest logit error of the rebuild", "", f"{plan.max_abs_logit_error:.1e}", "proven")
     return table

@@ -104,6 +104,9 @@ def test_accuracy_is_told_by_stage(cfp, scored: Path) -> None:
     assert [*cfp(*ask).json["accuracy"]] == ["before", "rebuilt", "reconstructed"]
     assert [*cfp(*ask, "--no-reconstruct").json["accuracy"]] == ["before", "rebuilt", "recalibrated"]
     assert [*cfp(*ask, "--no-reconstruct", "--no-bn-recalibrate").json["accuracy"]] == ["before", "rebuilt"]
+    shown = cfp("prune", "--ratio", 0.5).out
+    for line in ("val accuracy, rebuilt", "val accuracy, reconstructed", "largest logit error"):
+        assert shown.count(line) == 1
 
 
 def test_an_input_of_another_run_is_refused_naming_both(cfp, scored: Path, tmp_path: Path, model: Path) -> None:
