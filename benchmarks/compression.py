@@ -93,7 +93,6 @@ def sliced(each: Experiment, **changes: Any) -> Experiment:
     return replace(made, title=f"{made.title}, not reconstructed", options=(*made.options, *SLICED))
 
 
-XSDD_SLICED = sliced(XSDD_VGG, methods=(*CRITERIA_SLICED, *PARTS))
 EXPERIMENTS = {
     "neu-vgg16-untrained": untrained(NEU_VGG),
     "neu-resnet50-untrained": untrained(NEU_RESNET),
@@ -164,7 +163,7 @@ EXPERIMENTS = {
         options=BRIEF,
     ),
     "neu-resnet50-sliced": sliced(NEU_RESNET, methods=CRITERIA_SLICED, options=BRIEF),
-    "xsdd-vgg16-sliced": XSDD_SLICED,
+    "xsdd-vgg16-sliced": sliced(XSDD_VGG, methods=(*CRITERIA_SLICED, *PARTS)),
     "xsdd-vgg16-steps": sliced(XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, in three steps", methods=("cfp-steps",)),
     "xsdd-vgg16-one-teacher": sliced(
         XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, representation teacher alone", methods=("cfp",), teachers=1
@@ -214,14 +213,10 @@ def page() -> None:
         "",
     ]
     found = {name: rows for name in EXPERIMENTS if (rows := rows_of(name))}
-    by_title = {EXPERIMENTS[name].title: rows for name, rows in found.items()}
-    trained = {each.title: by_title[each.title] for name, each in EXPERIMENTS.items() if name in found and each.epochs}
+    compared = [(EXPERIMENTS[name], rows) for name, rows in found.items()]
+    trained = {each.title: rows for each, rows in compared if each.epochs}
     # Sliced networks are at chance before training: what lies between them tells nothing.
-    untouched = {
-        each.title: by_title[each.title]
-        for name, each in EXPERIMENTS.items()
-        if name in found and not each.epochs and SLICED[0] not in each.options
-    }
+    untouched = {each.title: rows for each, rows in compared if not each.epochs and SLICED[0] not in each.options}
     lines += paired.section("cfp beside the others, fine-tuned", trained)
     lines += paired.section("cfp beside the others, without any training", untouched)
     for name, rows in found.items():

@@ -123,8 +123,7 @@ def with_new_head(model: nn.Module, classes: tuple[str, ...]) -> nn.Module:
     renewed = create(spec.arch, len(classes), **spec.arch_kwargs)
     state = model.state_dict()
     kept = {name: value for name, value in state.items() if name not in head}
-    own = {name: value for name, value in renewed.state_dict().items() if name in head}
-    load_state(renewed, with_versions({**kept, **own}, versions_of(state)))
+    load_state(renewed, with_versions(kept, versions_of(state)), strict=False)
     return describe(renewed.eval(), replace(spec, classes=classes))
 
 

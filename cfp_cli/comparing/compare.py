@@ -201,14 +201,13 @@ class _Grid:
         student, made = self._students.make(method, ratio, seed, recovering)
         describe(student, replace(spec, plan=made.to_json()))
         if self.options is None:
-            preprocessing = Preprocessing.of(spec)
-            val, test = (self._measured(student, split, preprocessing) for split in ("val", "test"))
+            val, test = (self._measured(student, split) for split in ("val", "test"))
             best_epoch = 0
         else:
             history = self._finetuned(student, cell, replace(self.options, seed=seed), method, recovering)
             assert history.test is not None
             val, test, best_epoch = history.val, history.test, history.best_epoch + 1
-        teacher = self._tested = self._tested or self._measured(original, "test", Preprocessing.of(spec))
+        teacher = self._tested = self._tested or self._measured(original, "test")
         network, data, *_, text = cell
         return Comparison(
             network=network,
@@ -252,7 +251,8 @@ class _Grid:
         shutil.rmtree(current)
         return history
 
-    def _measured(self, model: nn.Module, split: str, preprocessing: Preprocessing) -> Metrics:
+    def _measured(self, model: nn.Module, split: str) -> Metrics:
+        preprocessing = Preprocessing.of(spec_of(self.teachers[0]))
         store = load_images(self.dataset, split, preprocessing, progress=self.progress)
         return evaluate(model, store.batches(BATCH), progress=self.progress)
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cfp_cli.errors import DataError
+from cfp_cli.graph.compare import evaluating
 from cfp_cli.progress import SILENT, Progress
 
 
@@ -74,18 +75,15 @@ def settle(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: 
 
     handles = [norm.register_forward_pre_hook(take) for norm in norms]
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
     batches = 0
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             for images, _ in progress.track(loader, "settling batch norm", unit="batch"):
                 model(images.to(device))
                 batches += 1
     finally:
         for handle in handles:
             handle.remove()
-        model.train(was_training)
     settled = 0
     with torch.no_grad():
         for norm, found in moments.items():
