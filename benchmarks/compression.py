@@ -52,11 +52,15 @@ class Experiment:
 
 VGG_39X, VGG_100X = 0.97436, 0.99
 RESNET_59X, RESNET_150X = 0.98305, 0.99333
-CRITERIA = ("cfp", "cfp-reference", "hrank", "similarity", "random", "l1", "l2", "fpgm", "taylor", "group-norm")
-CRITERIA_TRAINED = (*CRITERIA, "random-redundancy", "scratch")
-CRITERIA_SLICED = (*CRITERIA_TRAINED, "cfp-uniform", "hrank-redundancy", "l1-redundancy")
-PARTS = ("cfp-two", "cfp-effective-rank", "cfp-entropy")
+OTHERS = ("cfp-reference", "hrank", "similarity", "random", "l1", "l2", "fpgm", "taylor", "group-norm")
+OTHERS_TRAINED = (*OTHERS, "random-redundancy", "scratch")
+OTHERS_SLICED = (*OTHERS_TRAINED, "cfp-rank-uniform", "hrank-redundancy", "l1-redundancy")
+PARTS = ("cfp-rank-two", "cfp-effective-rank", "cfp-entropy")
+OURS = ("cfp", "cfp-rank", "cfp-no-clusters")
 FEW = ("cfp", "random-redundancy", "l1")
+# Before feature maps were ranked by the variance that they explain.
+FEW_RANK = ("cfp-rank", "random-redundancy", "l1")
+USUAL = (*FEW, "group-norm")
 VGG = "vgg16_bn_gap"
 RESNET = "torchvision:resnet50"
 # Pruned networks begin with the weights that slicing left; these were run before layers were fitted.
@@ -65,26 +69,24 @@ BRIEF = ("--ema", "0.99")
 BF16 = (*BRIEF, "--amp", "bf16")
 LONG = ("--ema", "0.995")
 RARE = ("--select", "macro_f1")
-NEU_VGG = Experiment("NEU-CLS, VGG-16, 30 epochs", VGG, (VGG_39X,), CRITERIA_TRAINED, epochs=30, options=BF16)
-NEU_RESNET = Experiment(
-    "NEU-CLS, ResNet-50, 30 epochs", RESNET, (RESNET_59X,), (*FEW, "group-norm"), epochs=30, options=BF16
-)
-XSDD_VGG = Experiment("X-SDD, VGG-16, 30 epochs", VGG, (VGG_39X,), ("cfp", "l1"), epochs=30, options=(*BF16, *RARE))
+NEU_VGG = Experiment("NEU-CLS, VGG-16, 30 epochs", VGG, (VGG_39X,), (*USUAL, "cfp-rank"), epochs=30, options=BF16)
+NEU_RESNET = Experiment("NEU-CLS, ResNet-50, 30 epochs", RESNET, (RESNET_59X,), USUAL, epochs=30, options=BF16)
+XSDD_VGG = Experiment("X-SDD, VGG-16, 30 epochs", VGG, (VGG_39X,), FEW, epochs=30, options=(*BF16, *RARE))
 NEU_VGG_LONG = Experiment(
     "NEU-CLS, VGG-16, 150 epochs",
     VGG,
     (VGG_39X,),
-    ("cfp",),
+    ("cfp-rank",),
     epochs=150,
     views=12,
     options=(*LONG, "--augment", "strong"),
 )
 
 
-def untrained(each: Experiment) -> Experiment:
+def untrained(each: Experiment, **changes: Any) -> Experiment:
     """The same without fine-tuning."""
     title = each.title.rpartition(", ")[0] + ", no training"
-    return replace(each, title=title, methods=(*CRITERIA, "random-redundancy"), epochs=0, options=())
+    return replace(each, **{"title": title, "epochs": 0, "options": (), **changes})
 
 
 def sliced(each: Experiment, **changes: Any) -> Experiment:
@@ -94,38 +96,51 @@ def sliced(each: Experiment, **changes: Any) -> Experiment:
 
 
 EXPERIMENTS = {
-    "neu-vgg16-untrained": untrained(NEU_VGG),
-    "neu-resnet50-untrained": untrained(NEU_RESNET),
-    "neu-vgg16-untrained-100x": replace(
-        untrained(NEU_VGG), title="NEU-CLS, VGG-16, 100x, no training", ratios=(VGG_100X,), methods=FEW
+    "neu-vgg16-untrained": untrained(NEU_VGG, methods=(*OURS, *OTHERS, "random-redundancy")),
+    "neu-resnet50-untrained": untrained(NEU_RESNET, methods=(*OURS, *USUAL[1:], "fpgm", "hrank")),
+    "neu-vgg16-untrained-100x": untrained(
+        NEU_VGG, title="NEU-CLS, VGG-16, 100x, no training", ratios=(VGG_100X,), methods=(*OURS, *FEW[1:])
     ),
-    "neu-resnet50-untrained-150x": replace(
-        untrained(NEU_RESNET), title="NEU-CLS, ResNet-50, 150x, no training", ratios=(RESNET_150X,), methods=FEW
+    "neu-resnet50-untrained-150x": untrained(
+        NEU_RESNET, title="NEU-CLS, ResNet-50, 150x, no training", ratios=(RESNET_150X,), methods=(*OURS, *FEW[1:])
     ),
-    "neu-vgg16-untrained-sliced": sliced(untrained(NEU_VGG), methods=FEW),
-    "neu-resnet50-untrained-sliced": sliced(untrained(NEU_RESNET), methods=FEW),
+    "neu-vgg16-untrained-sliced": sliced(untrained(NEU_VGG, methods=FEW_RANK)),
+    "neu-resnet50-untrained-sliced": sliced(untrained(NEU_RESNET, methods=FEW_RANK)),
     "neu-vgg16": NEU_VGG,
     "neu-resnet50": NEU_RESNET,
     "xsdd-vgg16": XSDD_VGG,
-    "neu-mobilenetv2": Experiment(
-        "NEU-CLS, MobileNetV2, 30 epochs", "torchvision:mobilenet_v2", (0.9,), FEW, epochs=30, options=BRIEF
+    "xsdd-vgg16-steps": replace(XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, in three steps", methods=("cfp-steps",)),
+    "xsdd-vgg16-one-teacher": replace(
+        XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, representation teacher alone", methods=("cfp",), teachers=1
     ),
-    "neu-repvgg": Experiment("NEU-CLS, RepVGG-A0, 30 epochs", "repvgg_a0", (0.95,), FEW, epochs=30, options=BF16),
-    "neu-dddn": Experiment("NEU-CLS, DDDN, 30 epochs", "dddn", (0.9,), FEW, epochs=30, options=BF16),
-    "elpv-vgg16": Experiment("ELPV, VGG-16, 30 epochs", VGG, (VGG_39X,), FEW, epochs=30, options=(*BF16, *RARE)),
+    "xsdd-vgg16-labels": replace(
+        XSDD_VGG,
+        title="X-SDD, VGG-16, 30 epochs, with a label term",
+        methods=("cfp",),
+        options=(*XSDD_VGG.options, "--label-weight", "0.1"),
+    ),
     "xsdd-tail-vgg16": Experiment(
-        "X-SDD with a long tail, VGG-16, 100 epochs",
+        "X-SDD with a long tail, VGG-16, 30 epochs",
         VGG,
         (VGG_39X,),
         FEW,
-        epochs=100,
+        epochs=30,
         views=12,
-        options=(*LONG, *RARE, "--amp", "bf16"),
+        options=(*BF16, *RARE),
+    ),
+    "neu-dddn": Experiment("NEU-CLS, DDDN, 30 epochs", "dddn", (0.9,), FEW, epochs=30, options=BF16),
+    "neu-mobilenetv2": Experiment(
+        "NEU-CLS, MobileNetV2, 30 epochs", "torchvision:mobilenet_v2", (0.9,), FEW_RANK, epochs=30, options=BRIEF
+    ),
+    "neu-repvgg": Experiment("NEU-CLS, RepVGG-A0, 30 epochs", "repvgg_a0", (0.95,), FEW_RANK, epochs=30, options=BF16),
+    "elpv-vgg16": Experiment("ELPV, VGG-16, 30 epochs", VGG, (VGG_39X,), FEW_RANK, epochs=30, options=(*BF16, *RARE)),
+    "neu-vgg16-criteria": replace(
+        NEU_VGG, title="NEU-CLS, VGG-16, 30 epochs, all criteria", methods=("cfp-rank", *OTHERS_TRAINED)
     ),
     "neu-vgg16-round-8": replace(
         NEU_VGG_LONG,
         title="NEU-CLS, VGG-16, 60 epochs, counts in multiples of eight",
-        methods=("cfp-round-8",),
+        methods=("cfp-rank-round-8",),
         seeds=(3, 4, 5),
         epochs=60,
     ),
@@ -134,13 +149,18 @@ EXPERIMENTS = {
         NEU_VGG_LONG, title="NEU-CLS, VGG-16, 150 epochs, fresh seeds", ratios=(VGG_39X, VGG_100X), seeds=(3, 4, 5)
     ),
     "xsdd-vgg16-long": sliced(
-        XSDD_VGG, title="X-SDD, VGG-16, 100 epochs", methods=("cfp",), epochs=100, views=12, options=(*LONG, *RARE)
+        XSDD_VGG,
+        title="X-SDD, VGG-16, 100 epochs",
+        methods=("cfp-rank",),
+        epochs=100,
+        views=12,
+        options=(*LONG, *RARE),
     ),
     "neu-resnet50-300": sliced(
         NEU_RESNET,
         title="NEU-CLS, ResNet-50, 300 epochs",
         ratios=(RESNET_59X, RESNET_150X),
-        methods=("cfp",),
+        methods=("cfp-rank",),
         epochs=300,
         views=24,
         options=LONG,
@@ -148,7 +168,7 @@ EXPERIMENTS = {
     "neu-resnet50-long": sliced(
         NEU_RESNET,
         title="NEU-CLS, ResNet-50, 150 epochs",
-        methods=("cfp",),
+        methods=("cfp-rank",),
         seeds=(0, 1),
         epochs=150,
         views=12,
@@ -157,23 +177,13 @@ EXPERIMENTS = {
     "neu-resnet50-four-views": sliced(
         NEU_RESNET,
         title="NEU-CLS, ResNet-50, 100 epochs of four views",
-        methods=("cfp",),
+        methods=("cfp-rank",),
         seeds=(0, 1),
         epochs=100,
         options=BRIEF,
     ),
-    "neu-resnet50-sliced": sliced(NEU_RESNET, methods=CRITERIA_SLICED, options=BRIEF),
-    "xsdd-vgg16-sliced": sliced(XSDD_VGG, methods=(*CRITERIA_SLICED, *PARTS)),
-    "xsdd-vgg16-steps": sliced(XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, in three steps", methods=("cfp-steps",)),
-    "xsdd-vgg16-one-teacher": sliced(
-        XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, representation teacher alone", methods=("cfp",), teachers=1
-    ),
-    "xsdd-vgg16-labels": sliced(
-        XSDD_VGG,
-        title="X-SDD, VGG-16, 30 epochs, with a label term",
-        methods=("cfp",),
-        options=(*XSDD_VGG.options, "--label-weight", "0.1"),
-    ),
+    "neu-resnet50-sliced": sliced(NEU_RESNET, methods=("cfp-rank", *OTHERS_SLICED), options=BRIEF),
+    "xsdd-vgg16-sliced": sliced(XSDD_VGG, methods=("cfp-rank", *OTHERS_SLICED, *PARTS)),
 }
 
 

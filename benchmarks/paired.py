@@ -38,9 +38,13 @@ def section(title: str, experiments: Mapping[str, Sequence[Comparison]]) -> list
 
     Args:
         title: its heading.
-        experiments: rows by title; those without another method are left out.
+        experiments: rows by title; those without cfp or without another method are left out.
     """
-    compared = {name: rows for name, rows in experiments.items() if best_other(rows, FIGURES[0][0])}
+    compared = {
+        name: rows
+        for name, rows in experiments.items()
+        if any(row.method == OURS for row in rows) and best_other(rows, FIGURES[0][0])
+    }
     if not compared:
         return []
     lines = [

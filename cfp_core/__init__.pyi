@@ -15,7 +15,15 @@ from typing import Literal, Self, TypedDict, final, type_check_only
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TapAccumulator", "build_info", "matrix_rank", "norms", "pairwise_distance", "set_threads"]
+__all__ = [
+    "TapAccumulator",
+    "build_info",
+    "explained_variance",
+    "matrix_rank",
+    "norms",
+    "pairwise_distance",
+    "set_threads",
+]
 
 @type_check_only
 class BuildInfo(TypedDict):
@@ -39,7 +47,9 @@ class TapScores(TypedDict):
     distance: NDArray[np.float64]
     """Distances between channels [C (C - 1) / 2], in SciPy's condensed order (0,1), (0,2), ..., (1,2), ..."""
     richness: NDArray[np.float64]
-    """Mean richness over the images of every channel [C]."""
+    """Richness of every channel [C]: the mean over the images, or what `explained_variance` gives."""
+    covariance: NDArray[np.float64] | None
+    """Covariances of the channels over all pixels of all images [C, C]; only with `explained-variance`."""
     images: int
     """Number of images N."""
     height: int
@@ -75,6 +85,10 @@ class TapState(TypedDict):
     """Richness [N * C]."""
     sums: NDArray[np.float64]
     """Sums over the images of the condensed distances [C (C - 1) / 2]; empty for `norm`, which needs the norms only."""
+    totals: NDArray[np.float64]
+    """Sums over all pixels of every channel [C]; empty but for `explained-variance`, as is the next."""
+    products: NDArray[np.float64]
+    """Sums over all pixels of products of channels, of each with itself and later ones, zeros elsewhere [C * C]."""
 
 @final
 class TapAccumulator:
@@ -82,9 +96,9 @@ class TapAccumulator:
 
     The result depends on the images and their indices only: not on how they were cut into batches, on the number of
     threads, on the order of memory, or on which accumulators saw which images before they were merged. Norms, richness
-    and the distance `norm` are equal bit for bit, the distances `ssim` and `cosine` to 1e-12 relative. Memory is two
-    numbers for each image and channel, and for `ssim` and `cosine` one for each pair of channels. An accumulator can be
-    pickled.
+    and the distance `norm` are equal bit for bit, the distances `ssim` and `cosine` and covariances to 1e-12 relative.
+    Memory is two numbers for each image and channel, for `ssim` and `cosine` one for each pair of channels, and for
+    `explained-variance` two. An accumulator can be pickled.
 
     With F[n, c] the map of image n and channel c, `similarity` is the distance of channels i and j:
 
@@ -95,7 +109,8 @@ class TapAccumulator:
     - `cosine`: mean over n of 1 - <F[n, i], F[n, j]> / (|F[n, i]| |F[n, j]|); two all-zero maps are at distance 0, an
       all-zero map and another at distance 1.
 
-    `richness` is the detail of channel c, a mean over n of:
+    `richness` is the detail of channel c. `explained-variance` is one figure over all pixels of all images, see
+    `explained_variance`; the others are a mean over n of:
 
     - `rank` (the paper's detail richness): `matrix_rank` of the map rounded to `decimals`.
     - `entropy`: Shannon entropy in bits of the 256-bin histogram of the map over the range of the tap's values on the
@@ -109,7 +124,7 @@ class TapAccumulator:
         cls,
         channels: int,
         similarity: Literal["norm", "ssim", "cosine"] | str = "norm",
-        richness: Literal["rank", "entropy", "effective-rank", "nuclear"] | str = "rank",
+        richness: Literal["rank", "entropy", "effective-rank", "nuclear", "explained-variance"] | str = "rank",
         decimals: int | None = 4,
         name: str = "",
     ) -> Self:
@@ -118,7 +133,7 @@ class TapAccumulator:
         Args:
             channels: number of channels C of the tap.
             similarity: distance between channels: `norm`, `ssim` or `cosine`.
-            richness: detail of a channel: `rank`, `entropy`, `effective-rank` or `nuclear`.
+            richness: detail of a channel: `rank`, `entropy`, `effective-rank`, `nuclear` or `explained-variance`.
             decimals: before a rank is taken, pixels are rounded to so many decimals, half to even, in float32 as
                 `numpy.round` does; None does not round.
             name: the tap's name, for messages.
@@ -222,6 +237,26 @@ def pairwise_distance(norms: NDArray[np.float64], height: int) -> NDArray[np.flo
     Raises:
         ValueError: not a float64 array [N, C] with N and C at least 1, a norm is NaN or infinite, or the height is 0.
         OverflowError: the height is negative.
+    """
+
+def explained_variance(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How much of all channels' variance the channels that are chosen before each one leave unexplained.
+
+    Channels are chosen one after another: each time the one with which the linear regression of all channels on those
+    chosen so far explains most. Every channel counts alike, whatever its variance.
+
+    Source: greedy column subset selection, Farahat, Ghodsi and Kamel, Efficient greedy feature selection for
+    unsupervised learning, Knowledge and Information Systems 2013.
+
+    Args:
+        covariance: float64 [C, C], symmetric.
+
+    Returns:
+        float64 [C], a share of the sum of the variances: 1 for the channel that is chosen first, less for later ones, 0
+        for those that follow when less than a millionth is left, or that do not vary.
+
+    Raises:
+        ValueError: not a square float64 array, or a covariance is NaN or infinite.
     """
 
 def set_threads(count: int) -> None:

@@ -29,8 +29,8 @@ from cfp_cli.console import Console
 )
 @click.option(
     "--richness",
-    type=click.Choice(["rank", "effective-rank", "entropy", "nuclear"]),
-    default="rank",
+    type=click.Choice(["explained-variance", "rank", "effective-rank", "entropy", "nuclear"]),
+    default="explained-variance",
     show_default=True,
     help="Detail of a channel.",
 )

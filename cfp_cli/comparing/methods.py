@@ -28,7 +28,7 @@ class Method:
 
     name: str
     criterion: str = "scores"
-    richness: str = "rank"
+    richness: str = "explained-variance"
     clusters: str = "1"
     allocation: str = "uniform"
     reference: bool = False
@@ -38,18 +38,30 @@ class Method:
     source: str = ""
 
 
-_CFP = Method("cfp", clusters="adaptive:2", allocation="redundancy", source="Wang et al. 2023, with own allocation")
+_CFP = Method(
+    "cfp", clusters="adaptive:2", allocation="redundancy", source="Wang et al. 2023, with own richness and allocation"
+)
+_RANK = replace(_CFP, name="cfp-rank", richness="rank", source="as cfp, with the paper's richness")
 _ALL = (
     _CFP,
-    Method("cfp-uniform", clusters="adaptive:2", source="Wang et al. 2023, one rate for all layers"),
-    replace(_CFP, name="cfp-two", clusters="2", source="as cfp, with two clusters a layer"),
-    replace(_CFP, name="cfp-effective-rank", richness="effective-rank", source="as cfp, with another richness"),
-    replace(_CFP, name="cfp-entropy", richness="entropy", source="as cfp, with another richness"),
+    replace(_CFP, name="cfp-no-clusters", clusters="1", source="as cfp, with one cluster a layer"),
     replace(_CFP, name="cfp-round-8", round_to=8, source="as cfp, with counts that are multiples of eight"),
     replace(_CFP, name="cfp-steps", steps=3, source="as cfp, in three steps with recoveries between them"),
-    Method("cfp-reference", clusters="2", reference=True, source="Wang et al. 2023, as the published scripts keep"),
-    Method("hrank", source="Lin et al., HRank, CVPR 2020"),
-    Method("hrank-redundancy", allocation="redundancy", source="as cfp, without clusters"),
+    _RANK,
+    replace(_RANK, name="cfp-rank-uniform", allocation="uniform", source="Wang et al. 2023, one rate for all layers"),
+    replace(_RANK, name="cfp-rank-two", clusters="2", source="as cfp-rank, with two clusters a layer"),
+    replace(_RANK, name="cfp-rank-round-8", round_to=8, source="as cfp-rank, with counts that are multiples of eight"),
+    replace(_CFP, name="cfp-effective-rank", richness="effective-rank", source="as cfp, with another richness"),
+    replace(_CFP, name="cfp-entropy", richness="entropy", source="as cfp, with another richness"),
+    Method(
+        "cfp-reference",
+        richness="rank",
+        clusters="2",
+        reference=True,
+        source="Wang et al. 2023, as the published scripts keep",
+    ),
+    Method("hrank", richness="rank", source="Lin et al., HRank, CVPR 2020"),
+    Method("hrank-redundancy", richness="rank", allocation="redundancy", source="as cfp-rank, without clusters"),
     Method("l1-redundancy", "l1", allocation="redundancy", source="as l1, with cfp's allocation"),
     Method("random-redundancy", "random", allocation="redundancy", source="as random, with cfp's allocation"),
     Method("similarity", "random", clusters="adaptive:2", source="clusters of cfp, a random channel of each"),

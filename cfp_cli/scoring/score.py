@@ -31,7 +31,7 @@ def score(
     loader: Iterable[tuple[Tensor, Tensor]],
     *,
     similarity: str = "norm",
-    richness: str = "rank",
+    richness: str = "explained-variance",
     decimals: int | None = 4,
     graph: ChannelGraph | None = None,
     options: dict[str, Any] | None = None,
@@ -44,7 +44,8 @@ def score(
         model: a CNN classifier; it is run in eval mode and left as it was.
         loader: batches of (images float32 [N, 3, H, W], labels).
         similarity: distance between channels: `norm` (the paper's), `ssim` or `cosine`.
-        richness: detail of a channel: `rank` (the paper's), `effective-rank`, `entropy` or `nuclear`.
+        richness: detail of a channel: `explained-variance`, `rank` (the paper's), `effective-rank`, `entropy` or
+            `nuclear`.
         decimals: maps are rounded to so many decimals before their rank is taken; None does not round.
         graph: the model's channel sets, where they are known already.
         options: facts to be kept in the scores, such as the hashes of model and images.
@@ -149,6 +150,7 @@ def _set_scores(graph: ChannelGraph, index: int, finished: dict[str, dict[str, A
     richness: list[NDArray[np.float64]] = []
     norms: list[NDArray[np.float64]] = []
     distances: list[NDArray[np.float64]] = []
+    correlations: list[NDArray[np.float64]] = []
     taps = _taps_of(graph, index)
     for tap in taps:
         result = finished[tap.node]
@@ -158,6 +160,8 @@ def _set_scores(graph: ChannelGraph, index: int, finished: dict[str, dict[str, A
         mean = np.nanmean(rich)
         richness.append(rich / mean if len(taps) > 1 and mean > 0 else rich)
         norms.append(_per_unit(result["norms"][:, channels] / result["height"], units, size))
+        if result["covariance"] is not None:
+            correlations.append(_correlation(result["covariance"], channels, units, size))
         if similarity != "norm":
             distances.append(_square(result["distance"], channels, units, size))
     whole = [table for table in norms if not np.isnan(table).any()]
@@ -173,7 +177,7 @@ def _set_scores(graph: ChannelGraph, index: int, finished: dict[str, dict[str, A
         distance = squareform(square, checks=False)
     return SetScores(
         name=graph.sets[index].name,
-        richness=np.nan_to_num(_mean(richness)),
+        richness=cfp_core.explained_variance(sum(correlations)) if correlations else np.nan_to_num(_mean(richness)),
         distance=distance.astype(np.float32),
         norm=np.nan_to_num(mean_norm),
         effective=effective_channels(table),
@@ -207,6 +211,18 @@ def _per_unit(values: NDArray[np.float64], units: NDArray[np.int64], size: int) 
     count[count == 0] = np.nan
     mean: NDArray[np.float64] = (total / count[:, None]).T
     return mean
+
+
+def _correlation(
+    covariance: NDArray[np.float64], channels: NDArray[np.int64], units: NDArray[np.int64], size: int
+) -> NDArray[np.float64]:
+    """Correlation of units [size, size] over one tap; 0 for those that it does not show or that do not vary."""
+    summed = np.zeros((size, size))
+    np.add.at(summed, np.ix_(units, units), covariance[np.ix_(channels, channels)])
+    deviation = np.sqrt(np.diag(summed))
+    scale = np.divide(1, deviation, out=np.zeros(size), where=deviation > 0)
+    found: NDArray[np.float64] = summed * scale[:, None] * scale
+    return found
 
 
 def _square(

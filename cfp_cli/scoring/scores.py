@@ -59,6 +59,7 @@ class SetScores:
     Attributes:
         name: the set's name in the channel graph.
         richness: mean over the set's taps of richness scaled to mean 1 per tap, float64 [C]; for one tap its own value.
+            `explained-variance` is taken of the sum of the taps' correlations.
         distance: condensed distances, float32 [C(C-1)/2], mean over the taps.
         norm: mean norm of every channel's maps divided by their height, float64 [C].
         effective: how many of the channels vary independently over the images, between 1 and C: exp of the Shannon

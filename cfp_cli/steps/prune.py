@@ -129,8 +129,8 @@ def prune_step(
     if not in_steps:
         validation["rebuilt"] = _measured(pruned, held_out, spec, batch_size, progress)
         restoration.apply(pruned, network, graph, made.kept, images, progress)
-    if restoration.stage is not None:
-        validation[restoration.stage] = _measured(pruned, held_out, spec, batch_size, progress)
+    if in_steps or restoration.stage is not None:
+        validation[restoration.stage or "rebuilt"] = _measured(pruned, held_out, spec, batch_size, progress)
     inputs = {"model": source.record(), "data": data.record(dataset)}
     path = out or run.pruned
     facts = {"from": inputs["model"]["sha256"], "compression": made.compression, "achieved": made.achieved}

@@ -34,7 +34,7 @@ class ScoreOptions:
 
     images: int = 640
     similarity: str = "norm"
-    richness: str = "rank"
+    richness: str = "explained-variance"
     decimals: int = 4
     seed: int = 0
     batch_size: int = 8

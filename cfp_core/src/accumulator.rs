@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::condensed::pairs;
+use crate::covariance::Moments;
 use crate::criteria::{Richness, Similarity};
 use crate::entropy::entropy;
 use crate::prepare::{plane_norm, round, scale};
@@ -10,7 +11,7 @@ use crate::range::range;
 use crate::shares::{for_each_share, Memory, Share};
 use crate::similarity::{add_cosine, add_ssim};
 use crate::spectrum::{effective_rank, nuclear};
-use crate::{pairwise_distance, threads, CoreError, Maps};
+use crate::{explained_variance, pairwise_distance, threads, CoreError, Maps};
 
 /// Scores of one tap over all its images.
 #[derive(Clone, Debug)]
@@ -19,8 +20,10 @@ pub struct TapScores {
     pub norms: Vec<f64>,
     /// Condensed distances \[C (C - 1) / 2\].
     pub distance: Vec<f64>,
-    /// Mean richness of every channel \[C\].
+    /// Richness of every channel \[C\]: the mean over the images, or the share of variance of `explained_variance`.
     pub richness: Vec<f64>,
+    /// Covariances of the channels \[C * C\] over all pixels; empty where the richness does not need them.
+    pub covariance: Vec<f64>,
     /// Number of images N.
     pub images: usize,
     /// Height and width of a map in pixels.
@@ -54,13 +57,18 @@ pub struct State {
     pub rich: Vec<f64>,
     /// Sums of distances over the images \[C (C - 1) / 2\]; empty where distances follow from the norms.
     pub sums: Vec<f64>,
+    /// Sums over all pixels of every channel \[C\]; empty where the richness needs no covariances, as is the next.
+    pub totals: Vec<f64>,
+    /// Sums over all pixels of products of channels \[C * C\], of each with itself and later ones, zeros elsewhere.
+    pub products: Vec<f64>,
 }
 
 /// Accumulates the scores of one tap.
 ///
-/// Memory is two numbers for each image and channel, and one for each pair of channels where the distance needs the maps.
-/// Numbers of an image do not depend on the batch it came in, the number of threads or the order of images. Only the sums of
-/// SSIM's and the cosine's distances depend, in their last bits, on the order of merging.
+/// Memory is two numbers for each image and channel, one for each pair of channels where the distance needs the maps, and
+/// two where the richness is the explained variance. Numbers of an image do not depend on the batch it came in, the number
+/// of threads or the order of images. Only the sums of SSIM's and the cosine's distances and of covariances depend, in
+/// their last bits, on the order of merging.
 #[derive(Clone, Debug)]
 pub struct TapAccumulator {
     name: String,
@@ -72,6 +80,8 @@ pub struct TapAccumulator {
     rows: BTreeMap<usize, Row>,
     /// Sums of condensed distances over the images, for those that need the maps themselves; empty for the norm's.
     sums: Vec<f64>,
+    /// What covariances are made of, where the richness needs them.
+    moments: Option<Moments>,
 }
 
 /// The widest tap: distances of all pairs of its channels take 4 GiB.
@@ -107,8 +117,9 @@ impl TapAccumulator {
             )));
         }
         let sums = if similarity == Similarity::Norm { Vec::new() } else { vec![0.0; pairs(channels)] };
+        let moments = (richness == Richness::ExplainedVariance).then(|| Moments::new(channels));
         let name = name.to_owned();
-        Ok(Self { name, channels, similarity, richness, decimals, size: None, rows: BTreeMap::new(), sums })
+        Ok(Self { name, channels, similarity, richness, decimals, size: None, rows: BTreeMap::new(), sums, moments })
     }
 
     /// Number of images seen.
@@ -166,6 +177,9 @@ impl TapAccumulator {
             let (norms, richness) = row.iter().copied().unzip();
             self.rows.insert(image, Row { norms, richness });
         }
+        if let Some(moments) = &mut self.moments {
+            (0..images).try_for_each(|image| moments.add(maps, image))?;
+        }
         let sums = &mut self.sums;
         match self.similarity {
             Similarity::Norm => Ok(()),
@@ -196,6 +210,8 @@ impl TapAccumulator {
                     return;
                 }
                 let measure = match self.richness {
+                    // It is one figure of all images.
+                    Richness::ExplainedVariance => return,
                     Richness::Rank => {
                         let pixels = if let Some(scale) = scale {
                             rounded.resize(pixels.len(), 0.0);
@@ -247,6 +263,9 @@ impl TapAccumulator {
         for (sum, value) in self.sums.iter_mut().zip(&other.sums) {
             *sum += value;
         }
+        if let (Some(moments), Some(others)) = (&mut self.moments, &other.moments) {
+            moments.merge(others);
+        }
         Ok(())
     }
 
@@ -264,15 +283,14 @@ impl TapAccumulator {
             Similarity::Norm => pairwise_distance(&norms, self.channels, size.0)?,
             Similarity::Ssim | Similarity::Cosine => self.sums.iter().map(|sum| sum / count).collect(),
         };
-        let mut richness = vec![0.0; self.channels];
-        for row in self.rows.values() {
-            for (sum, value) in richness.iter_mut().zip(&row.richness) {
-                *sum += value;
+        let (covariance, richness) = match &self.moments {
+            Some(moments) => {
+                let covariance = moments.covariance(self.rows.len() * size.0 * size.1);
+                let richness = explained_variance(&covariance, self.channels)?;
+                (covariance, richness)
             }
-        }
-        for sum in &mut richness {
-            *sum /= count;
-        }
+            None => (Vec::new(), self.mean_richness()),
+        };
         let saturated_similarity = match distance.as_slice() {
             [] => false,
             [only] => *only <= 0.0,
@@ -280,12 +298,24 @@ impl TapAccumulator {
         };
         let saturated_richness = self.channels > 1 && same(&richness);
         let images = self.rows.len();
-        Ok(TapScores { norms, distance, richness, images, size, saturated_similarity, saturated_richness })
+        Ok(TapScores { norms, distance, richness, covariance, images, size, saturated_similarity, saturated_richness })
+    }
+
+    fn mean_richness(&self) -> Vec<f64> {
+        let mut richness = vec![0.0; self.channels];
+        for row in self.rows.values() {
+            for (sum, value) in richness.iter_mut().zip(&row.richness) {
+                *sum += value;
+            }
+        }
+        let count = self.rows.len() as f64;
+        richness.into_iter().map(|sum| sum / count).collect()
     }
 
     /// All that is held, as plain data.
     #[must_use]
     pub fn state(&self) -> State {
+        let Moments { totals, products } = self.moments.clone().unwrap_or_default();
         State {
             channels: self.channels,
             similarity: self.similarity,
@@ -297,6 +327,8 @@ impl TapAccumulator {
             norms: self.rows.values().flat_map(|row| row.norms.iter().copied()).collect(),
             rich: self.rows.values().flat_map(|row| row.richness.iter().copied()).collect(),
             sums: self.sums.clone(),
+            totals,
+            products,
         }
     }
 
@@ -305,11 +337,20 @@ impl TapAccumulator {
     /// # Errors
     /// The parts of the state do not fit together.
     pub fn from_state(state: State) -> Result<Self, CoreError> {
-        let State { channels, similarity, richness, decimals, name, size, images, norms, rich, sums } = state;
+        let State { channels, similarity, richness, decimals, name, size, images, norms, rich, sums, totals, products } =
+            state;
         let mut held = Self::new(channels, similarity, richness, decimals, &name)?;
         let table = images.len() * channels;
         let ascending = images.windows(2).all(|pair| pair[0] < pair[1]);
-        let fits = norms.len() == table && rich.len() == table && sums.len() == held.sums.len();
+        let moments = held.moments.clone().unwrap_or_default();
+        let sizes = [
+            (norms.len(), table),
+            (rich.len(), table),
+            (sums.len(), held.sums.len()),
+            (totals.len(), moments.totals.len()),
+            (products.len(), moments.products.len()),
+        ];
+        let fits = sizes.iter().all(|(found, due)| found == due);
         if !fits || !ascending || size.is_none() != images.is_empty() {
             return Err(CoreError::Option(format!("{}the parts of the state do not fit together", held.tap())));
         }
@@ -317,6 +358,7 @@ impl TapAccumulator {
         let rows = tables.map(|(norms, rich)| Row { norms: norms.to_vec(), richness: rich.to_vec() });
         held.rows = images.into_iter().zip(rows).collect();
         (held.size, held.sums) = (size, sums);
+        held.moments = held.moments.map(|_| Moments { totals, products });
         Ok(held)
     }
 }

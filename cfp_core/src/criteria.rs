@@ -27,6 +27,8 @@ pub enum Richness {
     EffectiveRank,
     /// Sum of the singular values over sqrt(min(H, W)) times the Frobenius norm.
     Nuclear,
+    /// Share of all channels' variance that the channels chosen before it leave unexplained.
+    ExplainedVariance,
 }
 
 impl Similarity {
@@ -36,11 +38,12 @@ impl Similarity {
 
 impl Richness {
     /// All, with their names.
-    pub const ALL: [(&'static str, Self); 4] = [
+    pub const ALL: [(&'static str, Self); 5] = [
         ("rank", Self::Rank),
         ("entropy", Self::Entropy),
         ("effective-rank", Self::EffectiveRank),
         ("nuclear", Self::Nuclear),
+        ("explained-variance", Self::ExplainedVariance),
     ];
 }
 

@@ -10,10 +10,12 @@
 
 mod accumulator;
 mod condensed;
+mod covariance;
 mod criteria;
 mod distance;
 mod entropy;
 mod error;
+mod explained;
 mod maps;
 mod norms;
 mod panels;
@@ -33,6 +35,7 @@ pub use accumulator::{State, TapAccumulator, TapScores};
 pub use criteria::{Richness, Similarity};
 pub use distance::pairwise_distance;
 pub use error::CoreError;
+pub use explained::explained_variance;
 pub use maps::Maps;
 pub use norms::norms;
 pub use panels::simd_level;

@@ -56,11 +56,8 @@ impl Image {
     }
 }
 
-/// Add to `sums` the distances 1 - <a, b> / (|a| |b|) of one image's channels: 0 between two all-zero maps, 1 between an
-/// all-zero map and another. To be called inside the thread pool.
-pub(crate) fn add_cosine(maps: &Maps, image: usize, sums: &mut [f64]) {
-    let channels = maps.shape()[1];
-    let image = Image::new(maps, image);
+/// Products of all pairs of channels, summed over pixels: for each panel its tiles with itself and all later panels.
+fn grams(image: &Image) -> Vec<Vec<f64>> {
     let (panels, lanes) = (image.panels(), image.lanes);
     let mut grams: Vec<Vec<f64>> = (0..panels).map(|panel| vec![0.0; (panels - panel) * lanes * lanes]).collect();
     let mut block = vec![0.0; panels * BLOCK.min(image.count) * lanes];
@@ -78,6 +75,15 @@ pub(crate) fn add_cosine(maps: &Maps, image: usize, sums: &mut [f64]) {
             Arch::new().dispatch(Products { columns: block, rows, first, gram, windows: None });
         });
     }
+    grams
+}
+
+/// Add to `sums` the distances 1 - <a, b> / (|a| |b|) of one image's channels: 0 between two all-zero maps, 1 between an
+/// all-zero map and another. To be called inside the thread pool.
+pub(crate) fn add_cosine(maps: &Maps, image: usize, sums: &mut [f64]) {
+    let channels = maps.shape()[1];
+    let image = Image::new(maps, image);
+    let (grams, lanes) = (grams(&image), image.lanes);
     let squares: Vec<f64> = (0..channels).map(|c| grams[c / lanes][(c % lanes) * lanes + c % lanes]).collect();
     rows(sums, channels, lanes).into_par_iter().zip(&grams).for_each(|(mut rows, gram)| {
         let first = rows.first;
@@ -89,6 +95,36 @@ pub(crate) fn add_cosine(maps: &Maps, image: usize, sums: &mut [f64]) {
                 _ => 1.0,
             }
         });
+    });
+}
+
+/// Add the pixels of one image's channels to `totals` \[C\], and the products of all pairs of channels, of a channel with
+/// itself too, to `products` \[C * C\], whose rows hold the later channels. To be called inside the thread pool.
+pub(crate) fn add_products(maps: &Maps, image: usize, totals: &mut [f64], products: &mut [f64]) {
+    let channels = totals.len();
+    let image = Image::new(maps, image);
+    let lanes = image.lanes;
+    let panels = image.pixels.par_chunks_exact(image.count * lanes);
+    totals.par_chunks_mut(lanes).zip(panels).for_each(|(totals, panel)| {
+        for row in panel.chunks_exact(lanes) {
+            for (total, &pixel) in totals.iter_mut().zip(row) {
+                *total += f64::from(pixel);
+            }
+        }
+    });
+    let lines = products.par_chunks_mut(channels * lanes).zip(grams(&image)).enumerate();
+    lines.for_each(|(panel, (lines, gram))| {
+        let first = panel * lanes;
+        for (row, line) in lines.chunks_exact_mut(channels).enumerate() {
+            for (index, tile) in gram.chunks_exact(lanes * lanes).enumerate() {
+                let tile = &tile[row * lanes..(row + 1) * lanes];
+                for (other, &product) in (first + index * lanes..channels).zip(tile) {
+                    if other >= first + row {
+                        line[other] += product;
+                    }
+                }
+            }
+        }
     });
 }
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import cfp_core
 from cfp_cli.checkpoint import fingerprint, load, spec_of
 
 
@@ -55,7 +56,10 @@ def test_the_score_file_holds_what_scripts_read(scored: Path, model: Path) -> No
             assert np.isfinite(norms).all()
 
 
-def test_scores_are_those_of_a_plain_forward_pass(cfp, scored: Path, model: Path, images: Path) -> None:
+@pytest.mark.parametrize("richness", ["explained-variance", "rank"])
+def test_scores_are_those_of_a_plain_forward_pass(
+    cfp, tmp_path: Path, model: Path, images: Path, richness: str
+) -> None:
     from cfp_cli.data.dataset import open_dataset
     from cfp_cli.data.images import sample
     from cfp_cli.data.transforms import Preprocessing
@@ -64,11 +68,17 @@ def test_scores_are_those_of_a_plain_forward_pass(cfp, scored: Path, model: Path
     store = sample(open_dataset(images), 24, 0, Preprocessing.of(spec_of(network)))
     with torch.inference_mode():
         maps = network[1](network[0](next(iter(store.batches(24)))[0])).numpy()
-    with safe_open(scored / "scores.safetensors", framework="numpy") as file:
-        found = file.get_tensor("tap/1.2/norms")
-        rank = file.get_tensor("tap/1.2/richness")
-    np.testing.assert_allclose(found, np.linalg.norm(maps, axis=(2, 3)), rtol=1e-5)
-    np.testing.assert_allclose(rank, np.linalg.matrix_rank(np.round(maps, 4)).mean(0), atol=1e-9)
+    scored = cfp("score", model, images, "--images", 24, "--richness", richness, "--run", tmp_path / "run")
+    assert scored.code == 0, scored.err
+    with safe_open(tmp_path / "run" / "scores.safetensors", framework="numpy") as file:
+        norms = file.get_tensor("tap/1.2/norms")
+        found = file.get_tensor("tap/1.2/richness")
+    np.testing.assert_allclose(norms, np.linalg.norm(maps, axis=(2, 3)), rtol=1e-5)
+    if richness == "rank":
+        np.testing.assert_allclose(found, np.linalg.matrix_rank(np.round(maps, 4)).mean(0), atol=1e-9)
+    else:
+        by_channel = maps.astype(np.float64).transpose(1, 0, 2, 3).reshape(maps.shape[1], -1)
+        np.testing.assert_allclose(found, cfp_core.explained_variance(np.cov(by_channel)), atol=1e-4)
 
 
 def test_scores_do_not_depend_on_the_batch_size(cfp, tmp_path: Path, model: Path, images: Path) -> None:
@@ -182,6 +192,13 @@ def test_the_demo(cfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.code == 0, result.err
     assert result.json["compression"] == pytest.approx(20, rel=0.15)
     assert Path(result.json["out"]).is_file()
+
+
+def test_pruning_in_steps_without_restoration_measures_the_rebuilt_network(cfp, scored: Path) -> None:
+    options = ("--steps", 2, "--recovery-epochs", 1, "--no-reconstruct", "--no-bn-recalibrate")
+    result = cfp("prune", "--ratio", 0.5, *options, "--json")
+    assert result.code == 0, result.err
+    assert list(result.json["accuracy"]) == ["before", "rebuilt"]
 
 
 def test_pruning_in_steps(cfp, scored: Path, model: Path, images: Path) -> None:

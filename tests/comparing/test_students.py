@@ -91,7 +91,7 @@ def test_another_richness_has_scores_of_its_own(students: Students) -> None:
     _, made = students.make(METHODS["cfp-entropy"], 0.5, 3, 0)
     assert made.options["richness"] == "entropy"
     assert {path.name for path in Path(students.folder).glob("scores-*-3.*")} == {
-        "scores-rank-3.safetensors",
+        "scores-explained-variance-3.safetensors",
         "scores-entropy-3.safetensors",
     }
     # Scores of other images are not taken.

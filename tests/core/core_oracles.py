@@ -107,3 +107,28 @@ def nuclear(maps: NDArray[np.float32]) -> NDArray[np.float64]:
     above = np.linalg.norm(wide, "nuc", axis=(2, 3))
     below = np.sqrt(min(maps.shape[2:])) * np.linalg.norm(wide, "fro", axis=(2, 3))
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0).mean(axis=0)
+
+
+def explained_variance(values: NDArray[np.float64], most: int | None = None) -> NDArray[np.float64]:
+    """Of channels [samples, C], the share of variance that the channels chosen before each one leave unexplained.
+
+    Each choice is by trying: the regression of all channels on those chosen and one more. Only the first `most` choices
+    are made.
+    """
+    channels = values.shape[1]
+    whole = (values - values.mean(axis=0)) / values.std(axis=0)
+    shares, chosen = np.zeros(channels), []
+
+    def left(columns: list[int]) -> float:
+        basis = np.linalg.qr(whole[:, columns])[0]
+        return float(np.square(whole - basis @ (basis.T @ whole)).sum())
+
+    for _ in range(channels if most is None else most):
+        others = [channel for channel in range(channels) if channel not in chosen]
+        best = min(others, key=lambda channel: left([*chosen, channel]))
+        share = left(chosen) / np.square(whole).sum()
+        if share < 1e-6:
+            break
+        shares[best] = share
+        chosen.append(best)
+    return shares

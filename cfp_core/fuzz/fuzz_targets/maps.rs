@@ -86,8 +86,7 @@ fuzz_target!(|case: Case| {
         Err(error) => assert!(is_named(&error), "{error}"),
     }
     let similarity = [Similarity::Norm, Similarity::Ssim, Similarity::Cosine][usize::from(case.similarity % 3)];
-    let richness =
-        [Richness::Rank, Richness::Entropy, Richness::EffectiveRank, Richness::Nuclear][usize::from(case.richness % 4)];
+    let (_, richness) = Richness::ALL[usize::from(case.richness) % Richness::ALL.len()];
     let mut tap = TapAccumulator::new(shape[1], similarity, richness, case.decimals.map(u32::from), "tap").unwrap();
     let indices: Vec<usize> = (0..shape[0]).collect();
     match tap.update(&maps, &indices) {

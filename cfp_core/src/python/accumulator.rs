@@ -61,6 +61,10 @@ impl PyTapAccumulator {
         result.set_item("norms", scores.norms.into_pyarray(py).reshape([scores.images, channels])?)?;
         result.set_item("distance", scores.distance.into_pyarray(py))?;
         result.set_item("richness", scores.richness.into_pyarray(py))?;
+        let covariance = (!scores.covariance.is_empty())
+            .then(|| scores.covariance.into_pyarray(py).reshape([channels, channels]))
+            .transpose()?;
+        result.set_item("covariance", covariance)?;
         result.set_item("images", scores.images)?;
         result.set_item("height", scores.size.0)?;
         result.set_item("width", scores.size.1)?;
@@ -82,6 +86,8 @@ impl PyTapAccumulator {
         result.set_item("norms", state.norms.into_pyarray(py))?;
         result.set_item("rich", state.rich.into_pyarray(py))?;
         result.set_item("sums", state.sums.into_pyarray(py))?;
+        result.set_item("totals", state.totals.into_pyarray(py))?;
+        result.set_item("products", state.products.into_pyarray(py))?;
         Ok(result)
     }
 
@@ -108,6 +114,8 @@ impl PyTapAccumulator {
             norms: numbers("norms")?,
             rich: numbers("rich")?,
             sums: numbers("sums")?,
+            totals: numbers("totals")?,
+            products: numbers("products")?,
         })?;
         Ok(Self { inner, name })
     }

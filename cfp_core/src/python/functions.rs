@@ -70,6 +70,26 @@ pub(super) fn pairwise_distance<'py>(
 }
 
 #[pyfunction]
+#[pyo3(name = "explained_variance")]
+pub(super) fn explained_variance<'py>(
+    py: Python<'py>,
+    covariance: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let array = borrow::<f64>(covariance, "covariance")?;
+    let view = array.as_array();
+    let channels = match view.shape() {
+        &[rows, columns] if rows == columns => rows,
+        found => {
+            let (expected, found) = ("covariance [C, C]".into(), found.to_vec());
+            return Err(CoreError::Shape { tap: String::new(), expected, found }.into());
+        }
+    };
+    let values = view.as_standard_layout();
+    let values = values.as_slice().unwrap_or_default();
+    Ok(enter(py, || crate::explained_variance(values, channels))?.into_pyarray(py))
+}
+
+#[pyfunction]
 #[pyo3(name = "set_threads")]
 pub(super) fn set_threads(count: usize) -> PyResult<()> {
     Ok(crate::set_threads(count)?)

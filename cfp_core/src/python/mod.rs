@@ -13,5 +13,5 @@ mod cfp_core {
     #[pymodule_export]
     use super::accumulator::PyTapAccumulator;
     #[pymodule_export]
-    use super::functions::{build_info, matrix_rank, norms, pairwise_distance, set_threads};
+    use super::functions::{build_info, explained_variance, matrix_rank, norms, pairwise_distance, set_threads};
 }
