@@ -177,7 +177,9 @@ def _set_scores(graph: ChannelGraph, index: int, finished: dict[str, dict[str, A
         distance = squareform(square, checks=False)
     return SetScores(
         name=graph.sets[index].name,
-        richness=cfp_core.explained_variance(np.sum(correlations, axis=0)) if correlations else np.nan_to_num(_mean(richness)),
+        richness=cfp_core.explained_variance(np.sum(correlations, axis=0))
+        if correlations
+        else np.nan_to_num(_mean(richness)),
         distance=distance.astype(np.float32),
         norm=np.nan_to_num(mean_norm),
         effective=effective_channels(table),
