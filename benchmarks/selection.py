@@ -1,0 +1,81 @@
+"""How near a pruned and reconstructed network comes to its teacher, by the way its channels were chosen.
+
+    python benchmarks/selection.py DATA --teacher RL.pt --ratio 0.99 --methods cfp cfp-rank random-redundancy
+        [--seeds 0 1 2] [--threads 2] [--folder FOLDER] [--out FILE]
+
+Nothing is trained and no test image is read: what is told is the distillation loss (T = 2) between teacher and pruned
+network, on the validation images and on the training images that are not in the scored sample, which no weight was
+fitted to. It tells methods apart that accuracy does not, and the choice of a default rests on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import kl_div
+
+from cfp_cli.checkpoint import load, spec_of
+from cfp_cli.comparing.methods import chosen
+from cfp_cli.comparing.students import Students
+from cfp_cli.compute import use
+from cfp_cli.data.dataset import open_dataset
+from cfp_cli.data.images import ImageStore, load_images, sample
+from cfp_cli.data.transforms import Preprocessing
+
+TEMPERATURE = 2.0
+IMAGES = 640
+
+
+def logits(model: nn.Module, store: ImageStore) -> Tensor:
+    """Logits of all images."""
+    with torch.inference_mode():
+        return torch.cat([model(images) for images, _ in store.batches(64)])
+
+
+def loss(student: Tensor, teacher: Tensor) -> float:
+    """T² KL(teacher ‖ student), the mean over the images."""
+    soft, wanted = ((each / TEMPERATURE).log_softmax(1) for each in (student, teacher))
+    return float(TEMPERATURE**2 * kl_div(soft, wanted, reduction="batchmean", log_target=True))
+
+
+def main() -> None:
+    """Measure and write one row a network."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--ratio", type=float, required=True)
+    parser.add_argument("--methods", nargs="+", required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--folder", type=Path, default=Path("cfp-selection"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection.csv"))
+    arguments = parser.parse_args()
+    device = use("cpu", arguments.threads)
+    teacher = load(arguments.teacher)
+    dataset = open_dataset(arguments.data)
+    preprocessing = Preprocessing.of(spec_of(teacher))
+    val = load_images(dataset, "val", preprocessing)
+    students = Students(teacher, dataset, arguments.folder, IMAGES, device)
+    rows = []
+    for seed in arguments.seeds:
+        used = set(sample(dataset, IMAGES, seed, preprocessing).paths)
+        rest = ImageStore([item for item in dataset.split("train") if item.path not in used], preprocessing)
+        wanted = [logits(teacher, store) for store in (val, rest)]
+        for method in chosen(arguments.methods):
+            student, made = students.make(method, arguments.ratio, seed, 0)
+            found = [logits(student, store) for store in (val, rest)]
+            losses = [round(loss(*pair), 4) for pair in zip(found, wanted, strict=True)]
+            rows.append([arguments.ratio, seed, method.name, *losses, round(made.compression, 2), made.macs_after])
+            print(*rows[-1], flush=True)
+            with arguments.out.open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(["ratio", "seed", "method", "val_loss", "unused_train_loss", "compression", "macs"])
+                writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
