@@ -125,7 +125,6 @@ EXPERIMENTS = {
         (VGG_39X,),
         FEW,
         epochs=30,
-        views=12,
         options=(*BF16, *RARE),
     ),
     "neu-dddn": Experiment("NEU-CLS, DDDN, 30 epochs", "dddn", (0.9,), FEW, epochs=30, options=BF16),
