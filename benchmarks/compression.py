@@ -97,12 +97,12 @@ def sliced(each: Experiment, **changes: Any) -> Experiment:
 
 EXPERIMENTS = {
     "neu-vgg16-untrained": untrained(NEU_VGG, methods=(*OURS, *OTHERS, "random-redundancy")),
-    "neu-resnet50-untrained": untrained(NEU_RESNET, methods=(*OURS, *USUAL[1:], "fpgm", "hrank")),
+    "neu-resnet50-untrained": untrained(NEU_RESNET, methods=(*OURS, *USUAL[1:])),
     "neu-vgg16-untrained-100x": untrained(
         NEU_VGG, title="NEU-CLS, VGG-16, 100x, no training", ratios=(VGG_100X,), methods=(*OURS, *FEW[1:])
     ),
     "neu-resnet50-untrained-150x": untrained(
-        NEU_RESNET, title="NEU-CLS, ResNet-50, 150x, no training", ratios=(RESNET_150X,), methods=(*OURS, *FEW[1:])
+        NEU_RESNET, title="NEU-CLS, ResNet-50, 150x, no training", ratios=(RESNET_150X,), methods=(*FEW, "cfp-rank")
     ),
     "neu-vgg16-untrained-sliced": sliced(untrained(NEU_VGG, methods=FEW_RANK)),
     "neu-resnet50-untrained-sliced": sliced(untrained(NEU_RESNET, methods=FEW_RANK)),
@@ -133,6 +133,12 @@ EXPERIMENTS = {
     ),
     "neu-repvgg": Experiment("NEU-CLS, RepVGG-A0, 30 epochs", "repvgg_a0", (0.95,), FEW_RANK, epochs=30, options=BF16),
     "elpv-vgg16": Experiment("ELPV, VGG-16, 30 epochs", VGG, (VGG_39X,), FEW_RANK, epochs=30, options=(*BF16, *RARE)),
+    "neu-resnet50-untrained-criteria": untrained(
+        NEU_RESNET,
+        title="NEU-CLS, ResNet-50, no training, all criteria",
+        ratios=(RESNET_59X, RESNET_150X),
+        methods=("cfp-rank", *OTHERS, "random-redundancy"),
+    ),
     "neu-vgg16-criteria": replace(
         NEU_VGG, title="NEU-CLS, VGG-16, 30 epochs, all criteria", methods=("cfp-rank", *OTHERS_TRAINED)
     ),
