@@ -1,6 +1,8 @@
 //! Covariances of channels over all pixels of all images, of which only sums are kept.
 
-use crate::similarity::add_products;
+use rayon::prelude::*;
+
+use crate::similarity::{grams, Image};
 use crate::{threads, CoreError, Maps};
 
 /// A variance below this part of the mean square is what rounding makes of a channel that does not vary.
@@ -50,4 +52,33 @@ impl Moments {
         }
         found
     }
+}
+
+/// Add the pixels of one image's channels to `totals` \[C\], and the products of all pairs of channels, of a channel with
+/// itself too, to `products` \[C * C\], whose rows hold the later channels. To be called inside the thread pool.
+fn add_products(maps: &Maps, image: usize, totals: &mut [f64], products: &mut [f64]) {
+    let channels = totals.len();
+    let image = Image::new(maps, image);
+    let lanes = image.lanes;
+    totals.par_chunks_mut(lanes).enumerate().for_each(|(panel, totals)| {
+        for row in image.panel(panel).chunks_exact(lanes) {
+            for (total, &pixel) in totals.iter_mut().zip(row) {
+                *total += f64::from(pixel);
+            }
+        }
+    });
+    let lines = products.par_chunks_mut(channels * lanes).zip(grams(&image)).enumerate();
+    lines.for_each(|(panel, (lines, gram))| {
+        let first = panel * lanes;
+        for (row, line) in lines.chunks_exact_mut(channels).enumerate() {
+            for (index, tile) in gram.chunks_exact(lanes * lanes).enumerate() {
+                let tile = &tile[row * lanes..(row + 1) * lanes];
+                for (other, &product) in (first + index * lanes..channels).zip(tile) {
+                    if other >= first + row {
+                        line[other] += product;
+                    }
+                }
+            }
+        }
+    });
 }

@@ -24,14 +24,16 @@ const K2: f64 = 0.03;
 const WINDOW_NUMBERS: usize = 1 << 17;
 
 /// The channels of one image in panels: all pixels of a panel's channels, channels innermost.
-struct Image {
+pub(crate) struct Image {
     pixels: Vec<f32>,
+    /// Pixels of a channel.
     count: usize,
-    lanes: usize,
+    /// Channels of a panel.
+    pub lanes: usize,
 }
 
 impl Image {
-    fn new(maps: &Maps, image: usize) -> Self {
+    pub(crate) fn new(maps: &Maps, image: usize) -> Self {
         let [_, channels, height, width] = maps.shape();
         let (lanes, count) = (panels::lanes(), height * width);
         let mut pixels = vec![0.0f32; channels.div_ceil(lanes) * count * lanes];
@@ -47,7 +49,7 @@ impl Image {
         Self { pixels, count, lanes }
     }
 
-    fn panel(&self, panel: usize) -> &[f32] {
+    pub(crate) fn panel(&self, panel: usize) -> &[f32] {
         &self.pixels[panel * self.count * self.lanes..(panel + 1) * self.count * self.lanes]
     }
 
@@ -57,7 +59,9 @@ impl Image {
 }
 
 /// Products of all pairs of channels, summed over pixels: for each panel its tiles with itself and all later panels.
-fn grams(image: &Image) -> Vec<Vec<f64>> {
+///
+/// To be called inside the thread pool.
+pub(crate) fn grams(image: &Image) -> Vec<Vec<f64>> {
     let (panels, lanes) = (image.panels(), image.lanes);
     let mut grams: Vec<Vec<f64>> = (0..panels).map(|panel| vec![0.0; (panels - panel) * lanes * lanes]).collect();
     let mut block = vec![0.0; panels * BLOCK.min(image.count) * lanes];
@@ -95,36 +99,6 @@ pub(crate) fn add_cosine(maps: &Maps, image: usize, sums: &mut [f64]) {
                 _ => 1.0,
             }
         });
-    });
-}
-
-/// Add the pixels of one image's channels to `totals` \[C\], and the products of all pairs of channels, of a channel with
-/// itself too, to `products` \[C * C\], whose rows hold the later channels. To be called inside the thread pool.
-pub(crate) fn add_products(maps: &Maps, image: usize, totals: &mut [f64], products: &mut [f64]) {
-    let channels = totals.len();
-    let image = Image::new(maps, image);
-    let lanes = image.lanes;
-    let panels = image.pixels.par_chunks_exact(image.count * lanes);
-    totals.par_chunks_mut(lanes).zip(panels).for_each(|(totals, panel)| {
-        for row in panel.chunks_exact(lanes) {
-            for (total, &pixel) in totals.iter_mut().zip(row) {
-                *total += f64::from(pixel);
-            }
-        }
-    });
-    let lines = products.par_chunks_mut(channels * lanes).zip(grams(&image)).enumerate();
-    lines.for_each(|(panel, (lines, gram))| {
-        let first = panel * lanes;
-        for (row, line) in lines.chunks_exact_mut(channels).enumerate() {
-            for (index, tile) in gram.chunks_exact(lanes * lanes).enumerate() {
-                let tile = &tile[row * lanes..(row + 1) * lanes];
-                for (other, &product) in (first + index * lanes..channels).zip(tile) {
-                    if other >= first + row {
-                        line[other] += product;
-                    }
-                }
-            }
-        }
     });
 }
 
