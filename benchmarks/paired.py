@@ -29,7 +29,8 @@ def best_other(rows: Sequence[Comparison], figure: str) -> str | None:
 
 def shown(values: Sequence[float]) -> str:
     """Mean and sample standard deviation; one value has none."""
-    mean = f"{statistics.mean(values):+.2f}"
+    # Rounding may leave a negative zero.
+    mean = f"{round(statistics.mean(values), 2) + 0.0:+.2f}"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
