@@ -34,11 +34,12 @@ def test_two_processes_run_the_road_and_the_first_alone_prints(cfp, tmp_path: Pa
     alone, together = tensors(one), tensors(two)
     assert alone.keys() == together.keys()
     for name, value in alone.items():
-        if name.startswith("tap/") and not name.endswith("linkage"):
+        if name.startswith("tap/") and name.endswith("norms"):
             np.testing.assert_array_equal(value, together[name], err_msg=name)
         else:
-            # A forward pass of a last batch of another size may round the last bits of its maps differently.
-            np.testing.assert_allclose(value, together[name], rtol=1e-6, err_msg=name)
+            # Covariances are summed in another order, and a forward pass of a last batch of another size may round the
+            # last bits of its maps differently.
+            np.testing.assert_allclose(value, together[name], rtol=1e-6, atol=1e-9, err_msg=name)
     assert cfp("prune", "--ratio", 0.5, "--run", two).code == 0
     options = ("--epochs", 1, "--views", 2, "--batch-size", 16, "--json")
     tuned = torchrun(two, "finetune", "--teachers", model, model, *options)
