@@ -96,10 +96,10 @@ class TapAccumulator:
 
     The result depends on the images and their indices only: not on how they were cut into batches, on the number of
     threads, on the order of memory, or on which accumulators saw which images before they were merged. Norms, the
-    distance `norm` and a richness of single maps are equal bit for bit; the distances `ssim` and `cosine` and covariances,
-    which are sums over images, to 1e-12 relative, whence a near tie of explained variance may fall either way.
-    Memory is two numbers for each image and channel, for `ssim` and `cosine` one for each pair of channels, and for
-    `explained-variance` two. An accumulator can be pickled.
+    distance `norm` and a richness of single maps are equal bit for bit; the distances `ssim` and `cosine` and the
+    covariances, which are sums over images, to 1e-12 relative, so that a near tie of explained variance may fall either
+    way. Memory is two numbers for each image and channel, for `ssim` and `cosine` one for each pair of channels, and
+    for `explained-variance` two. An accumulator can be pickled.
 
     With F[n, c] the map of image n and channel c, `similarity` is the distance of channels i and j:
 
