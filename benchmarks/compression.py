@@ -138,10 +138,26 @@ EXPERIMENTS = {
     ),
     "neu-dddn": Experiment("NEU-CLS, DDDN, 30 epochs", "dddn", (0.9,), FEW, epochs=30, options=BF16),
     "neu-mobilenetv2": Experiment(
-        "NEU-CLS, MobileNetV2, 30 epochs", "torchvision:mobilenet_v2", (0.9,), FEW_RANK, epochs=30, options=BRIEF
+        "NEU-CLS, MobileNetV2, 30 epochs", "torchvision:mobilenet_v2", (0.9,), FEW, epochs=30, options=BRIEF
     ),
-    "neu-repvgg": Experiment("NEU-CLS, RepVGG-A0, 30 epochs", "repvgg_a0", (0.95,), FEW_RANK, epochs=30, options=BF16),
-    "elpv-vgg16": Experiment("ELPV, VGG-16, 30 epochs", VGG, (VGG_39X,), FEW_RANK, epochs=30, options=(*BF16, *RARE)),
+    "neu-repvgg": Experiment("NEU-CLS, RepVGG-A0, 30 epochs", "repvgg_a0", (0.95,), FEW, epochs=30, options=BF16),
+    "elpv-vgg16": Experiment("ELPV, VGG-16, 30 epochs", VGG, (VGG_39X,), FEW, epochs=30, options=(*BF16, *RARE)),
+    "xsdd-vgg16-100": replace(
+        XSDD_VGG,
+        title="X-SDD, VGG-16, 100 epochs of twelve views",
+        epochs=100,
+        views=12,
+        options=(*LONG, "--amp", "bf16", *RARE),
+    ),
+    "neu-resnet50-300": replace(
+        NEU_RESNET,
+        title="NEU-CLS, ResNet-50, 300 epochs of 24 views",
+        ratios=(RESNET_59X, RESNET_150X),
+        methods=("cfp",),
+        epochs=300,
+        views=24,
+        options=(*LONG, "--amp", "bf16"),
+    ),
     "neu-resnet50-untrained-criteria": untrained(
         NEU_RESNET,
         title="NEU-CLS, ResNet-50, no training, all criteria",
@@ -170,7 +186,7 @@ EXPERIMENTS = {
         views=12,
         options=(*LONG, *RARE),
     ),
-    "neu-resnet50-300": sliced(
+    "neu-resnet50-300-sliced": sliced(
         NEU_RESNET,
         title="NEU-CLS, ResNet-50, 300 epochs",
         ratios=(RESNET_59X, RESNET_150X),

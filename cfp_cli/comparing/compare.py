@@ -31,7 +31,7 @@ from cfp_cli.pruning.restore import FULL, Restoration
 from cfp_cli.training.finetune import finetune
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
-from cfp_cli.training.options import TrainOptions
+from cfp_cli.training.options import Amp, TrainOptions
 from cfp_cli.versions import versions
 
 BATCH = 64
@@ -198,7 +198,8 @@ class _Grid:
         spec = spec_of(original)
         cell = self.cell(method, ratio, seed)
         recovering = recovery_epochs(method, self.options.epochs) if self.options is not None else 0
-        student, made = self._students.make(method, ratio, seed, recovering)
+        amp: Amp = "off" if self.options is None else self.options.amp
+        student, made = self._students.make(method, ratio, seed, recovering, amp)
         describe(student, replace(spec, plan=made.to_json()))
         if self.options is None:
             val, test = (self._measured(student, split) for split in ("val", "test"))

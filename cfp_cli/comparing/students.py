@@ -24,6 +24,7 @@ from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
 from cfp_cli.pruning.restore import FULL, Restoration
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
+from cfp_cli.training.options import Amp
 from cfp_cli.training.recovery import Recovery
 
 _BATCH = 64
@@ -63,7 +64,9 @@ class Students:
     def __post_init__(self) -> None:
         self._network = fingerprint(self.original)
 
-    def make(self, method: Method, ratio: float, seed: int, recovering: int) -> tuple[nn.Module, Plan]:
+    def make(
+        self, method: Method, ratio: float, seed: int, recovering: int, amp: Amp = "off"
+    ) -> tuple[nn.Module, Plan]:
         """The network that `method` leaves, restored, and its plan.
 
         Args:
@@ -71,6 +74,7 @@ class Students:
             ratio: fraction of the parameters to remove.
             seed: of the sample of images and of every random choice.
             recovering: epochs of each recovery of a method with steps.
+            amp: autocast of the recoveries.
 
         Raises:
             TargetError: the ratio cannot be met.
@@ -83,7 +87,7 @@ class Students:
         )
         if method.steps > 1 and recovering:
             guide = Recovery(
-                self.original, self.dataset, self.folder / "cache", recovering, seed, self.device, self.progress
+                self.original, self.dataset, self.folder / "cache", recovering, seed, self.device, amp, self.progress
             )
             return prune_in_steps(
                 self.original,

@@ -14,6 +14,7 @@ from torch.fx import Node
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from cfp_cli.full_precision import full_precision
 from cfp_cli.graph.channel_set import ChannelGraph, Kept
 from cfp_cli.graph.reference import Reference
 from cfp_cli.graph.trace import operator_of
@@ -57,7 +58,7 @@ def first_difference(rebuilt: nn.Module, graph: ChannelGraph, kept: Kept, x: Ten
         kept: units that stay, by set name.
         x: images float32 [N, 3, H, W] at the traced input size.
     """
-    with evaluating(graph.traced.model), evaluating(rebuilt), torch.no_grad():
+    with evaluating(graph.traced.model), evaluating(rebuilt), full_precision(), torch.no_grad():
         side = _SideBySide(Reference(graph, kept), x)
         try:
             with side:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from cfp_cli.full_precision import full_precision
 from cfp_cli.graph import ChannelGraph
 from cfp_cli.graph.channel_set import Kept
 from cfp_cli.progress import SILENT, Progress
@@ -53,12 +54,13 @@ class Restoration:
         Raises:
             DataError: there are no images, or only one in each batch.
         """
-        if self.reconstruct:
-            reconstruct(pruned, original, graph, kept, loader, progress=progress)
-            if self.recalibrate:
-                settle(pruned, loader, progress)
-        elif self.recalibrate:
-            recalibrate(pruned, loader, progress)
+        with full_precision():
+            if self.reconstruct:
+                reconstruct(pruned, original, graph, kept, loader, progress=progress)
+                if self.recalibrate:
+                    settle(pruned, loader, progress)
+            elif self.recalibrate:
+                recalibrate(pruned, loader, progress)
 
 
 FULL = Restoration()

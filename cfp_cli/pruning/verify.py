@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cfp_cli.errors import ProofError
+from cfp_cli.full_precision import full_precision
 from cfp_cli.graph.channel_set import ChannelGraph
 from cfp_cli.graph.compare import evaluating, first_difference
 from cfp_cli.graph.reference import Reference
@@ -39,7 +39,7 @@ def verify(
     """
     if model is not graph.traced.model:
         raise ProofError("the proof needs the network that its channel graph was derived from; pass that one")
-    with evaluating(model), evaluating(rebuilt), _full_precision(), torch.no_grad():
+    with evaluating(model), evaluating(rebuilt), full_precision(), torch.no_grad():
         expected = reference_logits(graph, kept, x)
         try:
             given = rebuilt(x)
@@ -73,15 +73,3 @@ def _blame(rebuilt: nn.Module, graph: ChannelGraph, kept: Mapping[str, NDArray[n
     if found is None:
         return "no layer differs by itself; this is rounding that adds up, try it in float64"
     return f"the first set that differs is {found.name}; leave it whole with --keep"
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Convolutions and products in full float32, without the shortened mantissa that some GPUs use."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import cfp_core
 from cfp_cli import distributed
 from cfp_cli.errors import DataError
+from cfp_cli.full_precision import full_precision
 from cfp_cli.graph import ChannelGraph, Tap, channel_sets
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.scoring.clusters import linkage, span
@@ -74,7 +75,7 @@ def score(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), full_precision():
             for batch, _ in progress.track(loader, "scoring", unit="batch"):
                 batch = batch.to(device)
                 if graph is None:

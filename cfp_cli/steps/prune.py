@@ -105,7 +105,7 @@ def prune_step(
         return Pruned(made)
     if in_steps:
         assert options is not None
-        guide = Recovery(network, dataset, run.folder / "cache", recovery_epochs, seed, device, progress)
+        guide = Recovery(network, dataset, run.folder / "cache", recovery_epochs, seed, device, progress=progress)
         criteria = {
             "similarity": scores.similarity,
             "richness": scores.richness,

@@ -13,7 +13,7 @@ from cfp_cli.checkpoint import describe, spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.training.finetune import finetune
-from cfp_cli.training.options import TrainOptions
+from cfp_cli.training.options import Amp, TrainOptions
 
 LR = 1e-3
 
@@ -29,6 +29,7 @@ class Recovery:
         epochs: of each recovery.
         seed: of every random choice.
         device: where to compute.
+        amp: autocast, as of the fine-tuning that follows.
         progress: told of what takes long.
     """
 
@@ -38,6 +39,7 @@ class Recovery:
     epochs: int
     seed: int
     device: torch.device
+    amp: Amp = "off"
     progress: Progress = SILENT
 
     def recover(self, pruned: nn.Module) -> nn.Module:
@@ -46,7 +48,9 @@ class Recovery:
         Raises:
             TrainingError: training cannot go on.
         """
-        options = TrainOptions(epochs=self.epochs, batch_size=64, lr=LR, augment="geometric", seed=self.seed)
+        options = TrainOptions(
+            epochs=self.epochs, batch_size=64, lr=LR, augment="geometric", seed=self.seed, amp=self.amp
+        )
         describe(pruned, spec_of(self.original))
         with tempfile.TemporaryDirectory() as folder:
             out, last = Path(folder) / "best.pt", Path(folder) / "last.pt"

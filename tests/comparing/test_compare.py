@@ -165,3 +165,14 @@ def test_rows_survive_their_file(tmp_path: Path) -> None:
     )
     write_rows(tmp_path / "results.csv", [row])
     assert list(read_rows(tmp_path / "results.csv")) == [row]
+
+
+def test_recoveries_compute_as_the_fine_tuning_does(
+    dataset: Dataset, teacher: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught: list[TrainOptions] = []
+    monkeypatch.setattr(
+        "cfp_cli.training.recovery.finetune", lambda _model, _data, _teachers, options, **_: taught.append(options)
+    )
+    Students(teacher, dataset, tmp_path, 18, torch.device("cpu")).make(METHODS["cfp-steps"], 0.6, 0, 2, "bf16")
+    assert [(options.amp, options.epochs) for options in taught] == [("bf16", 2), ("bf16", 2)]
