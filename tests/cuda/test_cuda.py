@@ -25,7 +25,7 @@ from cfp_cli.pruning.restore import FULL
 from cfp_cli.scoring.score import score
 from cfp_cli.training.options import TrainOptions
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 DEVICES = ("cpu", "cuda")
 ARCHS = ("vgg16_bn_gap", "torchvision:resnet18", "torchvision:mobilenet_v2", "repvgg_a0")
