@@ -149,13 +149,13 @@ EXPERIMENTS = {
         views=12,
         options=(*LONG, "--amp", "bf16", *RARE),
     ),
-    "neu-resnet50-300": replace(
+    "neu-resnet50-120": replace(
         NEU_RESNET,
-        title="NEU-CLS, ResNet-50, 300 epochs of 24 views",
+        title="NEU-CLS, ResNet-50, 120 epochs of twelve views",
         ratios=(RESNET_59X, RESNET_150X),
         methods=("cfp",),
-        epochs=300,
-        views=24,
+        epochs=120,
+        views=12,
         options=(*LONG, "--amp", "bf16"),
     ),
     "neu-resnet50-untrained-criteria": untrained(
@@ -186,7 +186,7 @@ EXPERIMENTS = {
         views=12,
         options=(*LONG, *RARE),
     ),
-    "neu-resnet50-300-sliced": sliced(
+    "neu-resnet50-300": sliced(
         NEU_RESNET,
         title="NEU-CLS, ResNet-50, 300 epochs",
         ratios=(RESNET_59X, RESNET_150X),

@@ -60,7 +60,7 @@ def inspect(console: Console, model: Path, arch: str | None, input_size: int | N
     }
     height, width = spec.input_size
     title = f"{spec.arch}: {everything:,} parameters, {len(spec.classes)} classes, input {height}x{width}"
-    console.result(data, _tree(network, graph, title), _sets_table(graph), *_left_alone(graph))
+    console.result(data, _tree(network, graph, title), _sets_table(graph), *graph.left_alone)
 
 
 def _tree(network: nn.Module, graph: ChannelGraph, title: str) -> Tree:
@@ -100,8 +100,3 @@ def _sets_table(graph: ChannelGraph) -> Table:
         state = f"frozen: {'; '.join(group.frozen)}" if group.frozen else "prunable"
         table.add_row(group.name, str(group.size), ", ".join(group.producers), ", ".join(group.consumers), state)
     return table
-
-
-def _left_alone(graph: ChannelGraph) -> list[str]:
-    """One line for each operator that keeps channels from being pruned."""
-    return [f"left alone: {module or 'forward'}: {operator}: {reason}" for module, operator, reason in graph.frozen]

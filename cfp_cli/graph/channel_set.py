@@ -150,6 +150,15 @@ class ChannelGraph:
         return tuple(group for group in self.sets if not group.frozen)
 
     @property
+    def left_alone(self) -> tuple[str, ...]:
+        """What keeps channels from being pruned, in words: one line for each operator and reason."""
+        found: dict[str, list[str]] = {}
+        for module, operator, reason in self.frozen:
+            found.setdefault(f"{operator}: {reason}", []).append(module or "forward")
+        more = {why: f" and {len(where) - 1} more" if len(where) > 1 else "" for why, where in found.items()}
+        return tuple(f"left alone: {where[0]}{more[why]}: {why}" for why, where in found.items())
+
+    @property
     def parameters(self) -> dict[str, dict[int, Units]]:
         """Running unit numbers by parameter or buffer and dimension."""
         found: dict[str, dict[int, Units]] = {}

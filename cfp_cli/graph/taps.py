@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch.fx import Node
 
 from cfp_cli.graph.channel_set import Tap
 from cfp_cli.graph.labels import Value
 from cfp_cli.graph.propagate import Followed
-from cfp_cli.graph.trace import TracedGraph, argument, module_of, operator_of
+from cfp_cli.graph.trace import TracedGraph, argument, is_pointwise, module_of, operator_of
 
 # What may lie between a map and the point that a layer reads: reshapes, pooling, and what acts on each element alone.
 THROUGH = frozenset(
     [
         *("flatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose", "contiguous", "clone"),
-        *("dropout", "feature_dropout", "mean", "amax", "batch_norm", "hardswish"),
+        *("dropout", "feature_dropout", "mean", "amax", "batch_norm", "hardswish", "leaky_relu"),
         *("adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d"),
     ]
 )
@@ -91,9 +90,7 @@ def _pixels(value: Value, dim: int) -> int:
 
 
 def _passes(node: Node) -> bool:
-    return operator_of(node) in THROUGH or (
-        torch.Tag.pointwise in getattr(node.target, "tags", ()) and len(node.all_input_nodes) == 1
-    )
+    return operator_of(node) in THROUGH or (is_pointwise(node) and len(node.all_input_nodes) == 1)
 
 
 def _sets(followed: Followed, node: Node, dim: int, set_of: NDArray[np.int64]) -> list[int]:

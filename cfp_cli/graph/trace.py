@@ -285,6 +285,21 @@ def module_of(node: Node) -> str:
     return names[-1].removeprefix("L['self'].") if names else ""
 
 
+def is_pointwise(node: Node) -> bool:
+    """Whether an operator works element by element, by PyTorch's own tag.
+
+    Earlier releases tag few of the operators that work in place, so that those are known by their counterparts.
+    """
+    target = node.target
+    schema = getattr(target, "_schema", None)
+    if schema is None:
+        return False
+    namespace, _, name = str(schema.name).partition("::")
+    packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
+    counterpart = getattr(packet, schema.overload_name or "default", None)
+    return any(torch.Tag.pointwise in getattr(each, "tags", ()) for each in (target, counterpart))
+
+
 def operator_of(node: Node) -> str:
     """Name of a node's operator without overload and in-place mark, such as `relu`; `getitem` for picking a result."""
     if node.target is operator.getitem:

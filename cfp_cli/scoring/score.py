@@ -81,6 +81,8 @@ def score(
                 if graph is None:
                     graph = channel_sets(model, batch[:1])
                 if not accumulators:
+                    for line in graph.left_alone:
+                        progress.say(line)
                     accumulators = {
                         tap.node: cfp_core.TapAccumulator(tap.channels, similarity, richness, decimals, name=tap.name)
                         for tap in graph.taps

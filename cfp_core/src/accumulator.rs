@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::condensed::pairs;
-use crate::covariance::Moments;
+use crate::covariance::{counted, Moments};
 use crate::criteria::{Richness, Similarity};
 use crate::entropy::entropy;
 use crate::prepare::{plane_norm, round, scale};
@@ -57,9 +57,9 @@ pub struct State {
     pub rich: Vec<f64>,
     /// Sums of distances over the images \[C (C - 1) / 2\]; empty where distances follow from the norms.
     pub sums: Vec<f64>,
-    /// Sums over all pixels of every channel \[C\]; empty where the richness needs no covariances, as is the next.
+    /// Sums over the counted pixels of every channel \[C\]; empty where the richness needs no covariances, as is the next.
     pub totals: Vec<f64>,
-    /// Sums over all pixels of products of channels \[C * C\], of each with itself and later ones, zeros elsewhere.
+    /// Sums over the counted pixels of products of channels \[C * C\], of each with itself and later ones, zeros elsewhere.
     pub products: Vec<f64>,
 }
 
@@ -285,7 +285,7 @@ impl TapAccumulator {
         };
         let (covariance, richness) = match &self.moments {
             Some(moments) => {
-                let covariance = moments.covariance(self.rows.len() * size.0 * size.1);
+                let covariance = moments.covariance(self.rows.len() * counted(size.0 * size.1));
                 let richness = explained_variance(&covariance, self.channels)?;
                 (covariance, richness)
             }

@@ -1,4 +1,7 @@
-//! Covariances of channels over all pixels of all images, of which only sums are kept.
+//! Covariances of channels over the pixels of all images, of which only sums are kept.
+//!
+//! Large maps are smooth and their products would take longer than the network itself, so of each a fixed sample of pixels
+//! counts, the same in every image.
 
 use rayon::prelude::*;
 
@@ -7,6 +10,26 @@ use crate::{threads, CoreError, Maps};
 
 /// A variance below this part of the mean square is what rounding makes of a channel that does not vary.
 const CONSTANT: f64 = 1e-12;
+
+/// Most pixels of a map that count: those of maps of 32 x 32.
+const PIXELS: usize = 1024;
+
+/// How many pixels of a map of `size` pixels count.
+pub(crate) fn counted(size: usize) -> usize {
+    size.min(PIXELS)
+}
+
+/// The pixels that count: one in each of equally long runs, at a place that shifts from run to run, so that no column or
+/// row of the map is left out.
+fn sample(size: usize) -> impl Iterator<Item = usize> {
+    let count = counted(size);
+    (0..count).map(move |run| {
+        let (start, end) = (run * size / count, (run + 1) * size / count);
+        // Multiples of the golden ratio, the upper half of whose bits are spread evenly.
+        let shift = (run as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        start + usize::try_from(shift).unwrap_or_default() % (end - start)
+    })
+}
 
 /// Sums over the pixels of maps, and over products of pixels of two channels at the same place.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -54,11 +77,17 @@ impl Moments {
     }
 }
 
-/// Add the pixels of one image's channels to `totals` \[C\], and the products of all pairs of channels, of a channel with
+/// Add the counted pixels of one image's channels to `totals` \[C\], and the products of all pairs of channels, of a channel with
 /// itself too, to `products` \[C * C\], whose rows hold the later channels. To be called inside the thread pool.
 fn add_products(maps: &Maps, image: usize, totals: &mut [f64], products: &mut [f64]) {
     let channels = totals.len();
-    let image = Image::new(maps, image);
+    let [_, _, height, width] = maps.shape();
+    let size = height * width;
+    let image = if counted(size) == size {
+        Image::new(maps, image)
+    } else {
+        Image::at(maps, image, &sample(size).collect::<Vec<_>>())
+    };
     let lanes = image.lanes;
     totals.par_chunks_mut(lanes).enumerate().for_each(|(panel, totals)| {
         for row in image.panel(panel).chunks_exact(lanes) {
@@ -81,4 +110,37 @@ fn add_products(maps: &Maps, image: usize, totals: &mut [f64], products: &mut [f
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pixel_of_a_small_map_counts() {
+        for size in [1, 7, 1023, PIXELS] {
+            assert_eq!(sample(size).collect::<Vec<_>>(), (0..size).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_sample_of_a_large_map_is_spread_over_rows_and_columns() {
+        for (height, width) in [(33, 32), (64, 64), (112, 112), (224, 224), (300, 7), (256, 512)] {
+            let size = height * width;
+            let found: Vec<usize> = sample(size).collect();
+            assert_eq!(found.len(), PIXELS);
+            assert!(found.windows(2).all(|pair| pair[0] < pair[1]) && found[PIXELS - 1] < size);
+            let count = |parts: usize, part: &dyn Fn(usize) -> usize| {
+                let mut counts = vec![0usize; parts];
+                found.iter().for_each(|&place| counts[part(place)] += 1);
+                counts
+            };
+            for counts in
+                [count(7, &|place| (place % width) * 7 / width), count(7, &|place| (place / width) * 7 / height)]
+            {
+                let even = PIXELS as f64 / 7.0;
+                assert!(counts.iter().all(|&count| (count as f64 - even).abs() < 0.35 * even), "{size}: {counts:?}");
+            }
+        }
+    }
 }

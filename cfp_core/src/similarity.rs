@@ -49,6 +49,22 @@ impl Image {
         Self { pixels, count, lanes }
     }
 
+    /// Only the pixels with the numbers `places`, in row-major order.
+    pub(crate) fn at(maps: &Maps, image: usize, places: &[usize]) -> Self {
+        let channels = maps.shape()[1];
+        let (lanes, count) = (panels::lanes(), places.len());
+        let mut pixels = vec![0.0f32; channels.div_ceil(lanes) * count * lanes];
+        pixels.par_chunks_exact_mut(count * lanes).enumerate().for_each(|(panel, target)| {
+            let first = panel * lanes;
+            for (target, &place) in target.chunks_exact_mut(lanes).zip(places) {
+                for (target, channel) in target.iter_mut().zip(first..channels) {
+                    *target = maps.pixel(image, channel, place);
+                }
+            }
+        });
+        Self { pixels, count, lanes }
+    }
+
     pub(crate) fn panel(&self, panel: usize) -> &[f32] {
         &self.pixels[panel * self.count * self.lanes..(panel + 1) * self.count * self.lanes]
     }

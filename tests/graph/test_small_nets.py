@@ -275,3 +275,23 @@ class Undecided(Several):
     def forward(self, x):
         y = self.a(x).mean((2, 3))
         return y if y.sum() > 0 else -y
+
+
+ACTIVATIONS = [
+    *(kind(inplace=True) for kind in (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid, nn.SiLU, nn.Mish)),
+    *(kind(inplace=True) for kind in (nn.ELU, nn.CELU, nn.SELU, nn.LeakyReLU, nn.RReLU)),
+    *(nn.LeakyReLU(), nn.ReLU6(), nn.GELU(), nn.Softplus(), nn.Softsign(), nn.Tanh(), nn.Sigmoid(), nn.LogSigmoid()),
+    *(nn.Threshold(0.1, 2.0, inplace=True), nn.Hardshrink(), nn.Softshrink(), nn.Tanhshrink()),
+]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+def test_no_activation_freezes_its_channels(activation: nn.Module) -> None:
+    torch.manual_seed(0)
+    layers = [conv(3, 8), activation, conv(8, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES)]
+    model = nn.Sequential(*layers).eval()
+    graph = channel_sets(model, IMAGES[:1])
+    assert [(group.size, group.frozen) for group in graph.sets[:2]] == [(8, ()), (4, ())]
+    assert not graph.frozen
+    assert [tap.name for tap in graph.taps] == ["1", "2"]
+    _holds_at_random(model, graph)

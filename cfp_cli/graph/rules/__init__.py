@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from cfp_cli.graph.rules import contraction, movement, norms, pointwise, reduction, spatial
 from cfp_cli.graph.rules.site import RULES, Result, Site
+from cfp_cli.graph.trace import is_pointwise
 
 __all__ = ["apply", "contraction", "movement", "norms", "pointwise", "reduction", "spatial"]
 
@@ -19,6 +18,6 @@ def apply(site: Site) -> Result:
     if site.operator in SIZES:
         return []
     found = RULES.get(site.operator)
-    if found is None and torch.Tag.pointwise in getattr(site.node.target, "tags", ()):
+    if found is None and is_pointwise(site.node):
         found = pointwise.pointwise
     return found(site) if found is not None else site.refuse()

@@ -16,7 +16,8 @@ SINGLE = "one channel is spread over all others"
 
 
 @rule(
-    *("hardswish", "log_sigmoid", "copy", "floor_divide"),
+    # Those that PyTorch does not tag as pointwise, or did not in earlier releases.
+    *("hardswish", "leaky_relu", "log_sigmoid", "copy", "floor_divide"),
 )
 def pointwise(site: Site) -> Result:
     """Unite the channels of all operands where they meet; an operand of size 1 is spread and never coupled."""

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cfp_cli.graph import channel_sets
+from cfp_cli.progress import Silent
+from cfp_cli.scoring.score import score
+
+
+class Sums(nn.Module):
+    """An operator that no rule is known for."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cumsum(2)
+
+
+class Heard(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def network(*between: nn.Module) -> nn.Module:
+    first, second = between
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 6), (6, 5), (5, 4))]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+    return nn.Sequential(convolutions[0], first, convolutions[1], second, convolutions[2], *head).eval()
+
+
+def test_scoring_says_once_what_is_left_alone_and_why() -> None:
+    images = [(torch.rand(2, 3, 16, 16), torch.zeros(2))] * 2
+    heard = Heard()
+    score(network(Sums(), Sums()), images, progress=heard)
+    assert heard.lines == ["left alone: 1 and 1 more: cumsum: no rule for this operator"]
+    one = channel_sets(network(nn.ReLU(), Sums()), images[0][0][:1])
+    assert one.left_alone == ("left alone: 3: cumsum: no rule for this operator",)
+    heard = Heard()
+    score(network(nn.ReLU(), nn.ReLU()), images, progress=heard)
+    assert not heard.lines
