@@ -49,7 +49,7 @@ class TapScores(TypedDict):
     richness: NDArray[np.float64]
     """Richness of every channel [C]: the mean over the images, or what `explained_variance` gives."""
     covariance: NDArray[np.float64] | None
-    """Covariances of the channels over all pixels of all images [C, C]; only with `explained-variance`."""
+    """Covariances of the channels over the pixels of all images [C, C]; only with `explained-variance`."""
     images: int
     """Number of images N."""
     height: int
@@ -86,9 +86,10 @@ class TapState(TypedDict):
     sums: NDArray[np.float64]
     """Sums over the images of the condensed distances [C (C - 1) / 2]; empty for `norm`, which needs the norms only."""
     totals: NDArray[np.float64]
-    """Sums over all pixels of every channel [C]; empty but for `explained-variance`, as is the next."""
+    """Sums over the counted pixels of every channel [C]; empty but for `explained-variance`, as is the next."""
     products: NDArray[np.float64]
-    """Sums over all pixels of products of channels, of each with itself and later ones, zeros elsewhere [C * C]."""
+    """Sums over the counted pixels of products of channels, of each with itself and later ones, zeros elsewhere
+    [C * C]."""
 
 @final
 class TapAccumulator:
@@ -110,8 +111,9 @@ class TapAccumulator:
     - `cosine`: mean over n of 1 - <F[n, i], F[n, j]> / (|F[n, i]| |F[n, j]|); two all-zero maps are at distance 0, an
       all-zero map and another at distance 1.
 
-    `richness` is the detail of channel c. `explained-variance` is one figure over all pixels of all images, see
-    `explained_variance`; the others are a mean over n of:
+    `richness` is the detail of channel c. `explained-variance` is one figure over the pixels of all images, see
+    `explained_variance`; of maps of more than 1,024 pixels so many count, spread over the map and the same in every
+    image. The others are a mean over n of:
 
     - `rank` (the paper's detail richness): `matrix_rank` of the map rounded to `decimals`.
     - `entropy`: Shannon entropy in bits of the 256-bin histogram of the map over the range of the tap's values on the

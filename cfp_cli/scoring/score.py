@@ -178,10 +178,12 @@ def _set_scores(graph: ChannelGraph, index: int, finished: dict[str, dict[str, A
         # Channels that no tap shows together count as unlike as any two that are shown.
         square = np.where(np.isnan(square), np.nanmax(square), square)
         distance = squareform(square, checks=False)
+    # A single tap that shows every unit in one channel has been scored as the set would be.
+    alone = len(taps) == 1 and np.array_equal(taps[0].units, [(index, unit) for unit in range(size)])
     return SetScores(
         name=graph.sets[index].name,
         richness=cfp_core.explained_variance(np.sum(correlations, axis=0))
-        if correlations
+        if correlations and not alone
         else np.nan_to_num(_mean(richness)),
         distance=distance.astype(np.float32),
         norm=np.nan_to_num(mean_norm),

@@ -22,7 +22,7 @@ pub struct TapScores {
     pub distance: Vec<f64>,
     /// Richness of every channel \[C\]: the mean over the images, or the share of variance of `explained_variance`.
     pub richness: Vec<f64>,
-    /// Covariances of the channels \[C * C\] over all pixels; empty where the richness does not need them.
+    /// Covariances of the channels \[C * C\]; empty where the richness does not need them.
     pub covariance: Vec<f64>,
     /// Number of images N.
     pub images: usize,

@@ -51,6 +51,29 @@ def test_covariances_are_numpy_s(channels: int, size: tuple[int, int]) -> None:
     np.testing.assert_array_equal(scores["richness"], cfp_core.explained_variance(scores["covariance"]))
 
 
+@pytest.mark.parametrize("size", [(33, 32), (48, 64), (7, 300), (112, 112)], ids="{0[0]}x{0[1]}".format)
+def test_of_large_maps_the_same_pixels_of_every_channel_and_image_count(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(8)
+    mixed = rng.standard_normal((5, 5)) @ rng.standard_normal((5, 5 * size[0] * size[1]))
+    values = mixed.reshape(5, 5, *size).astype(np.float32) + np.arange(5, dtype=np.float32)[:, None, None, None]
+    maps = np.ascontiguousarray(np.concatenate([values, values[:1]]).transpose(1, 0, 2, 3))
+    found = accumulate(maps, richness="explained-variance").finish()["covariance"]
+    np.testing.assert_array_equal(found[0], found[5])
+    assert found[0, 0] == found[0, 5] == found[5, 5]
+    # 5 x 1024 pixels; of independent ones a covariance is known to a seventieth of the variance.
+    whole = np.cov(maps.transpose(1, 0, 2, 3).reshape(6, -1), bias=True)
+    deviation = np.sqrt(np.diag(whole))
+    np.testing.assert_allclose(
+        found / deviation / deviation[:, None], whole / deviation / deviation[:, None], atol=0.09
+    )
+    # Each image shows the same pixels: alike images give what one of them gives.
+    one, three = (accumulate(maps[[0] * count], richness="explained-variance").finish() for count in (1, 3))
+    np.testing.assert_allclose(one["covariance"], three["covariance"], rtol=1e-9, atol=1e-9 * deviation.max() ** 2)
+    # And so in any order of memory.
+    last = np.ascontiguousarray(maps.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(accumulate(last, richness="explained-variance").finish()["covariance"], found)
+
+
 def test_other_richness_has_no_covariances() -> None:
     assert accumulate(tap(4, 2, 3, 5, 5), richness="rank").finish()["covariance"] is None
 
