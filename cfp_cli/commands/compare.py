@@ -85,7 +85,7 @@ _MANY = 64
     show_default=True,
     help="Folder of results.csv; what is in it is not computed again.",
 )
-@training_options(epochs=120, lr=1e-3, batch_size=64, augment="geometric", resume=False)
+@training_options(epochs=120, lr=1e-3, batch_size=64, augment="geometric", ema=0.99, resume=False)
 @placed
 @talk
 @pass_console

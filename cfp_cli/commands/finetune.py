@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 @click.option(
     "--tensorboard", type=click.Path(path_type=Path), default=None, help="Folder of TensorBoard logs (extra)."
 )
-@training_options(epochs=120, lr=1e-3, batch_size=64, augment="geometric")
+@training_options(epochs=120, lr=1e-3, batch_size=64, augment="geometric", ema=0.99)
 @run_option
 @seed_option
 @placed

@@ -18,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def training_options(
-    *, epochs: int, lr: float, batch_size: int, augment: str, resume: bool = True
+    *, epochs: int, lr: float, batch_size: int, augment: str, ema: float = 0.0, resume: bool = True
 ) -> Callable[[Command], Command]:
     """Declare the options that become `TrainOptions`, with a command's own defaults, and `--resume`."""
     options = [
@@ -67,7 +67,7 @@ def training_options(
             help="Validation figure that picks the epoch: the latest within one standard error of the best.",
         ),
         click.option(
-            "--ema", type=float, default=0.0, show_default=True, help="Decay of a running mean of weights; 0 is off."
+            "--ema", type=float, default=ema, show_default=True, help="Decay of a running mean of weights; 0 is off."
         ),
         click.option(
             "--patience",
