@@ -111,7 +111,7 @@ EXPERIMENTS = {
         NEU_VGG,
         title="NEU-CLS, VGG-16, 40 epochs of six views",
         ratios=(VGG_39X, VGG_100X),
-        methods=("cfp", "cfp-round-8"),
+        methods=("cfp",),
         epochs=40,
         views=6,
         options=(*BF16, "--augment", "strong"),
