@@ -132,7 +132,9 @@ mod tests {
             assert!(found.windows(2).all(|pair| pair[0] < pair[1]) && found[PIXELS - 1] < size);
             let count = |parts: usize, part: &dyn Fn(usize) -> usize| {
                 let mut counts = vec![0usize; parts];
-                found.iter().for_each(|&place| counts[part(place)] += 1);
+                for &place in &found {
+                    counts[part(place)] += 1;
+                }
                 counts
             };
             for counts in
