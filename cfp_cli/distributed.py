@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cfp_cli.errors import UsageError
+
 T = TypeVar("T")
 
 
@@ -101,11 +103,19 @@ def join(device: torch.device) -> tuple[Workers, torch.device]:
 
     Returns:
         The processes at work, and this one's device.
+
+    Raises:
+        UsageError: there are fewer GPUs than processes on this machine.
     """
     if not launched():
         return current(), device
     if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        own, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if own >= gpus:
+            raise UsageError(
+                f"no GPU for process {own + 1}, GPUs here: {gpus}; start fewer processes or use --device cpu"
+            )
+        device = torch.device("cuda", own)
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)

@@ -12,6 +12,7 @@ import torch
 from tiny_run import same
 
 from cfp_cli import distributed
+from cfp_cli.errors import UsageError
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 
@@ -89,3 +90,12 @@ def test_alone_everything_is_a_matter_of_course(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert distributed.rank() == 1
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match=r"no GPU for process 2, GPUs here: 1; .* --device cpu"):
+        distributed.join(torch.device("cuda"))
