@@ -35,7 +35,7 @@ class Experiment:
         title: of its section.
         arch: architecture of the teachers.
         ratios, methods, seeds, epochs, views: as the command takes them; no epochs stand for no fine-tuning.
-        teachers: how many.
+        teachers: the network that is pruned first.
         options: further ones of the command.
     """
 
@@ -46,7 +46,7 @@ class Experiment:
     seeds: tuple[int, ...] = (0, 1, 2)
     epochs: int = 40
     views: int = 4
-    teachers: int = 2
+    teachers: tuple[str, ...] = ("rl.pt", "cl.pt")
     options: tuple[str, ...] = ()
 
 
@@ -72,6 +72,7 @@ RARE = ("--select", "macro_f1")
 NEU_VGG = Experiment("NEU-CLS, VGG-16, 30 epochs", VGG, (VGG_39X,), (*USUAL, "cfp-rank"), epochs=30, options=BF16)
 NEU_RESNET = Experiment("NEU-CLS, ResNet-50, 30 epochs", RESNET, (RESNET_59X,), USUAL, epochs=30, options=BF16)
 XSDD_VGG = Experiment("X-SDD, VGG-16, 30 epochs", VGG, (VGG_39X,), FEW, epochs=30, options=(*BF16, *RARE))
+ELPV_VGG = replace(XSDD_VGG, title="ELPV, VGG-16, 30 epochs")
 NEU_VGG_LONG = Experiment(
     "NEU-CLS, VGG-16, 150 epochs",
     VGG,
@@ -111,16 +112,20 @@ EXPERIMENTS = {
         NEU_VGG,
         title="NEU-CLS, VGG-16, 40 epochs of six views",
         ratios=(VGG_39X, VGG_100X),
-        methods=("cfp",),
+        methods=("cfp", "cfp-round-8"),
         epochs=40,
         views=6,
         options=(*BF16, "--augment", "strong"),
     ),
     "neu-resnet50": NEU_RESNET,
+    "neu-resnet50-second": replace(NEU_RESNET, title="NEU-CLS, ResNet-50, 30 epochs, second pair of teachers"),
     "xsdd-vgg16": XSDD_VGG,
     "xsdd-vgg16-steps": replace(XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, in three steps", methods=("cfp-steps",)),
     "xsdd-vgg16-one-teacher": replace(
-        XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, representation teacher alone", methods=("cfp",), teachers=1
+        XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, representation teacher alone", methods=("cfp",), teachers=("rl.pt",)
+    ),
+    "xsdd-vgg16-classifier-teacher": replace(
+        XSDD_VGG, title="X-SDD, VGG-16, 30 epochs, classifier teacher alone", methods=("cfp",), teachers=("cl.pt",)
     ),
     "xsdd-vgg16-labels": replace(
         XSDD_VGG,
@@ -141,7 +146,17 @@ EXPERIMENTS = {
         "NEU-CLS, MobileNetV2, 30 epochs", "torchvision:mobilenet_v2", (0.9,), FEW, epochs=30, options=BRIEF
     ),
     "neu-repvgg": Experiment("NEU-CLS, RepVGG-A0, 30 epochs", "repvgg_a0", (0.95,), FEW, epochs=30, options=BF16),
-    "elpv-vgg16": Experiment("ELPV, VGG-16, 30 epochs", VGG, (VGG_39X,), FEW, epochs=30, options=(*BF16, *RARE)),
+    "elpv-vgg16": ELPV_VGG,
+    **{
+        f"elpv-vgg16-100-{pair}": replace(
+            ELPV_VGG,
+            title=f"ELPV, VGG-16, 100 epochs of twelve views, {number} pair of teachers",
+            epochs=100,
+            views=12,
+            options=(*LONG, "--amp", "bf16", *RARE),
+        )
+        for pair, number in enumerate(("first", "second", "third"))
+    },
     "xsdd-vgg16-100": replace(
         XSDD_VGG,
         title="X-SDD, VGG-16, 100 epochs of twelve views",
@@ -268,12 +283,11 @@ def section(name: str, each: Experiment, rows: list[Comparison]) -> list[str]:
     """Table, plot and command of one experiment."""
     found = summaries(rows)
     teacher = rows[0]
-    teachers = [Path("rl.pt"), Path("cl.pt")][: each.teachers]
-    typed = command(name, Path("data/"), teachers, Path("cfp-compare"), 2)
+    typed = command(name, Path("data/"), list(map(Path, each.teachers)), Path("cfp-compare"), 2)
     lines = [
         f"## {each.title}",
         "",
-        f"Representation teacher: accuracy {teacher.teacher_accuracy:.2%}, macro-F1 {teacher.teacher_macro_f1:.2%}.",
+        f"Network that is pruned: accuracy {teacher.teacher_accuracy:.2%}, macro-F1 {teacher.teacher_macro_f1:.2%}.",
         "",
         "```text",
         " ".join(typed),

@@ -15,6 +15,7 @@ from cfp_cli.data.decoding import DEFAULT_BUDGET
 from cfp_cli.data.samplers import Sampler
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.errors import UsageError
+from cfp_cli.metrics import evaluate
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Data, Files, Listener, fit
@@ -23,7 +24,7 @@ from cfp_cli.training.options import Sampling, TrainOptions
 from cfp_cli.training.stores import Stores, require_classes
 from cfp_cli.training.teacher import EVALUATION_BATCH, tested
 from cfp_cli.training.teacher_cache import teacher_logits
-from cfp_cli.training.teacher_check import check_teacher
+from cfp_cli.training.teacher_check import check_classes, check_views
 
 _NAMES = ("representation teacher", "classifier teacher")
 
@@ -100,7 +101,10 @@ def finetune(
     if workers.first:
         for name, teacher, table in zip(_NAMES, teachers, tables, strict=False):
             own = Preprocessing.of(checkpoint.spec_of(teacher))
-            check_teacher(name, teacher, table, stores.views(own).labels, stores.plain("val", own), progress)
+            plain = evaluate(teacher, stores.plain("val", own).batches(EVALUATION_BATCH))
+            check_views(name, table, stores.views(own).labels, plain, progress)
+            if teacher is teachers[-1]:
+                check_classes(name, plain, progress)
     views = stores.views(preprocessing)
     stores.keep_only(preprocessing)
     labels = views.labels
