@@ -259,9 +259,10 @@ def _state_and_facts(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[
             for name, kinds in (("arch", (str,)), ("classes", (list, tuple)), ("input_size", (list, tuple, int)))
             if isinstance(facts.get(name), kinds)
         }
-    stripped = {name.removeprefix("module."): _full(value) for name, value in state.items()}
-    # A network wrapped for training on several devices lies at "module" itself.
-    versions = {f"{name}.".removeprefix("module.")[:-1]: found for name, found in versions_of(state).items()}
+    # A network wrapped for training on several devices lies at "module" itself; this format's never are.
+    wrapper = "" if named == FORMAT else "module."
+    stripped = {name.removeprefix(wrapper): _full(value) for name, value in state.items()}
+    versions = {f"{name}.".removeprefix(wrapper)[:-1]: found for name, found in versions_of(state).items()}
     return with_versions(stripped, versions), facts
 
 
@@ -313,5 +314,6 @@ def _fill(path: Path, model: nn.Module, state: Mapping[str, Tensor], arch: str) 
 def _flushed(tensor: Tensor) -> Tensor:
     value = tensor.detach().cpu().contiguous()
     if not value.is_floating_point():
-        return value
+        # Safetensors refuses tensors that share memory, such as the counter of a batch norm used twice.
+        return value.clone()
     return torch.where(value.abs() < torch.finfo(value.dtype).tiny, torch.zeros_like(value), value)

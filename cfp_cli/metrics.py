@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.errors import DataError, TrainingError
+from cfp_cli.evaluation_mode import evaluating
 from cfp_cli.progress import SILENT, Progress
 
 
@@ -130,19 +131,14 @@ def predict(
     """
     if device is None:
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    was_training = model.training
-    model.eval()
     predictions, labels = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
-    try:
-        with torch.inference_mode():
-            for images, truth in batches:
-                logits = model(images.to(device))
-                if not bool(torch.isfinite(logits).all()):
-                    raise TrainingError("the network gives NaN or infinite logits; take an earlier checkpoint")
-                predictions.append(logits.argmax(1).cpu())
-                labels.append(truth.cpu())
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.inference_mode():
+        for images, truth in batches:
+            logits = model(images.to(device))
+            if not bool(torch.isfinite(logits).all()):
+                raise TrainingError("the network gives NaN or infinite logits; take an earlier checkpoint")
+            predictions.append(logits.argmax(1).cpu())
+            labels.append(truth.cpu())
     return torch.cat(predictions), torch.cat(labels)
 
 

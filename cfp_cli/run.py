@@ -109,7 +109,12 @@ class Run:
         metrics: dict[str, Any],
         outputs: dict[str, str] | None = None,
     ) -> None:
-        """Add a finished step to `run.json`."""
+        """Add a finished step to `run.json`, to those that other commands have added meanwhile.
+
+        Raises:
+            RunError: it can no longer be read.
+        """
+        self.steps = Run.open(self.folder).steps
         self.steps.append(
             {
                 "command": command,

@@ -120,7 +120,7 @@ def compare(
     from cfp_cli.steps.inputs import DataInput, ModelInput
 
     options = take_options(values, seed=0, temperature=temperature, label_weight=label_weight)
-    with telling(console, options.epochs) as listen:
+    with telling(console, options) as listen:
         rows = compare_step(
             DataInput(data),
             [ModelInput(teacher, arch) for teacher in teachers],

@@ -35,7 +35,7 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
         Run.open(run_folder),
         seed=seed,
         device=use(device, threads),
-        telling=lambda epochs: telling(console, epochs),
+        telling=lambda options: telling(console, options),
         progress=console,
     )
     plan, history = done.pruned.plan, done.finetuned.history

@@ -81,7 +81,7 @@ def finetune(
     from cfp_cli.steps.inputs import DataInput, ModelInput
 
     options = take_options(values, seed=seed, temperature=temperature, label_weight=label_weight)
-    with telling(console, options.epochs) as listen:
+    with telling(console, options) as listen:
         done = finetune_step(
             Run.open(run_folder),
             ModelInput(model, arch) if model is not None else None,

@@ -62,7 +62,7 @@ def train(
     from cfp_cli.steps.train import train_step
 
     options = take_options(values, seed=seed)
-    with telling(console, options.epochs) as listen:
+    with telling(console, options) as listen:
         history = train_step(
             DataInput(data, seed),
             arch,

@@ -11,6 +11,8 @@ import click
 from cfp_cli.console import Console
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from cfp_cli.training.history import EpochRow
     from cfp_cli.training.options import TrainOptions
 
@@ -126,7 +128,7 @@ def take_options(values: dict[str, Any], **more: Any) -> TrainOptions:
 
 
 @contextmanager
-def telling(console: Console, epochs: int) -> Iterator[Callable[[Sequence[EpochRow]], None] | None]:
+def telling(console: Console, options: TrainOptions) -> Iterator[Callable[[Sequence[EpochRow]], None] | None]:
     """Tell of each epoch: a table that updates on a terminal, else one line an epoch."""
     from cfp_cli.training.live import table
 
@@ -135,11 +137,15 @@ def telling(console: Console, epochs: int) -> Iterator[Callable[[Sequence[EpochR
         def say(rows: Sequence[EpochRow]) -> None:
             row = rows[-1]
             console.say(
-                f"epoch {row.epoch + 1}/{epochs}: loss {row.loss:.4f}, val accuracy {row.accuracy:.2%}, "
+                f"epoch {row.epoch + 1}/{options.epochs}: loss {row.loss:.4f}, val accuracy {row.accuracy:.2%}, "
                 f"val macro-F1 {row.macro_f1:.2%}, lr {row.lr:.1e}, {row.images_per_second:.0f} images/s"
             )
 
         yield say
         return
-    with console.live(table((), epochs)) as live:
-        yield lambda rows: live.update(table(rows, epochs))
+
+    def drawn(rows: Sequence[EpochRow]) -> Table:
+        return table(rows, options.epochs, select=options.select)
+
+    with console.live(drawn(())) as live:
+        yield lambda rows: live.update(drawn(rows))

@@ -233,8 +233,9 @@ class _Grid:
     def _finetuned(
         self, student: nn.Module, cell: tuple[Any, ...], options: TrainOptions, method: Method, recovering: int
     ) -> History:
-        # One folder a cell: a state left by a comparison with other options is not this one's.
-        current = self.folder / "current" / hashlib.sha256(repr(cell).encode()).hexdigest()[:16]
+        # One folder a cell and student: a state left by a comparison with other options is not this one's, and on
+        # another number of threads a student may differ in its last bits.
+        current = self.folder / "current" / hashlib.sha256(repr((cell, fingerprint(student))).encode()).hexdigest()[:16]
         current.mkdir(parents=True, exist_ok=True)
         history = finetune(
             student,

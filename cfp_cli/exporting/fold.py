@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-_BEFORE = (torch.ops.aten.conv2d.default, torch.ops.aten.conv1d.default, torch.ops.aten.linear.default)
+_LINEAR = torch.ops.aten.linear.default
+_BEFORE = (torch.ops.aten.conv2d.default, torch.ops.aten.conv1d.default, _LINEAR)
 _BATCH_NORM = torch.ops.aten.batch_norm.default
 
 
@@ -29,6 +30,9 @@ def fold_batch_norms(module: GraphModule) -> int:
     for norm in module.graph.find_nodes(op="call_function", target=_BATCH_NORM):
         layer = norm.args[0]
         if not isinstance(layer, Node) or layer.target not in _BEFORE or len(layer.users) > 1 or norm.args[5]:
+            continue
+        # After a linear layer of several places, channels are the last dimension and batch norm takes the second.
+        if layer.target is _LINEAR and layer.meta["val"].dim() != 2:
             continue
         weight, bias = (
             _constant(module, layer.args[1]),

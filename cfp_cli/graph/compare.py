@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.fx import Node
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from cfp_cli.evaluation_mode import evaluating
 from cfp_cli.full_precision import full_precision
 from cfp_cli.graph.channel_set import ChannelGraph, Kept
 from cfp_cli.graph.reference import Reference
@@ -149,15 +149,3 @@ def _at(graph: ChannelGraph, node: Node | None) -> Difference:
             owners = np.searchsorted(graph.offsets, np.unique(units[units >= 0]), "right") - 1
             names.update(dict.fromkeys(graph.sets[int(index)].name for index in owners))
     return Difference(next(iter(names), WHOLE), tuple(names))
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode for a while."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

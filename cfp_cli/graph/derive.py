@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from cfp_cli.graph.labels import Labels, Value
 from cfp_cli.graph.probe import probe
 from cfp_cli.graph.propagate import LOGITS, Followed, propagate
 from cfp_cli.graph.taps import find_taps
-from cfp_cli.graph.trace import TracedGraph, argument, operator_of, shape_of, trace
+from cfp_cli.graph.trace import BATCH, TracedGraph, argument, operator_of, shape_of, trace
 
 
 @dataclass(frozen=True)
@@ -243,9 +244,8 @@ def _places(traced: TracedGraph) -> dict[str, int]:
         source = traced.sources.get(weight.name) if isinstance(weight, Node) else None
         if source is None:
             continue
-        if name == "linear":
-            count = int(np.prod(shape_of(node)[1:-1]))
-        else:
-            count = int(np.prod(shape_of(argument(node, "input") if "transpose" in name else node)[2:]))
-        places[source.name] = places.get(source.name, 0) + count
+        # Positions may lie in the first dimension beside the images.
+        shape = shape_of(argument(node, "input") if "transpose" in name else node)
+        places_of_all = math.prod(shape[:-1]) if name == "linear" else shape[0] * math.prod(shape[2:])
+        places[source.name] = places.get(source.name, 0) + places_of_all // BATCH
     return places

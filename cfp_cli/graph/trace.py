@@ -181,11 +181,14 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
 def _traced(model: nn.Module, program: torch.export.ExportedProgram, input_size: tuple[int, int]) -> TracedGraph:
     signature = program.graph_signature
     sources: dict[str, Source] = {}
+    # The exporter may call a weight that several modules hold by any of its names.
+    held = dict(model.named_parameters(remove_duplicate=False))
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
     for node in program.graph.nodes:
         if node.op != "placeholder":
             continue
         if node.name in signature.inputs_to_parameters:
-            sources[node.name] = Source("parameter", signature.inputs_to_parameters[node.name])
+            sources[node.name] = Source("parameter", first[id(held[signature.inputs_to_parameters[node.name]])])
         elif node.name in signature.inputs_to_buffers:
             sources[node.name] = Source("buffer", signature.inputs_to_buffers[node.name])
         elif node.name in signature.inputs_to_lifted_tensor_constants:

@@ -58,7 +58,8 @@ def at_scale(allocation: str, scores: Mapping[str, SetScores], limits: Limits) -
         # Scaled so that 1 keeps all of the most redundant set too.
         widest = 1 / min(tendency.values(), default=1.0)
         return lambda scale: {
-            name: limits.count(name, s.channels, min(scale * widest * tendency[name], 1.0))
+            # Rounding may leave the product just below 1.
+            name: limits.count(name, s.channels, min(scale * widest * tendency[name], 1.0) if scale < 1 else 1.0)
             for name, s in scores.items()
         }
     raise ValueError(f"no allocation '{allocation}'; one of {', '.join(ALLOCATIONS)}")

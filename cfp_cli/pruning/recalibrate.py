@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cfp_cli.errors import DataError
-from cfp_cli.graph.compare import evaluating
+from cfp_cli.evaluation_mode import evaluating
 from cfp_cli.progress import SILENT, Progress
 
 
@@ -28,24 +28,21 @@ def recalibrate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progr
     if not norms:
         return 0
     device = next(model.parameters()).device
-    was_training = model.training
     momenta = [norm.momentum for norm in norms]
-    model.eval()
-    try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
-        used = 0
-        with torch.no_grad():
+    with evaluating(model), torch.no_grad():
+        try:
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None
+                norm.train()
+            used = 0
             for images, _ in progress.track(loader, "recalibrating batch norm", unit="batch"):
                 if len(images) > 1:
                     model(images.to(device))
                     used += 1
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        model.train(was_training)
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
     if not used:
         raise DataError("batch norm cannot be re-estimated from batches of one image; use a larger --batch-size")
     return len(norms)
@@ -67,13 +64,15 @@ def settle(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: 
         if isinstance(module, _BatchNorm) and module.track_running_stats and module.affine
     ]
     moments: dict[_BatchNorm, list[Tensor]] = {norm: [] for norm in norms}
+    counts: dict[_BatchNorm, int] = dict.fromkeys(norms, 0)
 
-    def take(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
+    def take(norm: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         assert isinstance(norm, _BatchNorm)
-        channels = given[0].transpose(0, 1).flatten(1).double()
-        moments[norm].append(torch.stack([channels.mean(1), channels.square().mean(1)]))
+        channels = (given[0] if given else named["input"]).transpose(0, 1).flatten(1).double()
+        moments[norm].append(torch.stack([channels.sum(1), channels.square().sum(1)]))
+        counts[norm] += channels.shape[1]
 
-    handles = [norm.register_forward_pre_hook(take) for norm in norms]
+    handles = [norm.register_forward_pre_hook(take, with_kwargs=True) for norm in norms]
     device = next(model.parameters()).device
     batches = 0
     try:
@@ -89,7 +88,7 @@ def settle(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: 
         for norm, found in moments.items():
             if len(found) != batches:
                 continue
-            mean, square = torch.stack(found).mean(0)
+            mean, square = torch.stack(found).sum(0) / counts[norm]
             _move(norm, mean, (square - mean.square()).clamp_min(0))
             settled += 1
     return settled

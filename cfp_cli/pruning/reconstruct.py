@@ -24,9 +24,9 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cfp_cli.errors import DataError
+from cfp_cli.evaluation_mode import evaluating
 from cfp_cli.graph import ChannelGraph
 from cfp_cli.graph.channel_set import Kept
-from cfp_cli.graph.compare import evaluating
 from cfp_cli.graph.slicing import positions
 from cfp_cli.graph.trace import argument, operator_of, shape_of
 from cfp_cli.progress import SILENT, Progress
@@ -120,14 +120,16 @@ def reconstruct(
 
 
 def _spread(loader: Iterable[tuple[Tensor, Tensor]], most: int) -> Iterator[Tensor]:
-    """Batches of about `most` images."""
-    step, used = 1, 0
+    """Batches of about `most` images, evenly from the whole where its length is known, else the first."""
+    wanted: set[int] | None = None
+    used = 0
     for place, (images, _) in enumerate(loader):
         if place == 0 and isinstance(loader, Sized):
-            step = max(1, round(len(loader) * len(images) / most))
+            batches = min(math.ceil(most / len(images)), len(loader))
+            wanted = {each * len(loader) // batches for each in range(batches)}
         if used >= most:
             return
-        if place % step == 0:
+        if wanted is None or place in wanted:
             used += len(images)
             yield images
 
@@ -168,9 +170,15 @@ def _parameter(graph: ChannelGraph, node: Node, name: str) -> str | None:
 
 
 def _norm(graph: ChannelGraph, node: Node, modules: dict[str, nn.Module]) -> str | None:
+    """The batch norm of a layer's outputs alone, channel by channel; None where there is none."""
     users = list(node.users)
     mean = _parameter(graph, users[0], "running_mean") if len(users) == 1 else None
     if mean is None or argument(users[0], "input") is not node:
+        return None
+    # After a linear layer of several places, channels are the last dimension and batch norm takes the second.
+    if operator_of(node) == "linear" and len(shape_of(node)) != 2:
+        return None
+    if sum(_parameter(graph, each, "running_mean") == mean for each in graph.traced.nodes) > 1:
         return None
     name = mean.removesuffix(".running_mean")
     return name if isinstance(modules.get(name), _BatchNorm) else None
@@ -226,11 +234,11 @@ def _by_place(module: nn.Module, value: Tensor) -> Tensor:
 def _inputs(pruned: nn.Module, module: nn.Module, images: Tensor) -> Tensor:
     reached: list[Tensor] = []
 
-    def stop(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        reached.append(given[0])
+    def stop(_: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        reached.append(given[0] if given else named["input"])
         raise _Reached
 
-    handle = module.register_forward_pre_hook(stop)
+    handle = module.register_forward_pre_hook(stop, with_kwargs=True)
     try:
         pruned(images)
     except _Reached:

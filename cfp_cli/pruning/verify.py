@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cfp_cli.errors import ProofError
+from cfp_cli.evaluation_mode import evaluating
 from cfp_cli.full_precision import full_precision
 from cfp_cli.graph.channel_set import ChannelGraph
-from cfp_cli.graph.compare import evaluating, first_difference
+from cfp_cli.graph.compare import first_difference
 from cfp_cli.graph.reference import Reference
 
 TOLERANCE = 1e-4

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 import cfp_core
 from cfp_cli import distributed
 from cfp_cli.errors import DataError
+from cfp_cli.evaluation_mode import evaluating
 from cfp_cli.full_precision import full_precision
 from cfp_cli.graph import ChannelGraph, Tap, channel_sets
 from cfp_cli.progress import SILENT, Progress
@@ -72,28 +73,23 @@ def score(
         accumulators[node].update(maps.detach().float().cpu().numpy(), first_image + images)
         inside += time.perf_counter() - entered
 
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), full_precision():
-            for batch, _ in progress.track(loader, "scoring", unit="batch"):
-                batch = batch.to(device)
-                if graph is None:
-                    graph = channel_sets(model, batch[:1])
-                if not accumulators:
-                    for line in graph.left_alone:
-                        progress.say(line)
-                    accumulators = {
-                        tap.node: cfp_core.TapAccumulator(tap.channels, similarity, richness, decimals, name=tap.name)
-                        for tap in graph.taps
-                    }
-                give_back()
-                entered = time.perf_counter()
-                graph.traced.run(batch, accumulators, reduce)
-                passes += time.perf_counter() - entered
-                images += len(batch)
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.inference_mode(), full_precision():
+        for batch, _ in progress.track(loader, "scoring", unit="batch"):
+            batch = batch.to(device)
+            if graph is None:
+                graph = channel_sets(model, batch[:1])
+            if not accumulators:
+                for line in graph.left_alone:
+                    progress.say(line)
+                accumulators = {
+                    tap.node: cfp_core.TapAccumulator(tap.channels, similarity, richness, decimals, name=tap.name)
+                    for tap in graph.taps
+                }
+            give_back()
+            entered = time.perf_counter()
+            graph.traced.run(batch, accumulators, reduce)
+            passes += time.perf_counter() - entered
+            images += len(batch)
     if graph is None:
         raise DataError("no images to score; give a folder with images")
     images = _gather(accumulators, images)

@@ -35,7 +35,7 @@ BALANCED_EPOCHS = 4
 STUDENT_EPOCHS = 40
 RATIO = 0.95
 
-Telling = Callable[[int], AbstractContextManager[Listener | None]]
+Telling = Callable[[TrainOptions], AbstractContextManager[Listener | None]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, pr
         run: the run directory; one that holds another run is refused.
         seed: seed of the images and of every random choice.
         device: where to compute.
-        telling: gives the listener to the epochs of a training, by their number.
+        telling: gives the listener to the epochs of a training, by its options.
         progress: told of what takes long.
 
     Raises:
@@ -76,7 +76,7 @@ def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, pr
         epochs=TEACHER_EPOCHS, batch_size=32, lr=1e-3, weight_decay=5e-4, augment="strong", views=4, seed=seed
     )
     progress.say("training the representation teacher")
-    with telling(TEACHER_EPOCHS) as listen:
+    with telling(teacher) as listen:
         train_step(
             data, ARCH, representation, teacher, input_size=INPUT_SIZE, device=device, progress=progress, listen=listen
         )
@@ -92,7 +92,7 @@ def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, pr
         seed=seed,
     )
     start = ModelInput(representation)
-    with telling(BALANCED_EPOCHS) as listen:
+    with telling(balanced) as listen:
         train_step(data, None, classifier, balanced, init=start, device=device, progress=progress, listen=listen)
     progress.say("scoring the channels")
     score_step(run, start, data, ScoreOptions(images=256, seed=seed), device=device, progress=progress)
@@ -102,7 +102,7 @@ def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, pr
     student = TrainOptions(
         epochs=STUDENT_EPOCHS, batch_size=32, lr=2e-3, weight_decay=5e-4, augment="strong", views=4, seed=seed
     )
-    with telling(STUDENT_EPOCHS) as listen:
+    with telling(student) as listen:
         finetuned = finetune_step(
             run,
             None,

@@ -27,7 +27,7 @@ from cfp_cli.report.layers import layers, widths
 from cfp_cli.report.page import require_extra, to_html
 from cfp_cli.run import Run
 from cfp_cli.scoring.scores import Scores
-from cfp_cli.steps.inputs import ModelInput, fit_classes, scored_data, scored_model
+from cfp_cli.steps.inputs import DataInput, ModelInput, fit_classes, scored_data, scored_model
 from cfp_cli.steps.outputs import written
 from cfp_cli.training.history import read_csv
 from cfp_cli.versions import versions
@@ -102,7 +102,7 @@ def report_step(
                 networks.append((role, made, fit_classes(made.load(), dataset, made.path).to(device)))
         # The checkpoint's own plan: RUN/plan.json may have been written again since.
         plan = Plan.from_json(spec_of(networks[1][2]).plan or {})
-    measured = _Measured(run, dataset, batch_size, progress)
+    measured = _Measured(run, data, dataset, batch_size, progress)
     models = tuple(_facts(role, file, model, measured) for role, file, model in networks)
     example, tensor = _example(dataset, scores, Preprocessing.of(spec), image)
     graph = channel_sets(network, tensor.to(device))
@@ -166,13 +166,15 @@ def _current(run: Run, source: ModelInput) -> tuple[dict[str, Any], dict[str, st
 
 
 class _Measured:
-    """Test metrics by file: recorded ones where the hash is the same, else measured now."""
+    """Test metrics by file: recorded ones where file, images and splits are the same, else measured now."""
 
-    def __init__(self, run: Run, dataset: Dataset, batch_size: int, progress: Progress) -> None:
+    def __init__(self, run: Run, data: DataInput, dataset: Dataset, batch_size: int, progress: Progress) -> None:
         self.dataset, self.batch_size, self.progress = dataset, batch_size, progress
         self.known: dict[str, Metrics] = {}
         step = run.latest("finetune")
-        if step is not None and step["inputs"]["data"]["sha256"] == dataset.fingerprint:
+        # Another seed may have made other splits of the same images.
+        own = data.record(dataset)
+        if step is not None and {**step["inputs"]["data"], "path": own["path"]} == own:
             metrics = step["metrics"]
             if metrics["test"] is not None:
                 self.known[step["outputs"]["finetuned_sha256"]] = metrics_from_json(metrics["test"])

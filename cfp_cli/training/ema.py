@@ -26,7 +26,13 @@ class Ema:
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights after optimiser step `step`, counted from 0 over all epochs."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        for mean, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+        means, values = (each.state_dict(keep_vars=True).values() for each in (self.model, model))
+        seen: set[int] = set()
+        for mean, value in zip(means, values, strict=True):
+            # A weight that several modules hold is one weight.
+            if id(mean) in seen:
+                continue
+            seen.add(id(mean))
             if mean.is_floating_point():
                 mean.lerp_(value, weight)
             else:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from cfp_cli import distributed
 from cfp_cli.checkpoint import fingerprint
 from cfp_cli.errors import TrainingError
-from cfp_cli.files import write_atomic
+from cfp_cli.evaluation_mode import evaluating
+from cfp_cli.files import sha256, write_atomic
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.training.interrupt import Interrupt
 from cfp_cli.training.order import Views
@@ -58,7 +59,7 @@ def teacher_logits(
         TrainingError: a logit is NaN or infinite, or there is another number of them.
         KeyboardInterrupt: SIGINT or SIGTERM came; what is computed is kept.
     """
-    key = hashlib.sha256(f"{fingerprint(teacher)}\n{teacher}\n{views.key}".encode()).hexdigest()
+    key = hashlib.sha256(f"{fingerprint(teacher)}\n{teacher}\n{_code(teacher)}\n{views.key}".encode()).hexdigest()
     whole, parts = folder / f"{key}.npy", folder / f"{key}.parts"
     shape = (len(views), views.views, classes)
     workers = distributed.current()
@@ -84,6 +85,13 @@ def teacher_logits(
     return logits
 
 
+def _code(teacher: nn.Module) -> list[str]:
+    """Hashes of the files that say what a teacher computes with its weights; a user's own may have changed."""
+    forwards = {getattr(type(module).forward, "__code__", None) for module in teacher.modules()}
+    files = {Path(code.co_filename) for code in forwards if code is not None}
+    return sorted(sha256(file) for file in files if file.is_file())
+
+
 def _blocks(images: int, views: int) -> list[range]:
     """Runs of images, each a 64th of them but no less than one forward batch."""
     size = max(-(-images // _BLOCKS), -(-_BATCH // views))
@@ -100,10 +108,10 @@ def _compute(
     progress: Progress,
     description: str,
 ) -> None:
-    was_training, was_on = teacher.training, next((value.device for value in teacher.parameters()), device)
-    teacher.to(device).eval()
+    was_on = next((value.device for value in teacher.parameters()), device)
+    teacher.to(device)
     try:
-        with torch.inference_mode(), Interrupt() as interrupt:
+        with evaluating(teacher), torch.inference_mode(), Interrupt() as interrupt:
             for block in progress.track(blocks, description, total=len(blocks), unit="block"):
                 pairs = [grid.ravel() for grid in np.meshgrid(np.array(block), np.arange(views.views), indexing="ij")]
                 batches = zip(*(np.array_split(column, -(-len(column) // _BATCH)) for column in pairs), strict=True)
@@ -118,7 +126,7 @@ def _compute(
                 _write(_part(parts, block), logits.view(len(block), views.views, classes).numpy())
                 interrupt.check()
     finally:
-        teacher.to(was_on).train(was_training)
+        teacher.to(was_on)
 
 
 def _forward(teacher: nn.Module, images: Tensor, device: torch.device) -> Tensor:

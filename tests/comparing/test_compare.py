@@ -6,6 +6,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -113,6 +114,41 @@ def test_a_stopped_cell_goes_on_and_another_does_not_take_its_state(
     again = compare([teacher], dataset, chosen(["l1"]), [0.6], [0], options, folder=tmp_path, images=18)
     assert replace(again[0], seconds=0) == replace(whole[0], seconds=0)
     assert not list((tmp_path / "current").iterdir())
+
+
+def test_a_student_with_other_bits_begins_anew(
+    dataset: Dataset, teacher: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that another number of threads has fitted."""
+
+    def stop(rows: Sequence[EpochRow]) -> None:
+        if len(rows) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def other(self: Students, *arguments: Any) -> Any:
+        student, made = make(self, *arguments)
+        with torch.no_grad():
+            next(student.parameters()).mul_(1 + 1e-6)
+        return student, made
+
+    options = replace(OPTIONS, epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        compare([teacher], dataset, chosen(["l1"]), [0.6], [0], options, folder=tmp_path, images=18, listen=stop)
+    make = Students.make
+    monkeypatch.setattr(Students, "make", other)
+    epochs: list[int] = []
+    compare(
+        [teacher],
+        dataset,
+        chosen(["l1"]),
+        [0.6],
+        [0],
+        options,
+        folder=tmp_path,
+        images=18,
+        listen=lambda rows: epochs.append(rows[-1].epoch),
+    )
+    assert epochs == [0, 1, 2]
 
 
 def test_the_same_cell_gives_the_same_row(dataset: Dataset, teacher: nn.Module, tmp_path: Path) -> None:

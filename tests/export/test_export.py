@@ -278,6 +278,23 @@ def test_a_batch_norm_whose_input_has_other_readers_stays() -> None:
     torch.testing.assert_close(module(images), model(images))
 
 
+@pytest.mark.parametrize("width", [16, 5])
+def test_a_batch_norm_of_places_stays_behind_a_linear_layer_over_channels(width: int) -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.norm = nn.Linear(3, width, bias=False), randomise(nn.BatchNorm1d(16))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.norm(self.linear(images.flatten(2).transpose(1, 2))).mean(1)
+
+    model = Tokens().eval()
+    module = torch.export.export(model, (torch.rand(2, 3, 4, 4),)).module(check_guards=False)
+    assert fold_batch_norms(module) == 0
+    images = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(module(images), model(images))
+
+
 def test_procedural_images_fit_any_network() -> None:
     for size in ((24, 32), (100, 90), (64, 64)):
         images = procedural_images(ModelSpec("a", CLASSES, input_size=size))

@@ -283,3 +283,35 @@ def test_a_pruned_network_gets_no_new_head(network: nn.Module) -> None:
     pruned = describe(create(SPEC.arch, 3).eval(), replace(SPEC, plan={"ratio": 0.5}))
     with pytest.raises(CheckpointError, match="pruned network keeps its head"):
         with_new_head(pruned, ("x", "y"))
+
+
+FACTORIES = """
+from torch import nn
+
+class Wrapper(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
+
+    def forward(self, x):
+        return self.module(x)
+
+class Twice(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.one = self.two = nn.BatchNorm2d(3)
+        self.head = nn.Linear(3, classes)
+
+    def forward(self, x):
+        return self.head(self.two(self.one(x)).mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize("factory", ["Wrapper", "Twice"])
+@pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
+def test_own_names_and_shared_counters_are_kept(tmp_path: Path, factory: str, name: str) -> None:
+    (tmp_path / "nets.py").write_text(FACTORIES)
+    arch = f"{tmp_path / 'nets.py'}:{factory}"
+    made = describe(create(arch, 3).eval(), ModelSpec(arch, ("a", "b", "c"), input_size=(16, 16)))
+    save(tmp_path / name, made)
+    assert fingerprint(load(tmp_path / name)) == fingerprint(made)

@@ -92,6 +92,33 @@ def shared(net: Net, x: Tensor) -> Tensor:
     return net.b(net.s(F.relu(net.s(y))))
 
 
+class Tied(nn.Module):
+    """Two layers with one weight and a bias each."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.one, self.two = conv(channels, channels), conv(channels, channels)
+        self.two.weight = self.one.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(F.relu(self.one(x)))
+
+
+def tied(net: Net, x: Tensor) -> Tensor:
+    return net.b(F.relu(net.s(F.relu(net.a(x)))))
+
+
+def shared_norm(net: Net, x: Tensor) -> Tensor:
+    y = F.relu(net.a(x))
+    return net.b(F.relu(net.n(net.s(y))) - F.relu(net.n(net.t(y))))
+
+
+def norm_of_places(net: Net, x: Tensor) -> Tensor:
+    """Batch norm over the sixteen places of a map, behind a linear layer over its channels."""
+    places = F.adaptive_avg_pool2d(F.relu(net.a(x)), 4).flatten(2).transpose(1, 2)
+    return F.relu(net.n(net.s(places))).mean(1)
+
+
 def radix(net: Net, x: Tensor) -> Tensor:
     y = F.relu(net.a(x))
     n, c, h, w = y.shape
@@ -413,6 +440,29 @@ NETS: dict[str, tuple[Callable[[], nn.Module], dict[str, int], set[str]]] = {
         lambda: Net(shared, 4, a=conv(3, 8), s=conv(8, 8), b=conv(8, 4)),
         {"a": 8, "b": 4, "head": 3},
         set(),
+    ),
+    "tied weight": (
+        lambda: Net(tied, 4, a=conv(3, 8), s=Tied(8), b=conv(8, 4)),
+        {"a": 8, "b": 4, "head": 3},
+        set(),
+    ),
+    "shared norm": (
+        lambda: Net(
+            shared_norm,
+            4,
+            a=conv(3, 8),
+            s=conv(8, 6, bias=False),
+            t=conv(8, 6, bias=False),
+            n=nn.BatchNorm2d(6),
+            b=conv(6, 4),
+        ),
+        {"a": 8, "s": 6, "b": 4, "head": 3},
+        set(),
+    ),
+    "norm of places": (
+        lambda: Net(norm_of_places, 16, a=conv(3, 8), s=nn.Linear(8, 16, bias=False), n=nn.BatchNorm1d(16)),
+        {"a": 8, "s": 16, "head": 3},
+        {"s"},
     ),
     "octave": (
         lambda: Net(

@@ -200,6 +200,15 @@ def test_macs_are_those_of_convolutions_and_linear_layers() -> None:
     assert graph.macs_at({"a": np.arange(5)}) == 49 * (5 * 3 * 9) + 49 * (5 * 4) + 4 * 3
 
 
+def test_macs_of_places_that_lie_beside_the_images() -> None:
+    def rows(net: Net, x: torch.Tensor) -> torch.Tensor:
+        y = net.a(x).permute(0, 2, 3, 1).reshape(-1, 8)
+        return F.relu(net.b(y)).view(x.shape[0], 256, 4).mean(1)
+
+    model = randomised(Net(rows, 4, a=conv(3, 8), b=nn.Linear(8, 4)))
+    assert channel_sets(model, IMAGES[:1]).macs_at({}) == 256 * (8 * 27) + 256 * (4 * 8) + 12
+
+
 @pytest.mark.parametrize("name", [name for name in NETS if name.startswith("fixed filter")])
 def test_a_fixed_filter_counts_multiply_adds_and_no_parameters(name: str) -> None:
     build, *_ = NETS[name]

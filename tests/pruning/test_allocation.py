@@ -89,3 +89,12 @@ def test_whole_sets_stay_whole() -> None:
     limits = Limits(whole=frozenset({"b"}))
     for allocation in ALLOCATIONS:
         assert at_scale(allocation, SETS, limits)(0.1)["b"] == 60
+
+
+@given(independent=st.lists(st.floats(1, 20), min_size=2, max_size=4))
+def test_the_whole_scale_keeps_all_also_in_multiples(independent: list[float]) -> None:
+    condensed = np.zeros(190, np.float32)
+    sets = {str(i): SetScores(str(i), np.ones(20), condensed, np.ones(20), e) for i, e in enumerate(independent)}
+    counts_at = at_scale("redundancy", sets, Limits(multiple=8))
+    assert set(counts_at(1.0).values()) == {20}
+    assert solve(counts_at, lambda counts: float(sum(counts.values())), 0.0) == counts_at(1.0)

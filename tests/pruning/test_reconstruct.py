@@ -165,6 +165,8 @@ def test_a_long_loader_is_used_from_end_to_end() -> None:
     assert [int(images[0, 0]) for images in module._spread(batches, 40)] == [*range(0, 100, 10)]
     assert [int(images[0, 0]) for images in module._spread(iter(batches), 40)] == [*range(10)]
     assert len([*module._spread(batches, 1000)]) == 100
+    # One and a half times as many as are wanted.
+    assert [int(images[0, 0]) for images in module._spread(batches[:15], 40)] == [0, 1, 3, 4, 6, 7, 9, 10, 12, 13]
 
 
 def test_without_images_nothing_can_be_fitted() -> None:
@@ -188,3 +190,63 @@ def test_settled_norms_compute_the_same_from_their_own_inputs() -> None:
     model[:5].train()
     torch.testing.assert_close(model(IMAGES), before, rtol=1e-3, atol=1e-4)
     assert float(plain.running_mean.abs().max()) == 0
+
+
+@torch.no_grad()
+def test_a_norm_is_settled_on_every_image_alike() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(1)).eval()
+    settle(model, [(torch.zeros(99, 1, 2, 2), torch.zeros(99)), (torch.full((1, 1, 2, 2), 100.0), torch.zeros(1))])
+    assert float(model[0].running_mean) == pytest.approx(1.0)
+    assert float(model[0].running_var) == pytest.approx(99.0)
+
+
+class TwoReaders(nn.Module):
+    """Two layers without bias whose outputs one batch norm takes in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 1)
+        self.one, self.two = nn.Conv2d(6, 5, 3, bias=False), nn.Conv2d(6, 5, 3, bias=False)
+        self.norm = norm(5)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.first(x))
+        return self.head((F.relu(self.norm(self.one(y))) - F.relu(self.norm(self.two(y)))).mean((2, 3)))
+
+
+@torch.no_grad()
+def test_a_norm_of_two_layers_keeps_its_mean() -> None:
+    torch.manual_seed(0)
+    model = TwoReaders().eval()
+    graph = channel_sets(model, IMAGES[:1])
+    pruned = rebuild(model, graph, KEPT)
+    reconstruct(pruned, model, graph, KEPT, LOADER)
+    assert torch.equal(pruned.norm.running_mean, model.norm.running_mean)
+    assert not torch.equal(pruned.one.weight, rebuild(model, graph, KEPT).one.weight)
+
+
+class Named(nn.Module):
+    """Calls its layers by the names of their arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 5, 3), norm(5)
+        self.head = nn.Linear(5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(input=self.second(input=F.relu(self.first(input=x))))
+        return self.head(input=F.relu(y).mean((2, 3)))
+
+
+@torch.no_grad()
+def test_layers_that_are_called_by_name_are_fitted_and_settled() -> None:
+    torch.manual_seed(0)
+    model = Named().eval()
+    graph = channel_sets(model, IMAGES[:1])
+    pruned = rebuild(model, graph, KEPT)
+    wanted = model(IMAGES)
+    before = float((pruned(IMAGES) - wanted).square().mean())
+    assert reconstruct(pruned, model, graph, KEPT, LOADER) == 3
+    assert settle(pruned, LOADER) == 1
+    assert float((pruned(IMAGES) - wanted).square().mean()) < before

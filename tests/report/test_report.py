@@ -311,6 +311,19 @@ def test_a_changed_file_is_refused(tuned: Path, tmp_path: Path) -> None:
         report_step(Run.open(tmp_path / "nothing"), device=CPU)
 
 
+@pytest.mark.parametrize(("seed", "recorded"), [(0, True), (1, False)])
+def test_figures_of_other_splits_are_measured_anew(tuned: Path, tmp_path: Path, seed: int, recorded: bool) -> None:
+    """Another seed makes other splits of the same images."""
+    folder = shutil.copytree(tuned, tmp_path / "run")
+    content = json.loads((folder / "run.json").read_text())
+    (step,) = (each for each in content["steps"] if each["command"] == "finetune")
+    step["inputs"]["data"]["seed"] += seed
+    step["metrics"]["test"]["accuracy"] = 0.1234
+    (folder / "run.json").write_text(json.dumps(content))
+    shown = report_step(Run.open(folder), bench=False, device=CPU).out.read_text(encoding="utf-8")
+    assert ("Fine-tuned: 12.3\N{NO-BREAK SPACE}% of" in shown) == recorded
+
+
 def test_another_image_can_be_shown(tuned: Path, scored: Path, tmp_path: Path) -> None:
     image = next((scored.parent / "data" / "test" / "pits").iterdir())
     done = report_step(Run.open(tuned), out=tmp_path / "page.html", image=image, device=CPU)

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import io
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from cfp_cli.commands.training import telling
 from cfp_cli.errors import UsageError
 from cfp_cli.training.history import EpochRow, TensorBoard, read_csv, write_csv
 from cfp_cli.training.live import seconds_left, table
+from cfp_cli.training.options import TrainOptions
 
 
 def row(epoch, accuracy=0.5, cl=0.2, mix=0.9):
@@ -78,3 +82,21 @@ def test_tensorboard_holds_the_rows(tmp_path):
         (1, 0.1),
         (2, 0.9),
     ]
+
+
+def test_the_star_is_at_the_best_epoch_by_the_figure_that_is_chosen_by():
+    class Told:
+        interactive = True
+
+        @contextmanager
+        def live(self, view):
+            self.view = view
+            yield self
+
+        def update(self, view):
+            self.view = view
+
+    console, rows = Told(), [replace(row(0, 0.9), macro_f1=0.4), replace(row(1, 0.8), macro_f1=0.6)]
+    with telling(console, TrainOptions(epochs=5, select="macro_f1")) as listen:
+        listen(rows)
+    assert [str(cell) for cell in console.view.columns[0].cells] == ["1/5", "*2/5"]

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from cfp_cli.errors import TrainingError, UsageError
 from cfp_cli.metrics import evaluate
+from cfp_cli.training.ema import Ema
 from cfp_cli.training.history import read_csv
 from cfp_cli.training.loop import Data, fit
 from cfp_cli.training.loss import CrossEntropy
@@ -310,3 +311,17 @@ def test_learning_rate_schedules():
         assert cosine.learning_rate(epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
         optimizer.step()
         scheduler.step()
+
+
+def test_the_running_mean_takes_a_shared_weight_once():
+    shared = nn.Linear(1, 1, bias=False)
+    network = nn.Sequential(shared, shared, nn.Linear(1, 1, bias=False))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    mean = Ema(network, 0.9)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(1)
+    mean.update(network, 1000)
+    assert [parameter.item() for parameter in mean.model.parameters()] == pytest.approx([0.1, 0.1])

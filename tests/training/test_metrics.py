@@ -75,6 +75,10 @@ def test_evaluate_walks_the_loader_and_restores_the_mode():
     metrics = evaluate(model, [(logits[:3], labels[:3]), (logits[3:], labels[3:])], NAMES)
     assert metrics.accuracy == 0.75
     assert model.training
+    frozen = torch.nn.Sequential(Echo().train(), Echo().eval()).train()
+    frozen[1].eval()
+    evaluate(frozen, [(logits, labels)], NAMES)
+    assert [module.training for module in frozen.modules()] == [True, True, False]
 
 
 def test_bad_input_is_refused():

@@ -126,3 +126,28 @@ def test_unusable_teachers_are_refused(tmp_path):
         broken.head.bias[0] = torch.nan
     with pytest.raises(TrainingError, match="NaN or infinite logits"):
         teacher_logits(broken, views(), 3, tmp_path)
+
+
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return FACTOR * self.head(x.mean((2, 3)))
+"""
+
+
+def test_a_teacher_whose_code_has_changed_is_computed_again(tmp_path):
+    found = []
+    for factor in (1, 5):
+        file = tmp_path / "net.py"
+        file.write_text(NET.replace("FACTOR", str(factor)))
+        scope = {}
+        exec(compile(file.read_text(), str(file), "exec"), scope)
+        torch.manual_seed(0)
+        found.append(np.array(teacher_logits(scope["Net"](), views(), 3, tmp_path / "cache")))
+    np.testing.assert_allclose(found[1], 5 * found[0], rtol=1e-5)
