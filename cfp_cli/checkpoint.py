@@ -25,8 +25,11 @@ from cfp_cli.models.head import head_names
 from cfp_cli.models.registry import create, training_only
 from cfp_cli.models.shapes import fit
 from cfp_cli.models.state import load_state, versions_of, with_versions
+from cfp_cli.progress import SILENT, Progress
 
 FORMAT = "cfp/1"
+# What `cfp export` writes.
+EXPORTED = (".onnx", ".pt2")
 DEFAULT_INPUT_SIZE = (224, 224)
 
 
@@ -134,6 +137,7 @@ def load(
     input_size: tuple[int, int] | None = None,
     classes: tuple[str, ...] | None = None,
     unsafe_pickle: bool = False,
+    progress: Progress = SILENT,
 ) -> nn.Module:
     """Load a network in eval mode on the CPU, with its `ModelSpec` as attribute `spec`.
 
@@ -141,9 +145,10 @@ def load(
         path: a cfp checkpoint, a dict with `state_dict`, or a bare state dict; a `.pt`, `.pth`, `.pth.tar` or
             `.safetensors` file.
         arch: the architecture; a cfp checkpoint knows its own, and keeps it.
-        input_size: height and width in pixels; overrides what the file says.
+        input_size: height and width in pixels; for files that do not say it.
         classes: class names; for files that do not hold any.
         unsafe_pickle: also read files that can run code when loaded, such as a pickled module.
+        progress: told of what is assumed of the images where the file does not say it.
 
     Raises:
         CheckpointError: the file is missing, unreadable, needs unpickling, does not fit the architecture, or holds NaN.
@@ -166,13 +171,28 @@ def load(
             f"{path} names {len(names)} classes but its head has {count} outputs; the file is inconsistent"
         )
     spec = ModelSpec.from_json({**spec_facts, "classes": names})
-    if input_size is not None:
+    if input_size is not None and "input_size" not in facts:
         spec = replace(spec, input_size=input_size)
+    _tell(path, facts, spec, input_size, progress)
     model = create(spec.arch, count, **spec.arch_kwargs)
     if spec.plan is not None:
         fit(model, {name: tuple(tensor.shape) for name, tensor in state.items()})
     _fill(path, model, state, spec.arch)
     return describe(model.eval(), spec)
+
+
+def _tell(
+    path: Path, facts: Mapping[str, Any], spec: ModelSpec, wanted: tuple[int, int] | None, progress: Progress
+) -> None:
+    """Say what is assumed of a network's images, and of a size that was asked for in vain."""
+    size = " x ".join(map(str, spec.input_size))
+    if wanted is not None and spec.input_size != wanted:
+        progress.say(f"{path} is for images of {size}; a size given is for files that do not say theirs")
+    if facts.get("format") != FORMAT:
+        progress.say(
+            f"{path} does not say how its images are normalised: {size} pixels of values in [0, 1] are taken as they "
+            "are; for a mean and a deviation see cfp_cli.describe"
+        )
 
 
 def save(path: str | Path, model: nn.Module, spec: ModelSpec | None = None) -> None:
@@ -212,8 +232,12 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _read(path: Path, unsafe_pickle: bool) -> Any:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, not a model file; the model comes first, then the data")
     if not path.is_file():
         raise CheckpointError(f"no file {path}; {or_nearest(path, 'check the path of the model')}")
+    if path.suffix in EXPORTED:
+        raise CheckpointError(f"{path} is an exported network; pass the checkpoint that it was made from")
     try:
         if path.suffix == ".safetensors":
             with safetensors.safe_open(path, framework="pt") as file:
@@ -234,7 +258,9 @@ def _read(path: Path, unsafe_pickle: bool) -> Any:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    if isinstance(error, KeyError):
+        return "no file that PyTorch writes"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0][:160]
 
 
 def _state_and_facts(path: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -108,7 +108,8 @@ def main() -> NoReturn:
         console.error(error.format_message())
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        console.error("interrupted; finished steps are kept")
+        resumed = "; --resume goes on from there" if sys.argv[1:2] in (["train"], ["finetune"]) else ""
+        console.error(f"interrupted; finished steps are kept{resumed}")
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
@@ -119,6 +120,13 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except MemoryError:
         console.error("out of memory; use a smaller --batch-size")
+        sys.exit(1)
+    except OSError as error:
+        if console.debug:
+            raise
+        console.error(
+            f"cannot use {error.filename or 'a file'} ({error.strerror or error}); check the path and its rights"
+        )
         sys.exit(1)
     except Exception as error:
         if console.debug:

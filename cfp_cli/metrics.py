@@ -134,12 +134,26 @@ def predict(
     predictions, labels = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
     with evaluating(model), torch.inference_mode():
         for images, truth in batches:
-            logits = model(images.to(device))
+            logits = require_logits(model(images.to(device)))
             if not bool(torch.isfinite(logits).all()):
                 raise TrainingError("the network gives NaN or infinite logits; take an earlier checkpoint")
             predictions.append(logits.argmax(1).cpu())
             labels.append(truth.cpu())
     return torch.cat(predictions), torch.cat(labels)
+
+
+def require_logits(value: Any) -> Tensor:
+    """What a network gave, if that is one tensor.
+
+    Raises:
+        TrainingError: it is something else.
+    """
+    if not isinstance(value, Tensor):
+        raise TrainingError(
+            f"the network gives a {type(value).__name__}, not one tensor of logits; wrap it so that its forward "
+            "returns the logits only"
+        )
+    return value
 
 
 def measure(predictions: Tensor, labels: Tensor, classes: Sequence[str]) -> Metrics:

@@ -34,7 +34,7 @@ def inspect(console: Console, model: Path, arch: str | None, input_size: int | N
     from cfp_cli.graph import channel_sets
     from cfp_cli.steps.inputs import ModelInput
 
-    network = ModelInput(model, arch, input_size, unsafe_pickle).load()
+    network = ModelInput(model, arch, input_size, unsafe_pickle).load(console)
     spec = spec_of(network)
     graph = channel_sets(network, torch.zeros(1, 3, *spec.input_size))
     everything = sum(parameter.numel() for parameter in network.parameters())

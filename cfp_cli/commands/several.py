@@ -20,6 +20,12 @@ def takes_several(most: dict[str, int]) -> type[click.Command]:
                     # The first value stands behind its option already.
                     found += [name] if left < most[name] else []
                     left -= 1
+                elif name in most:
+                    # Taken for an argument of the command, it would be used for something else than it was meant for.
+                    message = (
+                        f"{name} takes {most[name]} values, so {argument} is one too many; arguments stand before it"
+                    )
+                    raise click.UsageError(message, ctx)
                 found.append(argument)
             return super().parse_args(ctx, found)
 

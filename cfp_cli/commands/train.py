@@ -69,7 +69,7 @@ def train(
             out,
             options,
             input_size=input_size,
-            init=ModelInput(init, arch, input_size) if init is not None else None,
+            init=ModelInput(init, arch) if init is not None else None,
             new_head=new_head,
             resume=resume,
             tensorboard=tensorboard,

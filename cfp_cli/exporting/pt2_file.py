@@ -36,10 +36,10 @@ def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             shapes = {INPUT: {0: Dim("batch", min=1)}}
-            program = torch.export.export(named, (), {INPUT: example}, dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(named, (example,), dynamic_shapes=shapes, strict=False)
             module = program.module(check_guards=False)
             fold_batch_norms(module)
-            program = torch.export.export(module, (), {INPUT: example}, dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(module, (example,), dynamic_shapes=shapes, strict=False)
     except Exception as error:
         # torch.export raises dozens of kinds, some of them private.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -95,7 +95,7 @@ def runner(path: Path) -> Callable[[Tensor], Tensor]:
 
     def run(images: Tensor) -> Tensor:
         with torch.no_grad():
-            logits: Tensor = module(**{INPUT: images})
+            logits: Tensor = module(images)
         return logits
 
     return run

@@ -9,9 +9,12 @@ was changed in place is made to read the operator that changed it.
 
 from __future__ import annotations
 
+import io
+import logging
 import operator
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +24,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from cfp_cli.errors import GraphError
+from cfp_cli.evaluation_mode import evaluating
 
 # Batch size of the trace. A prime that is no usual channel count keeps the batch apart from channels in every reshape.
 BATCH = 13
@@ -160,10 +164,8 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
         GraphError: the network cannot be traced, fixes its batch size, or does not give one tensor.
     """
     batch = torch.zeros(BATCH, *example.shape[1:], dtype=example.dtype, device=example.device)
-    training = [module for module in model.modules() if module.training]
-    model.eval()
     try:
-        with warnings.catch_warnings():
+        with evaluating(model), warnings.catch_warnings(), _quiet():
             warnings.simplefilter("ignore")
             program = torch.export.export(model, (batch,), strict=False, dynamic_shapes=({0: torch.export.Dim.AUTO},))
     except Exception as error:
@@ -172,10 +174,19 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
             f"the network cannot be traced ({type(error).__name__}: {first}); its control flow must not depend on the "
             "values of tensors, and it must take one batch of images"
         ) from error
-    finally:
-        for module in training:
-            module.training = True
     return _traced(model, program, (int(example.shape[-2]), int(example.shape[-1])))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the pages that the exporter logs and prints of a network it cannot trace: the error is one line."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _traced(model: nn.Module, program: torch.export.ExportedProgram, input_size: tuple[int, int]) -> TracedGraph:

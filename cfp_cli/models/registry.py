@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cfp_cli.errors import UsageError
+from cfp_cli.errors import CfpError, UsageError
 
 TORCHVISION = "torchvision:"
 TIMM = "timm:"
@@ -48,8 +48,12 @@ def create(arch: str, classes: int, **arch_kwargs: Any) -> nn.Module:
     """
     try:
         model = _built(_factory(arch), classes, arch_kwargs)
-    except TypeError as error:
-        raise UsageError(f"architecture '{arch}' cannot be built ({error}); check its arguments") from error
+    except CfpError:
+        raise
+    except Exception as error:
+        # A factory is anybody's code.
+        what = f"{type(error).__name__}: {error}"
+        raise UsageError(f"architecture '{arch}' cannot be built ({what}); check its code and arguments") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"'{arch}' gives a {type(model).__name__}, not a torch.nn.Module; fix the factory")
     return model

@@ -49,7 +49,7 @@ def bench_step(
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise UsageError(f"{twice[0]} is named twice; name each model once")
-    loaded = {name: model.load().to(device) for name, model in zip(names, models, strict=True)}
+    loaded = {name: model.load(progress).to(device) for name, model in zip(names, models, strict=True)}
     found = benchmark(
         loaded,
         {name: model.path for name, model in zip(names, models, strict=True)},

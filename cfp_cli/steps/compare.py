@@ -39,7 +39,7 @@ def compare_step(
     """
     wanted = chosen(methods)
     dataset = data.open(progress)
-    networks = [fit_classes(teacher.load(), dataset, teacher.path).to(device) for teacher in teachers]
+    networks = [fit_classes(teacher.load(progress), dataset, teacher.path, progress).to(device) for teacher in teachers]
     return compare(
         networks,
         dataset,

@@ -26,8 +26,8 @@ def evaluate_step(
     Raises:
         CfpError: the model or the data cannot be used.
     """
-    network = model.load()
+    network = model.load(progress)
     dataset = data.open(progress)
-    network = fit_classes(network, dataset, model.path).to(device)
+    network = fit_classes(network, dataset, model.path, progress).to(device)
     store = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)
     return evaluate(network, store.batches(batch_size), progress=progress)

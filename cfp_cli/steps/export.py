@@ -54,7 +54,9 @@ def export_step(
     """
     began = time.perf_counter()
     source = model or written(run, "finetune")
-    network = source.load()
+    network = source.load(progress)
+    # A place that cannot be written to is found out now and not after the tracing.
+    path.parent.mkdir(parents=True, exist_ok=True)
     ours = belongs(run, sha256(source.path))
     given, dataset = data, None
     if data is not None:
@@ -63,7 +65,7 @@ def export_step(
         given, dataset = scored_data(run, None, progress)
     samples, calibration, evaluation = None, None, None
     if dataset is not None:
-        network = fit_classes(network, dataset, source.path)
+        network = fit_classes(network, dataset, source.path, progress)
         preprocessing = Preprocessing.of(spec_of(network))
         store = load_images(dataset, _held_out(dataset), preprocessing, progress=progress)
         samples = _images(store, COMPARED, seed)

@@ -80,8 +80,8 @@ def finetune_step(
         source, dataset = data, data.open(progress)
     else:
         source, dataset = scored_data(run, data, progress)
-    network = fit_classes(student.load(), dataset, student.path).to(device)
-    guides = [fit_classes(teacher.load(), dataset, teacher.path).to(device) for teacher in teachers]
+    network = fit_classes(student.load(progress), dataset, student.path, progress).to(device)
+    guides = [fit_classes(teacher.load(progress), dataset, teacher.path, progress).to(device) for teacher in teachers]
     spec = spec_of(network)
     held_out = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
     before = evaluate(network, held_out.batches(options.batch_size), progress=progress)

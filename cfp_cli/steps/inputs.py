@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,14 @@ class ModelInput:
     input_size: int | None = None
     unsafe_pickle: bool = False
 
-    def load(self) -> nn.Module:
-        """Load the network, in eval mode, with its spec attached.
+    def load(self, progress: Progress = SILENT) -> nn.Module:
+        """Load the network, in eval mode, with its spec attached; `progress` is told of what is assumed.
 
         Raises:
             CheckpointError: the file cannot be read, built or trusted.
         """
         size = (self.input_size, self.input_size) if self.input_size else None
-        return load(self.path, self.arch, input_size=size, unsafe_pickle=self.unsafe_pickle)
+        return load(self.path, self.arch, input_size=size, unsafe_pickle=self.unsafe_pickle, progress=progress)
 
     def record(self) -> dict[str, Any]:
         """The input as plain data for `run.json`."""
@@ -119,13 +120,16 @@ def scored_data(run: Run, given: DataInput | None, progress: Progress = SILENT) 
     return chosen, dataset
 
 
-def fit_classes(model: nn.Module, dataset: Dataset, path: Path) -> nn.Module:
+def fit_classes(model: nn.Module, dataset: Dataset, path: Path, progress: Progress = SILENT) -> nn.Module:
     """Check that a network's classes are those of the data; a network without class names takes the data's.
+
+    `progress` is told where the network has learnt from other splits of the same images.
 
     Raises:
         DataError: their number, names or order differ.
     """
     spec = spec_of(model)
+    _tell_of_other_splits(spec.lineage, dataset, path, progress)
     if len(spec.classes) != len(dataset.classes):
         raise DataError(
             f"{path} tells {len(spec.classes)} classes but {dataset.root} has {len(dataset.classes)}; {OTHER_CLASSES}"
@@ -139,6 +143,22 @@ def fit_classes(model: nn.Module, dataset: Dataset, path: Path) -> nn.Module:
         f"{path} and {dataset.root} name their classes differently ('{first[0]}' is '{first[1]}' there); "
         + OTHER_CLASSES
     )
+
+
+def _tell_of_other_splits(
+    lineage: Sequence[Mapping[str, Any]], dataset: Dataset, path: Path, progress: Progress
+) -> None:
+    for step in lineage:
+        if step.get("data") == dataset.fingerprint and step.get("splits", dataset.split_origin) != dataset.split_origin:
+            then, now = (
+                "; ".join(f"{name} {made}" for name, made in each.items())
+                for each in (step["splits"], dataset.split_origin)
+            )
+            progress.say(
+                f"warning: {path} has learnt from other splits of these images (then: {then}; now: {now}), so that it "
+                "may know those it is tested on; pass the --seed of then"
+            )
+            return
 
 
 def write_splits(run: Run, dataset: Dataset) -> None:

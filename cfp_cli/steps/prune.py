@@ -85,7 +85,7 @@ def prune_step(
     began = time.perf_counter()
     source = scored_model(run, model)
     data, dataset = scored_data(run, None, progress)
-    network = fit_classes(source.load(), dataset, source.path).to(device)
+    network = fit_classes(source.load(progress), dataset, source.path, progress).to(device)
     spec = spec_of(network)
     scores = Scores.load(run.scores)
     if replay is not None and replay.options.get("steps", 1) > 1:

@@ -90,7 +90,7 @@ def report_step(
     source = scored_model(run, None)
     data, dataset = scored_data(run, None, progress)
     scores = Scores.load(run.scores)
-    network = fit_classes(source.load(), dataset, source.path).to(device)
+    network = fit_classes(source.load(progress), dataset, source.path, progress).to(device)
     spec = spec_of(network)
     steps, left_out = _current(run, source)
     networks = [("original", source, network)]
@@ -99,7 +99,7 @@ def report_step(
         for role, command in (("pruned", "prune"), ("fine-tuned", "finetune")):
             if command in steps:
                 made = written(run, command)
-                networks.append((role, made, fit_classes(made.load(), dataset, made.path).to(device)))
+                networks.append((role, made, fit_classes(made.load(progress), dataset, made.path, progress).to(device)))
         # The checkpoint's own plan: RUN/plan.json may have been written again since.
         plan = Plan.from_json(spec_of(networks[1][2]).plan or {})
     measured = _Measured(run, data, dataset, batch_size, progress)

@@ -58,9 +58,9 @@ def score_step(
     """
     began = time.perf_counter()
     workers, device = distributed.join(device)
-    network = model.load()
+    network = model.load(progress)
     dataset = data.open(progress)
-    fit_classes(network, dataset, model.path)
+    fit_classes(network, dataset, model.path, progress)
     store = sample(dataset, options.images, options.seed, Preprocessing.of(spec_of(network)), progress)
     part = workers.part(len(store))
     scores = score(

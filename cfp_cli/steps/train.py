@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -46,8 +47,12 @@ def train_step(
     dataset = data.open(progress)
     torch.manual_seed(options.seed)
     if init is not None:
-        start = init.load()
-        network = with_new_head(start, dataset.classes) if new_head else fit_classes(start, dataset, init.path)
+        start = init.load(progress)
+        network = (
+            with_new_head(start, dataset.classes) if new_head else fit_classes(start, dataset, init.path, progress)
+        )
+        if input_size is not None:
+            describe(network, replace(spec_of(network), input_size=(input_size, input_size)))
         if arch is not None and arch != spec_of(network).arch:
             raise UsageError(f"{init.path} is {spec_of(network).arch}, not {arch}; leave out --arch")
     elif arch is None:

@@ -111,7 +111,9 @@ def finetune(
     weights = class_weights(labels, len(dataset.classes), draw_probability(options.sampler, labels))
     objective = Distillation(tables, options.epochs, options.temperature, options.label_weight, weights)
     hashes = {f"teacher_{number}": checkpoint.fingerprint(teacher) for number, teacher in enumerate(teachers, 1)}
-    kept = spec.followed_by("finetune", data=dataset.fingerprint, options=options.to_json(), **hashes)
+    kept = spec.followed_by(
+        "finetune", data=dataset.fingerprint, splits=dict(dataset.split_origin), options=options.to_json(), **hashes
+    )
     result = fit(
         model,
         Data(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.distributed import Workers
+from cfp_cli.metrics import require_logits
 from cfp_cli.training.ema import Ema
 from cfp_cli.training.layout import memory_format
 from cfp_cli.training.loss import Draw, Objective
@@ -64,7 +65,7 @@ class Learner:
         torch.manual_seed(seed)
         self.model.train()
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            logits = self._forward(images.to(self.device, memory_format=self._layout))
+            logits = require_logits(self._forward(images.to(self.device, memory_format=self._layout)))
         losses = objective(logits.float(), draw)
         self._optimizer.zero_grad(set_to_none=True)
         # DDP takes the mean over the processes: weigh each by its images, so that the sum is the mean over the batch.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -173,6 +174,10 @@ class _Training:
             return
         for path in (self.files.best, self.files.last, self.files.history):
             if path:
+                # Found out now and not after an epoch.
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not os.access(path.parent, os.W_OK):
+                    raise TrainingError(f"{path.parent} cannot be written to; choose another place by --out or --run")
                 remove_leftovers(path)
         if not resume:
             self.files.last.unlink(missing_ok=True)

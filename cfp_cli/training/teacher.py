@@ -78,7 +78,9 @@ def train(
     stores = Stores(dataset, options, cache_folder, budget, progress)
     views = stores.views(preprocessing)
     val = stores.plain("val", preprocessing).batches(EVALUATION_BATCH)
-    kept = spec.followed_by("train", data=dataset.fingerprint, options=options.to_json())
+    kept = spec.followed_by(
+        "train", data=dataset.fingerprint, splits=dict(dataset.split_origin), options=options.to_json()
+    )
     files = Files(
         out,
         last or out.with_suffix(".last.pt"),

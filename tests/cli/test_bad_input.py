@@ -151,3 +151,100 @@ def test_wrong_usage(cfp, scored: Path, arguments: tuple[str, ...], words: tuple
 def test_an_unknown_architecture_names_the_nearest(cfp, tmp_path: Path, images: Path) -> None:
     result = cfp("train", images, "--arch", "resnet81", "--out", tmp_path / "x.pt")
     assert_one_line(result, 2, "resnet81", "resnet18")
+
+
+def test_a_third_teacher_is_not_taken_for_the_model(cfp, scored: Path, model: Path) -> None:
+    done = cfp("finetune", "--teachers", model, model, model)
+    assert_one_line(done, 2, "--teachers takes 2 values", model.name, "arguments stand before it")
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.pt2"])
+def test_an_exported_network_is_no_model(cfp, tmp_path: Path, images: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"whatever")
+    assert_one_line(cfp("eval", tmp_path / name, images), 1, "exported network", "checkpoint")
+
+
+def test_swapped_arguments(cfp, model: Path, images: Path) -> None:
+    assert_one_line(cfp("score", images, model), 1, "is a folder", "model comes first")
+
+
+def test_text_is_no_checkpoint(cfp, tmp_path: Path, images: Path) -> None:
+    (tmp_path / "m.pt").write_text("hello, world")
+    assert_one_line(
+        cfp("eval", tmp_path / "m.pt", images), 1, "not a readable checkpoint (no file that PyTorch writes)"
+    )
+
+
+def test_a_place_that_cannot_be_written_to_is_no_bug(cfp, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = cfp("export", model, "--format", "pt2", "--out", tmp_path / "file" / "m.pt2")
+    assert_one_line(done, 1, "cannot use", str(tmp_path / "file"), "rights")
+
+
+FACTORIES = """
+import torch
+from torch import nn
+
+def broken(num_classes):
+    raise KeyError("weights")
+
+class Pair(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.head = nn.Linear(3, classes)
+    def forward(self, x):
+        y = self.head(x.mean((2, 3)))
+        return y, y
+
+class Branch(Pair):
+    def forward(self, x):
+        y = self.head(x.mean((2, 3)))
+        return y if x.sum() > 0 else -y
+"""
+
+
+@pytest.fixture
+def factories(tmp_path: Path) -> Path:
+    path = tmp_path / "nets.py"
+    path.write_text(FACTORIES)
+    return path
+
+
+def test_a_factory_that_fails(cfp, images: Path, factories: Path, tmp_path: Path) -> None:
+    done = cfp("train", images, "--arch", f"{factories}:broken", "--out", tmp_path / "m.pt")
+    assert_one_line(done, 2, "cannot be built", "KeyError", "check its code")
+
+
+def test_a_network_of_two_outputs(cfp, images: Path, factories: Path, tmp_path: Path) -> None:
+    line = ("train", images, "--arch", f"{factories}:Pair", "--input-size", 32, "--epochs", 1, "--views", 1, "-q")
+    assert_one_line(cfp(*line, "--out", tmp_path / "m.pt"), 1, "gives a tuple", "logits only")
+
+
+def test_a_network_that_cannot_be_traced(cfp, images: Path, factories: Path, tmp_path: Path) -> None:
+    line = ("train", images, "--arch", f"{factories}:Branch", "--input-size", 32, "--epochs", 1, "--views", 1, "-q")
+    assert cfp(*line, "--out", tmp_path / "m.pt").code == 0
+    assert_one_line(cfp("inspect", tmp_path / "m.pt"), 1, "cannot be traced", "control flow")
+
+
+def test_a_size_beside_a_file_that_says_its_own(cfp, model: Path, images: Path, tmp_path: Path) -> None:
+    plain, other = cfp("eval", model, images, "--json"), cfp("eval", model, images, "--input-size", 64, "--json")
+    assert other.json == plain.json
+    assert "is for images of 32 x 32; a size given is for files that do not say theirs" in other.err
+    assert "is for images" not in plain.err
+    state = torch.load(model, weights_only=True)["state_dict"]
+    torch.save(state, tmp_path / "bare.pt")
+    arch = torch.load(model, weights_only=True)["arch"]
+    bare = cfp("eval", tmp_path / "bare.pt", images, "--arch", arch, "--input-size", 32, "--json")
+    assert bare.json == plain.json
+    assert "32 x 32 pixels of values in [0, 1] are taken as they are" in bare.err
+
+
+def test_images_that_a_network_has_learnt_from_are_told_of(cfp, arch: str, images: Path, tmp_path: Path) -> None:
+    """Another seed makes other splits of a folder without any."""
+    flat, out = tmp_path / "flat", tmp_path / "m.pt"
+    shutil.copytree(images / "train", flat)
+    line = ("train", flat, "--arch", arch, "--input-size", 32, "--epochs", 1, "--views", 1, "-q")
+    assert cfp(*line, "--seed", 3, "--out", out).code == 0
+    told = "has learnt from other splits of these images"
+    assert told in cfp("eval", out, flat).err
+    assert told not in cfp("eval", out, flat, "--seed", 3).err

@@ -42,7 +42,7 @@ def test_pt2_export_of_the_run_is_proven_on_its_test_images(cfp, tuned: Path, tm
     network = load(tuned / "finetuned.pt")
     images = torch.randn(3, 3, 32, 32)
     with torch.inference_mode():
-        given = torch.export.load(out).module()(images=images)
+        given = torch.export.load(out).module()(images)
         torch.testing.assert_close(given, network(images), rtol=1e-4, atol=1e-5)
     record = steps(tuned)[-1]
     assert record["command"] == "export"
