@@ -72,6 +72,15 @@ RARE = ("--select", "macro_f1")
 NEU_VGG = Experiment("NEU-CLS, VGG-16, 30 epochs", VGG, (VGG_39X,), (*USUAL, "cfp-rank"), epochs=30, options=BF16)
 NEU_RESNET = Experiment("NEU-CLS, ResNet-50, 30 epochs", RESNET, (RESNET_59X,), USUAL, epochs=30, options=BF16)
 XSDD_VGG = Experiment("X-SDD, VGG-16, 30 epochs", VGG, (VGG_39X,), FEW, epochs=30, options=(*BF16, *RARE))
+NEU_VGG_SIX = replace(
+    NEU_VGG,
+    title="NEU-CLS, VGG-16, 40 epochs of six views",
+    ratios=(VGG_39X, VGG_100X),
+    methods=("cfp",),
+    epochs=40,
+    views=6,
+    options=(*BF16, "--augment", "strong"),
+)
 ELPV_VGG = replace(XSDD_VGG, title="ELPV, VGG-16, 30 epochs")
 NEU_VGG_LONG = Experiment(
     "NEU-CLS, VGG-16, 150 epochs",
@@ -108,14 +117,17 @@ EXPERIMENTS = {
     "neu-vgg16-untrained-sliced": sliced(untrained(NEU_VGG, methods=FEW_RANK)),
     "neu-resnet50-untrained-sliced": sliced(untrained(NEU_RESNET, methods=FEW_RANK)),
     "neu-vgg16": NEU_VGG,
-    "neu-vgg16-six-views": replace(
-        NEU_VGG,
-        title="NEU-CLS, VGG-16, 40 epochs of six views",
-        ratios=(VGG_39X, VGG_100X),
+    "neu-vgg16-six-views": NEU_VGG_SIX,
+    "neu-vgg16-six-views-second": replace(
+        NEU_VGG_SIX,
+        title=f"{NEU_VGG_SIX.title}, second class-balanced teacher",
         methods=("cfp", "cfp-round-8"),
-        epochs=40,
-        views=6,
-        options=(*BF16, "--augment", "strong"),
+    ),
+    "neu-vgg16-150": replace(
+        NEU_VGG_LONG,
+        title="NEU-CLS, VGG-16, 150 epochs of twelve views",
+        methods=("cfp",),
+        options=(*NEU_VGG_LONG.options, "--amp", "bf16"),
     ),
     "neu-resnet50": NEU_RESNET,
     "neu-resnet50-second": replace(NEU_RESNET, title="NEU-CLS, ResNet-50, 30 epochs, second pair of teachers"),
