@@ -99,6 +99,12 @@ def untrained(each: Experiment, **changes: Any) -> Experiment:
     return replace(each, **{"title": title, "epochs": 0, "options": (), **changes})
 
 
+def hundred(each: Experiment, with_whom: str = "") -> Experiment:
+    """The same for 100 epochs of twelve views, chosen by macro-F1."""
+    title = f"{each.title.rpartition(', ')[0]}, 100 epochs of twelve views{with_whom}"
+    return replace(each, title=title, epochs=100, views=12, options=(*LONG, "--amp", "bf16", *RARE))
+
+
 def sliced(each: Experiment, **changes: Any) -> Experiment:
     """The same without reconstruction."""
     made = replace(each, **changes)
@@ -160,22 +166,10 @@ EXPERIMENTS = {
     "neu-repvgg": Experiment("NEU-CLS, RepVGG-A0, 30 epochs", "repvgg_a0", (0.95,), FEW, epochs=30, options=BF16),
     "elpv-vgg16": ELPV_VGG,
     **{
-        f"elpv-vgg16-100-{pair}": replace(
-            ELPV_VGG,
-            title=f"ELPV, VGG-16, 100 epochs of twelve views, {number} pair of teachers",
-            epochs=100,
-            views=12,
-            options=(*LONG, "--amp", "bf16", *RARE),
-        )
+        f"elpv-vgg16-100-{pair}": hundred(ELPV_VGG, f", {number} pair of teachers")
         for pair, number in enumerate(("first", "second", "third"))
     },
-    "xsdd-vgg16-100": replace(
-        XSDD_VGG,
-        title="X-SDD, VGG-16, 100 epochs of twelve views",
-        epochs=100,
-        views=12,
-        options=(*LONG, "--amp", "bf16", *RARE),
-    ),
+    "xsdd-vgg16-100": hundred(XSDD_VGG),
     "neu-resnet50-120": replace(
         NEU_RESNET,
         title="NEU-CLS, ResNet-50, 120 epochs of twelve views",

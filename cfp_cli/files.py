@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cfp_cli.errors import CfpError
+
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Write a file under a temporary name beside `path`, flush it to disk, then rename it over `path`.
@@ -33,6 +35,17 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder, before the long work whose result goes there.
+
+    Raises:
+        CfpError: nothing can be written to it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise CfpError(f"{folder} cannot be written to; choose another place by --out or --run")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -17,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 from cfp_cli.errors import CfpError
 from cfp_cli.exporting.fold import fold_batch_norms
 from cfp_cli.exporting.metadata import INPUT
+from cfp_cli.graph.trace import exporting_quietly
 
 _EXTRA = "cfp.json"
 
@@ -33,8 +34,7 @@ def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
     """
     named = _Named(model).eval()
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with exporting_quietly(), torch.no_grad():
             shapes = {INPUT: {0: Dim("batch", min=1)}}
             program = torch.export.export(named, (example,), dynamic_shapes=shapes, strict=False)
             module = program.module(check_guards=False)

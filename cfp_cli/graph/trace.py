@@ -165,8 +165,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
     """
     batch = torch.zeros(BATCH, *example.shape[1:], dtype=example.dtype, device=example.device)
     try:
-        with evaluating(model), warnings.catch_warnings(), _quiet():
-            warnings.simplefilter("ignore")
+        with evaluating(model), exporting_quietly():
             program = torch.export.export(model, (batch,), strict=False, dynamic_shapes=({0: torch.export.Dim.AUTO},))
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0][:200]
@@ -178,12 +177,13 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the pages that the exporter logs and prints of a network it cannot trace: the error is one line."""
+def exporting_quietly() -> Iterator[None]:
+    """Without what torch.export warns of, and logs and prints of a network it cannot trace: the error is one line."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)

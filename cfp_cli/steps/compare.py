@@ -11,7 +11,7 @@ from cfp_cli.comparing.compare import Comparison, compare
 from cfp_cli.comparing.methods import chosen
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.pruning.restore import Restoration
-from cfp_cli.steps.inputs import DataInput, ModelInput, fit_classes
+from cfp_cli.steps.inputs import DataInput, ModelInput, load_for
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
 
@@ -39,7 +39,7 @@ def compare_step(
     """
     wanted = chosen(methods)
     dataset = data.open(progress)
-    networks = [fit_classes(teacher.load(progress), dataset, teacher.path, progress).to(device) for teacher in teachers]
+    networks = [load_for(dataset, teacher, progress).to(device) for teacher in teachers]
     return compare(
         networks,
         dataset,

@@ -14,7 +14,7 @@ from cfp_cli.data.images import Batches, ImageStore, load_images, sample, strati
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.errors import DataError
 from cfp_cli.exporting.export import ExportReport, Format, export
-from cfp_cli.files import sha256
+from cfp_cli.files import require_writable, sha256
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.run import Run
 from cfp_cli.steps.inputs import DataInput, ModelInput, fit_classes, scored_data
@@ -55,8 +55,7 @@ def export_step(
     began = time.perf_counter()
     source = model or written(run, "finetune")
     network = source.load(progress)
-    # A place that cannot be written to is found out now and not after the tracing.
-    path.parent.mkdir(parents=True, exist_ok=True)
+    require_writable(path.parent)
     ours = belongs(run, sha256(source.path))
     given, dataset = data, None
     if data is not None:

@@ -17,7 +17,7 @@ from cfp_cli.files import sha256
 from cfp_cli.metrics import Metrics, evaluate
 from cfp_cli.progress import SILENT, Progress
 from cfp_cli.run import Run
-from cfp_cli.steps.inputs import DataInput, ModelInput, fit_classes, scored_data
+from cfp_cli.steps.inputs import DataInput, ModelInput, load_for, scored_data
 from cfp_cli.steps.outputs import written
 from cfp_cli.training.finetune import finetune
 from cfp_cli.training.history import History
@@ -80,8 +80,8 @@ def finetune_step(
         source, dataset = data, data.open(progress)
     else:
         source, dataset = scored_data(run, data, progress)
-    network = fit_classes(student.load(progress), dataset, student.path, progress).to(device)
-    guides = [fit_classes(teacher.load(progress), dataset, teacher.path, progress).to(device) for teacher in teachers]
+    network = load_for(dataset, student, progress).to(device)
+    guides = [load_for(dataset, teacher, progress).to(device) for teacher in teachers]
     spec = spec_of(network)
     held_out = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
     before = evaluate(network, held_out.batches(options.batch_size), progress=progress)

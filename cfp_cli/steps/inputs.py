@@ -120,6 +120,11 @@ def scored_data(run: Run, given: DataInput | None, progress: Progress = SILENT) 
     return chosen, dataset
 
 
+def load_for(dataset: Dataset, model: ModelInput, progress: Progress = SILENT) -> nn.Module:
+    """Load a network for the classes of the data; see `ModelInput.load` and `fit_classes`."""
+    return fit_classes(model.load(progress), dataset, model.path, progress)
+
+
 def fit_classes(model: nn.Module, dataset: Dataset, path: Path, progress: Progress = SILENT) -> nn.Module:
     """Check that a network's classes are those of the data; a network without class names takes the data's.
 

@@ -26,7 +26,7 @@ from cfp_cli.pruning.restore import FULL, Restoration
 from cfp_cli.run import Run
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
-from cfp_cli.steps.inputs import ModelInput, fit_classes, scored_data, scored_model
+from cfp_cli.steps.inputs import ModelInput, load_for, scored_data, scored_model
 from cfp_cli.training.recovery import Recovery
 
 
@@ -85,7 +85,7 @@ def prune_step(
     began = time.perf_counter()
     source = scored_model(run, model)
     data, dataset = scored_data(run, None, progress)
-    network = fit_classes(source.load(progress), dataset, source.path, progress).to(device)
+    network = load_for(dataset, source, progress).to(device)
     spec = spec_of(network)
     scores = Scores.load(run.scores)
     if replay is not None and replay.options.get("steps", 1) > 1:

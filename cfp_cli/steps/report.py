@@ -27,7 +27,7 @@ from cfp_cli.report.layers import layers, widths
 from cfp_cli.report.page import require_extra, to_html
 from cfp_cli.run import Run
 from cfp_cli.scoring.scores import Scores
-from cfp_cli.steps.inputs import DataInput, ModelInput, fit_classes, scored_data, scored_model
+from cfp_cli.steps.inputs import DataInput, ModelInput, load_for, scored_data, scored_model
 from cfp_cli.steps.outputs import written
 from cfp_cli.training.history import read_csv
 from cfp_cli.versions import versions
@@ -90,7 +90,7 @@ def report_step(
     source = scored_model(run, None)
     data, dataset = scored_data(run, None, progress)
     scores = Scores.load(run.scores)
-    network = fit_classes(source.load(progress), dataset, source.path, progress).to(device)
+    network = load_for(dataset, source, progress).to(device)
     spec = spec_of(network)
     steps, left_out = _current(run, source)
     networks = [("original", source, network)]
@@ -99,7 +99,7 @@ def report_step(
         for role, command in (("pruned", "prune"), ("fine-tuned", "finetune")):
             if command in steps:
                 made = written(run, command)
-                networks.append((role, made, fit_classes(made.load(progress), dataset, made.path, progress).to(device)))
+                networks.append((role, made, load_for(dataset, made, progress).to(device)))
         # The checkpoint's own plan: RUN/plan.json may have been written again since.
         plan = Plan.from_json(spec_of(networks[1][2]).plan or {})
     measured = _Measured(run, data, dataset, batch_size, progress)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from cfp_cli import distributed
 from cfp_cli.errors import TrainingError
+from cfp_cli.files import require_writable
 from cfp_cli.metrics import Loader, Metrics, evaluate
 from cfp_cli.models.state import load_state
 from cfp_cli.progress import SILENT, Progress
@@ -174,10 +174,7 @@ class _Training:
             return
         for path in (self.files.best, self.files.last, self.files.history):
             if path:
-                # Found out now and not after an epoch.
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if not os.access(path.parent, os.W_OK):
-                    raise TrainingError(f"{path.parent} cannot be written to; choose another place by --out or --run")
+                require_writable(path.parent)
                 remove_leftovers(path)
         if not resume:
             self.files.last.unlink(missing_ok=True)

@@ -224,6 +224,8 @@ def test_a_network_that_cannot_be_traced(cfp, images: Path, factories: Path, tmp
     line = ("train", images, "--arch", f"{factories}:Branch", "--input-size", 32, "--epochs", 1, "--views", 1, "-q")
     assert cfp(*line, "--out", tmp_path / "m.pt").code == 0
     assert_one_line(cfp("inspect", tmp_path / "m.pt"), 1, "cannot be traced", "control flow")
+    done = cfp("export", tmp_path / "m.pt", "--format", "pt2", "--out", tmp_path / "m.pt2", "-q")
+    assert_one_line(done, 1, "cannot be traced for export", "data-dependent code")
 
 
 def test_a_size_beside_a_file_that_says_its_own(cfp, model: Path, images: Path, tmp_path: Path) -> None:

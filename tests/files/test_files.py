@@ -9,7 +9,8 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from cfp_cli.files import or_nearest, sha256, write_atomic, write_bytes, write_json
+from cfp_cli.errors import CfpError
+from cfp_cli.files import or_nearest, require_writable, sha256, write_atomic, write_bytes, write_json
 from cfp_cli.run import Run
 
 
@@ -70,3 +71,14 @@ def test_steps_of_two_commands_at_once_are_both_kept(tmp_path: Path) -> None:
     first.record("finetune", **facts)
     assert [step["command"] for step in Run.open(tmp_path).steps] == ["export", "finetune"]
     assert first.latest("export") is not None
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_writable(tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder").is_dir()
+    # Nothing is closed to an administrator.
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    with pytest.raises(CfpError, match=r"cannot be written to; choose another place by --out or --run"):
+        require_writable(tmp_path)
