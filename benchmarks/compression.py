@@ -20,7 +20,7 @@ from typing import Any
 import paired
 from plot import Axis, line_plot
 
-from cfp_cli.comparing.compare import Comparison, Summary, read_rows, summaries, write_rows
+from cfp_cli.comparing.grid import Comparison, Summary, read_rows, summaries, write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -81,7 +81,7 @@ def images(size: tuple[int, int], count: int) -> Tensor:
 
 def ours(name: str, folder: Path) -> dict[str, Any]:
     """Prune with this project, leaving checkpoints and their logits in `folder`."""
-    from cfp_cli.checkpoint import ModelSpec, describe, save
+    from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, save
     from cfp_cli.graph import channel_sets
     from cfp_cli.pruning.prune import PruneOptions, apply, plan
 
@@ -148,7 +148,7 @@ def _probed(graph: Any) -> set[str]:
 
 def reload(folder: Path) -> dict[str, Any]:
     """Load pruned checkpoints in a new process and compare their logits, by ratio."""
-    from cfp_cli.checkpoint import load, spec_of
+    from cfp_cli.checkpoints.checkpoint import load, spec_of
 
     found = {}
     for path in sorted(folder.glob("*.pt")):

@@ -25,7 +25,7 @@ import torch
 from coverage import CLASSES, build, images, networks, random_scores
 from torch import nn
 
-from cfp_cli.errors import CfpError, TargetError
+from cfp_cli.foundation.errors import CfpError, TargetError
 from cfp_cli.graph import ChannelGraph, channel_sets
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.prune import PruneOptions, apply, plan
@@ -41,7 +41,7 @@ FORMATS = ("onnx", "pt2")
 
 def measure(name: str) -> dict[str, Any]:
     """Prune a network and export it in both formats."""
-    from cfp_cli.checkpoint import ModelSpec, describe
+    from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
     from cfp_cli.exporting.export import export
 
     model, size = build(name)

@@ -42,7 +42,7 @@ from cfp_cli.data.dataset import Dataset, Item, open_dataset
 from cfp_cli.data.samplers import Sampler
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.views import ViewStore
-from cfp_cli.files import write_json
+from cfp_cli.foundation.files import write_json
 from cfp_cli.models import shapes
 from cfp_cli.models.registry import create
 from cfp_cli.training.loop import Data, Files, fit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from cfp_cli.comparing.compare import Comparison
+from cfp_cli.comparing.grid import Comparison
 
 OURS = "cfp"
 FIGURES = (("test_accuracy", "accuracy"), ("test_macro_f1", "macro-F1"))

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 import cfp_core
-from cfp_cli.checkpoint import ModelSpec, describe, load
-from cfp_cli.compute import use
+from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import sample
 from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.execution.device import use
 from cfp_cli.graph import channel_sets
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.recalibrate import recalibrate

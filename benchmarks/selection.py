@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
-from cfp_cli.checkpoint import load, spec_of
+from cfp_cli.checkpoints.checkpoint import load, spec_of
 from cfp_cli.comparing.methods import chosen
 from cfp_cli.comparing.students import Students
-from cfp_cli.compute import use
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import ImageStore, load_images, sample
 from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.execution.device import use
 
 TEMPERATURE = 2.0
 IMAGES = 640

@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cfp_cli.checkpoint import ModelSpec, describe, load, save
-    from cfp_cli.comparing.compare import Comparison, compare
+    from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load, save
+    from cfp_cli.comparing.grid import Comparison, compare
     from cfp_cli.data.dataset import Dataset, open_dataset
     from cfp_cli.exporting.export import export
     from cfp_cli.graph import ChannelGraph, channel_sets
-    from cfp_cli.metrics import Metrics, evaluate
+    from cfp_cli.measuring.metrics import Metrics, evaluate
     from cfp_cli.pruning.plan import Plan
     from cfp_cli.pruning.prune import prune
     from cfp_cli.pruning.restore import Restoration
@@ -27,25 +27,25 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ChannelGraph": "graph",
-    "Comparison": "comparing.compare",
+    "Comparison": "comparing.grid",
     "Dataset": "data.dataset",
     "History": "training.history",
-    "Metrics": "metrics",
-    "ModelSpec": "checkpoint",
+    "Metrics": "measuring.metrics",
+    "ModelSpec": "checkpoints.checkpoint",
     "Plan": "pruning.plan",
     "Restoration": "pruning.restore",
     "Scores": "scoring.scores",
     "TrainOptions": "training.options",
     "channel_sets": "graph",
-    "compare": "comparing.compare",
-    "describe": "checkpoint",
-    "evaluate": "metrics",
+    "compare": "comparing.grid",
+    "describe": "checkpoints.checkpoint",
+    "evaluate": "measuring.metrics",
     "export": "exporting.export",
     "finetune": "training.finetune",
-    "load": "checkpoint",
+    "load": "checkpoints.checkpoint",
     "open_dataset": "data.dataset",
     "prune": "pruning.prune",
-    "save": "checkpoint",
+    "save": "checkpoints.checkpoint",
     "score": "scoring.score",
     "train": "training.teacher",
 }

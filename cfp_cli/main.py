@@ -16,6 +16,8 @@ import click
 from cfp_cli.commands.bench import bench
 from cfp_cli.commands.compare import compare
 from cfp_cli.commands.completion import completion
+from cfp_cli.commands.config import read_defaults
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.data import data
 from cfp_cli.commands.demo import demo
 from cfp_cli.commands.eval import evaluate
@@ -27,10 +29,8 @@ from cfp_cli.commands.prune import prune
 from cfp_cli.commands.report import report
 from cfp_cli.commands.score import score
 from cfp_cli.commands.train import train
-from cfp_cli.config import read_defaults
-from cfp_cli.console import Console
-from cfp_cli.errors import CfpError
-from cfp_cli.versions import versions
+from cfp_cli.foundation.errors import CfpError
+from cfp_cli.foundation.versions import versions
 
 # Commands that may time networks.
 TIMING = ("bench", "prune", "report", "demo")

@@ -23,8 +23,8 @@ HEAD = """\
 Generated from the docstrings by `python docs/generate_python.py`; do not edit.
 
 Everything here is imported from `cfp_cli`. The command line only parses, calls these functions and renders. They raise
-classes of `cfp_cli.errors`, all of them `CfpError`, with one line that says what is wrong and what to do. What takes
-long takes `progress`: `cfp_cli.progress.SILENT` by default.
+classes of `cfp_cli.foundation.errors`, all of them `CfpError`, with one line that says what is wrong and what to do.
+Long work takes `progress`: `cfp_cli.foundation.progress.SILENT` by default.
 
 Images are float32 tensors [N, 3, H, W] in the preprocessing that a network's spec names, labels int64 [N].
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, model_source, pass_console, placed, run_option, talk
-from cfp_cli.console import Console
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cfp_cli.benchmark import Benchmark
+    from cfp_cli.exporting.benchmark import Benchmark
 
 
 @click.command(
@@ -66,10 +66,10 @@ def bench(
     The models are timed in turns, so that a machine that slows down does so for all. The first is compared with the
     others.
     """
-    from cfp_cli.compute import use
-    from cfp_cli.run import Run
-    from cfp_cli.steps.bench import bench_step
-    from cfp_cli.steps.inputs import ModelInput
+    from cfp_cli.execution.device import use
+    from cfp_cli.runs.bench import bench_step
+    from cfp_cli.runs.directory import Run
+    from cfp_cli.runs.inputs import ModelInput
 
     found = bench_step(
         Run.open(run_folder),

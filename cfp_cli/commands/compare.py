@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, pass_console, placed, reconstruct_option, talk
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.training import take_options, telling, training_options
 from cfp_cli.comparing.methods import METHODS
-from cfp_cli.console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.table import Table
 
-    from cfp_cli.comparing.compare import Summary
+    from cfp_cli.comparing.grid import Summary
 
 _MANY = 64
 
@@ -113,11 +113,11 @@ def compare(
     All methods remove the same fraction of parameters and learn from the same teachers for the same number of epochs. A
     comparison that was stopped goes on where it was.
     """
-    from cfp_cli.comparing.compare import summaries
-    from cfp_cli.compute import use
+    from cfp_cli.comparing.grid import summaries
+    from cfp_cli.execution.device import use
     from cfp_cli.pruning.restore import Restoration
-    from cfp_cli.steps.compare import compare_step
-    from cfp_cli.steps.inputs import DataInput, ModelInput
+    from cfp_cli.runs.comparison import compare_step
+    from cfp_cli.runs.inputs import DataInput, ModelInput
 
     options = take_options(values, seed=0, temperature=temperature, label_weight=label_weight)
     with telling(console, options) as listen:

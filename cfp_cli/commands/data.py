@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, pass_console, seed_option, talk
-from cfp_cli.console import Console
 
 
 @click.group()

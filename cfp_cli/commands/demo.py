@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, pass_console, placed, run_option, seed_option, talk
-from cfp_cli.console import Console
 
 
 @click.command(
@@ -27,9 +27,9 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
     from cfp_cli.commands.finetune import summary_table as finetuned_table
     from cfp_cli.commands.prune import summary_table as pruned_table
     from cfp_cli.commands.training import telling
-    from cfp_cli.compute import use
-    from cfp_cli.run import Run
-    from cfp_cli.steps.demo import demo_step
+    from cfp_cli.execution.device import use
+    from cfp_cli.runs.demo import demo_step
+    from cfp_cli.runs.directory import Run
 
     done = demo_step(
         Run.open(run_folder),

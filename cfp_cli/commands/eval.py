@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, machine, model_source, pass_console, seed_option, talk
-from cfp_cli.console import Console
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cfp_cli.metrics import Metrics
+    from cfp_cli.measuring.metrics import Metrics
 
 
 @click.command(
@@ -45,9 +45,9 @@ def evaluate(
     batch_size: int,
 ) -> None:
     """Measure MODEL on a split of DATA: accuracy, macro and per-class figures, confusion matrix."""
-    from cfp_cli.compute import use
-    from cfp_cli.steps.evaluate import evaluate_step
-    from cfp_cli.steps.inputs import DataInput, ModelInput
+    from cfp_cli.execution.device import use
+    from cfp_cli.runs.evaluate import evaluate_step
+    from cfp_cli.runs.inputs import DataInput, ModelInput
 
     metrics = evaluate_step(
         ModelInput(model, arch, input_size, unsafe_pickle),

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, model_source, pass_console, run_option, seed_option, talk
-from cfp_cli.console import Console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,9 +62,9 @@ def export(
     MODEL is what `cfp finetune` wrote and may be left out. The batch size of the file is free; class names, input size,
     mean, std and lineage are in its metadata.
     """
-    from cfp_cli.run import Run
-    from cfp_cli.steps.export import export_step
-    from cfp_cli.steps.inputs import DataInput, ModelInput
+    from cfp_cli.runs.directory import Run
+    from cfp_cli.runs.export import export_step
+    from cfp_cli.runs.inputs import DataInput, ModelInput
 
     report = export_step(
         Run.open(run_folder),

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, pass_console, placed, run_option, seed_option, talk
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.training import take_options, telling, training_options
-from cfp_cli.console import Console
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cfp_cli.steps.finetune import Finetuned
+    from cfp_cli.runs.finetune import Finetuned
 
 
 @click.command(
@@ -75,10 +75,10 @@ def finetune(
     MODEL is what `cfp prune` wrote and DATA what `cfp score` read; both may be left out. The paper's own schedule is
     --epochs 300 --lr 5e-5 --batch-size 128 --augment paper.
     """
-    from cfp_cli.compute import use
-    from cfp_cli.run import Run
-    from cfp_cli.steps.finetune import finetune_step
-    from cfp_cli.steps.inputs import DataInput, ModelInput
+    from cfp_cli.execution.device import use
+    from cfp_cli.runs.directory import Run
+    from cfp_cli.runs.finetune import finetune_step
+    from cfp_cli.runs.inputs import DataInput, ModelInput
 
     options = take_options(values, seed=seed, temperature=temperature, label_weight=label_weight)
     with telling(console, options) as listen:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, model_source, pass_console, talk
-from cfp_cli.console import Console
 
 
 @click.command(
@@ -23,8 +23,8 @@ def fuse(
     console: Console, model: Path, out: Path, arch: str | None, input_size: int | None, unsafe_pickle: bool
 ) -> None:
     """Fuse the RepVGG training blocks of MODEL, pruned or not; the fused network must give the same logits."""
-    from cfp_cli.steps.fuse import fuse_step
-    from cfp_cli.steps.inputs import ModelInput
+    from cfp_cli.runs.fuse import fuse_step
+    from cfp_cli.runs.inputs import ModelInput
 
     done = fuse_step(ModelInput(model, arch, input_size, unsafe_pickle), out)
     console.result(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, model_source, pass_console, talk
-from cfp_cli.console import Console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,9 +30,9 @@ def inspect(console: Console, model: Path, arch: str | None, input_size: int | N
     """Show the channel sets of MODEL: what couples them, what is frozen and why."""
     import torch
 
-    from cfp_cli.checkpoint import spec_of
+    from cfp_cli.checkpoints.checkpoint import spec_of
     from cfp_cli.graph import channel_sets
-    from cfp_cli.steps.inputs import ModelInput
+    from cfp_cli.runs.inputs import ModelInput
 
     network = ModelInput(model, arch, input_size, unsafe_pickle).load(console)
     spec = spec_of(network)

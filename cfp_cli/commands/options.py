@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cfp_cli.console import Console
+from cfp_cli.commands.console import Console
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

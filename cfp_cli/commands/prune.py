@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import (
     examples,
     machine,
@@ -17,12 +18,11 @@ from cfp_cli.commands.options import (
     seed_option,
     talk,
 )
-from cfp_cli.console import Console
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cfp_cli.steps.prune import Pruned
+    from cfp_cli.runs.prune import Pruned
 
 
 @click.command(
@@ -113,14 +113,14 @@ def prune(
 
     MODEL is the one that `cfp score` read and may be left out.
     """
-    from cfp_cli.compute import use
-    from cfp_cli.errors import UsageError
+    from cfp_cli.execution.device import use
+    from cfp_cli.foundation.errors import UsageError
     from cfp_cli.pruning.plan import Plan
     from cfp_cli.pruning.prune import PruneOptions
     from cfp_cli.pruning.restore import Restoration
-    from cfp_cli.run import Run
-    from cfp_cli.steps.inputs import ModelInput
-    from cfp_cli.steps.prune import prune_step
+    from cfp_cli.runs.directory import Run
+    from cfp_cli.runs.inputs import ModelInput
+    from cfp_cli.runs.prune import prune_step
 
     if plan_file is not None and (ratio is not None or rates is not None or steps > 1):
         raise UsageError("a plan already says what is kept; leave out --ratio, --rates and --steps, or --plan")

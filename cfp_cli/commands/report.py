@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, machine, pass_console, run_option, talk
-from cfp_cli.console import Console
 
 
 @click.command(
@@ -44,9 +44,9 @@ def report(
 
     It needs no network and opens in any browser. What the run did not do yet is left out, and said so.
     """
-    from cfp_cli.compute import use
-    from cfp_cli.run import Run
-    from cfp_cli.steps.report import report_step
+    from cfp_cli.execution.device import use
+    from cfp_cli.runs.directory import Run
+    from cfp_cli.runs.report import report_step
 
     done = report_step(
         Run.open(folder or run_folder),

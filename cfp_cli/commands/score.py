@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, machine, model_source, pass_console, run_option, seed_option, talk
-from cfp_cli.console import Console
 
 
 @click.command(
@@ -66,11 +66,11 @@ def score(
     """
     from rich.table import Table
 
-    from cfp_cli.compute import use
-    from cfp_cli.run import Run
+    from cfp_cli.execution.device import use
+    from cfp_cli.runs.directory import Run
+    from cfp_cli.runs.inputs import DataInput, ModelInput
+    from cfp_cli.runs.score import ScoreOptions, score_step
     from cfp_cli.scoring.clusters import ClusterRule, cut
-    from cfp_cli.steps.inputs import DataInput, ModelInput
-    from cfp_cli.steps.score import ScoreOptions, score_step
 
     scores = score_step(
         Run.open(run_folder),

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, pass_console, placed, seed_option, talk
 from cfp_cli.commands.training import take_options, telling, training_options
-from cfp_cli.console import Console
 
 
 @click.command(
@@ -57,9 +57,9 @@ def train(
     Use --sampler instance for the representation teacher, --sampler balanced and --init for the classifier one.
     """
     from cfp_cli.commands.eval import metrics_table
-    from cfp_cli.compute import use
-    from cfp_cli.steps.inputs import DataInput, ModelInput
-    from cfp_cli.steps.train import train_step
+    from cfp_cli.execution.device import use
+    from cfp_cli.runs.inputs import DataInput, ModelInput
+    from cfp_cli.runs.train import train_step
 
     options = take_options(values, seed=seed)
     with telling(console, options) as listen:

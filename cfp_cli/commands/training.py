@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cfp_cli.console import Console
+from cfp_cli.commands.console import Console
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cfp_cli.errors import UsageError
+from cfp_cli.foundation.errors import UsageError
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cfp_cli.checkpoint import fingerprint, spec_of
+from cfp_cli.checkpoints.checkpoint import fingerprint, spec_of
 from cfp_cli.comparing.criteria import rescored
 from cfp_cli.comparing.methods import Method
-from cfp_cli.comparing.reference import reference_plan
+from cfp_cli.comparing.published import reference_plan
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import ImageStore, sample
 from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, channel_sets
-from cfp_cli.progress import SILENT, Progress
 from cfp_cli.pruning.iterate import prune_in_steps
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images

@@ -16,8 +16,8 @@ from cfp_cli.data.filling import fill_folder
 from cfp_cli.data.layouts import ByClass, read_layout
 from cfp_cli.data.listing import SPLITS
 from cfp_cli.data.split import divide
-from cfp_cli.errors import UsageError
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.progress import SILENT, Progress
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from cfp_cli.errors import DataError
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.progress import SILENT, Progress
 
 
 class BrokenImages:

@@ -11,9 +11,9 @@ from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.folders import class_images, has_images, subfolders
 from cfp_cli.data.listing import SPLITS, class_names, read_list, sibling_lists
 from cfp_cli.data.split import divide
-from cfp_cli.errors import DataError
-from cfp_cli.files import or_nearest
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.files import or_nearest
+from cfp_cli.foundation.progress import SILENT, Progress
 
 _MISNAMED = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 _ByClass = dict[str, list[Path]]

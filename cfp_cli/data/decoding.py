@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import warnings
@@ -15,16 +14,12 @@ import numpy as np
 from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.dataset import Item
 from cfp_cli.data.transforms import BrokenImageError, UInt8
-from cfp_cli.errors import DataError
-from cfp_cli.progress import Progress
+from cfp_cli.execution.cores import usable_cores
+from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.progress import Progress
 
 GIB = 1024**3
 DEFAULT_BUDGET = 4 * GIB
-
-
-def usable_cores() -> int:
-    """The number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def byte_array(shape: tuple[int, ...], budget: int, cache_folder: Path | None) -> UInt8:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from cfp_cli.errors import DataError
+from cfp_cli.foundation.errors import DataError
 
 
 def fill_folder(folder: Path, fill: Callable[[Path], None]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cfp_cli.errors import DataError
+from cfp_cli.foundation.errors import DataError
 
 # Formats that Pillow knows but hands to an outside program or handler.
 _NOT_DECODED_HERE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}

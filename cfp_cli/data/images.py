@@ -14,7 +14,7 @@ from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.dataset import Dataset, Item
 from cfp_cli.data.decoding import DEFAULT_BUDGET, decode_all
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.foundation.progress import SILENT, Progress
 
 Int64 = npt.NDArray[np.int64]
 

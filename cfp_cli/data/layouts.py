@@ -18,8 +18,8 @@ from pathlib import Path
 
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.folders import images_below, is_image, subfolders
-from cfp_cli.errors import DataError, UsageError
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.foundation.errors import DataError, UsageError
+from cfp_cli.foundation.progress import SILENT, Progress
 
 ByClass = dict[str, list[Path]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cfp_cli.errors import DataError
+from cfp_cli.foundation.errors import DataError
 
 SPLITS = ("train", "val", "test")
 

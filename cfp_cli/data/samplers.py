@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from cfp_cli.errors import UsageError
+from cfp_cli.foundation.errors import UsageError
 
 Kind = Literal["instance", "balanced", "sqrt"]
 Int64 = npt.NDArray[np.int64]

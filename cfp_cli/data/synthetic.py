@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cfp_cli.data.decoding import usable_cores
 from cfp_cli.data.defects import DEFECTS
 from cfp_cli.data.filling import fill_folder
 from cfp_cli.data.steel import Canvas, photograph, surface
-from cfp_cli.errors import UsageError
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.execution.cores import usable_cores
+from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.progress import SILENT, Progress
 
 CLASSES = tuple(DEFECTS)
 SIZES = (64, 256)

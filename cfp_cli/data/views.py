@@ -22,9 +22,9 @@ from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.dataset import Item
 from cfp_cli.data.decoding import DEFAULT_BUDGET, decode_all
 from cfp_cli.data.transforms import Preprocessing, UInt8, channels_first, decode, resized
-from cfp_cli.errors import UsageError
-from cfp_cli.files import sha256
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.files import sha256
+from cfp_cli.foundation.progress import SILENT, Progress
 
 Augment = Literal["none", "paper", "geometric", "strong"]
 Int64 = npt.NDArray[np.int64]

@@ -12,14 +12,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoint import ModelSpec, spec_of
-from cfp_cli.errors import CfpError, UsageError
+from cfp_cli.checkpoints.checkpoint import ModelSpec, spec_of
 from cfp_cli.exporting import onnx_file, pt2_file, quantise
 from cfp_cli.exporting.metadata import describe_file
 from cfp_cli.exporting.samples import procedural_images
-from cfp_cli.files import write_bytes
-from cfp_cli.metrics import Loader, Metrics, measure
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.foundation.errors import CfpError, UsageError
+from cfp_cli.foundation.files import write_bytes
+from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.measuring.metrics import Loader, Metrics, measure
 
 Format = Literal["onnx", "pt2"]
 Runner = Callable[[Tensor], Tensor]

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.errors import CfpError, MissingExtraError
 from cfp_cli.exporting.metadata import INPUT, OUTPUT
 from cfp_cli.exporting.pt2_file import trace
+from cfp_cli.foundation.errors import CfpError, MissingExtraError
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 # Protocol buffers end at 2 GiB, and one file is easier to ship than two.

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from cfp_cli.errors import CfpError
 from cfp_cli.exporting.metadata import INPUT
 from cfp_cli.exporting.onnx_file import hushed, require_extra, strip
+from cfp_cli.foundation.errors import CfpError
 
 _BATCH = 16
 

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.fx import Node
 
-from cfp_cli.errors import GraphError
+from cfp_cli.foundation.errors import GraphError
 from cfp_cli.graph.channel_set import Balance, ChannelGraph, ChannelSet, Dimension, Floor, Units
 from cfp_cli.graph.labels import Labels, Value
 from cfp_cli.graph.probe import probe

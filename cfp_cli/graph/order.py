@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.fx import Node
 
-from cfp_cli.errors import GraphError
+from cfp_cli.foundation.errors import GraphError
 from cfp_cli.graph.channel_set import ChannelGraph, Units
 from cfp_cli.graph.rules.movement import dimension_order
 from cfp_cli.graph.trace import operator_of, shape_of

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cfp_cli.errors import GraphError
+from cfp_cli.foundation.errors import GraphError
 from cfp_cli.graph.channel_set import ChannelGraph
-from cfp_cli.graph.compare import Difference, first_difference
+from cfp_cli.graph.difference import Difference, first_difference
 from cfp_cli.graph.sample import random_kept
 from cfp_cli.graph.slicing import sliced_copy
 

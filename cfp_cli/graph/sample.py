@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from cfp_cli.errors import TargetError
+from cfp_cli.foundation.errors import TargetError
 from cfp_cli.graph.channel_set import ChannelGraph
-from cfp_cli.graph.feasible import Selection, nearest
+from cfp_cli.graph.solve import Selection, nearest
 
 
 def random_kept(graph: ChannelGraph, fraction: float, rng: np.random.Generator) -> tuple[Selection, list[str]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx import Node
 
-from cfp_cli.errors import GraphError
+from cfp_cli.foundation.errors import GraphError
 from cfp_cli.graph.channel_set import ChannelGraph, Dimension, Kept
 from cfp_cli.graph.order import Order, orders
 from cfp_cli.models.shapes import fit

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from cfp_cli.errors import GraphError
-from cfp_cli.evaluation_mode import evaluating
+from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.foundation.errors import GraphError
 
 # Batch size of the trace. A prime that is no usual channel count keeps the batch apart from channels in every reshape.
 BATCH = 13

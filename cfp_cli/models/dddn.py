@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cfp_cli.errors import DataError
+from cfp_cli.foundation.errors import DataError
 
 # Channels (high, low) that the octave stages give; pooled says which of them end in a max-pool.
 OCTAVES = ((42, 6), (56, 8), (84, 12), (84, 12), (112, 16), (112, 16), (128, 0))

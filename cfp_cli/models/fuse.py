@@ -6,7 +6,7 @@ import copy
 
 from torch import nn
 
-from cfp_cli.errors import CheckpointError
+from cfp_cli.foundation.errors import CheckpointError
 from cfp_cli.models.repvgg import RepVGGBlock, fused_block
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cfp_cli.errors import CfpError, UsageError
+from cfp_cli.foundation.errors import CfpError, UsageError
 
 TORCHVISION = "torchvision:"
 TIMM = "timm:"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from cfp_cli.errors import CheckpointError
+from cfp_cli.foundation.errors import CheckpointError
 
 # Where modules of other makes, such as anti-aliasing filters, keep how many channels their tensors have.
 COUNTS = ("channels", "num_channels", "num_features")

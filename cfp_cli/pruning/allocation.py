@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from cfp_cli.errors import TargetError
+from cfp_cli.foundation.errors import TargetError
 from cfp_cli.pruning.budget import kept_count
 from cfp_cli.scoring.scores import SetScores
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from cfp_cli.errors import UsageError
+from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import channel_sets
-from cfp_cli.progress import SILENT, Progress
 from cfp_cli.pruning.allocation import TOLERANCE
 from cfp_cli.pruning.plan import Plan, SetPlan
 from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images

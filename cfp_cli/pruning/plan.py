@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from cfp_cli.errors import RunError
-from cfp_cli.files import write_json
+from cfp_cli.foundation.errors import RunError
+from cfp_cli.foundation.files import write_json
 from cfp_cli.pruning.selection import Kept
 
 FORMAT = "cfp-plan/1"

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.errors import RunError, UsageError
+from cfp_cli.foundation.errors import RunError, UsageError
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, ChannelSet, channel_sets
-from cfp_cli.progress import SILENT, Progress
 from cfp_cli.pruning.allocation import TOLERANCE, Counts, Limits, at_scale, solve
 from cfp_cli.pruning.plan import Plan, SetPlan
 from cfp_cli.pruning.rates import parse_rates
@@ -260,6 +260,6 @@ def _set_plan(group: ChannelSet, kept: np.ndarray[Any, Any], ranking: Ranking | 
 
 
 def _latency(model: nn.Module, input_size: tuple[int, int]) -> float:
-    from cfp_cli.latency import measure
+    from cfp_cli.measuring.latency import measure
 
     return measure({"model": model}, input_size, batches=(1,))["model"][0].median

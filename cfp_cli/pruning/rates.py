@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from cfp_cli.errors import UsageError
+from cfp_cli.foundation.errors import UsageError
 
 TERM = re.compile(r"\[\s*(\d*\.?\d+|\d+\.)\s*\](?:\s*\*\s*(\d+))?")
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from cfp_cli.errors import GraphError
+from cfp_cli.foundation.errors import GraphError
 from cfp_cli.graph.channel_set import ChannelGraph
 from cfp_cli.graph.slicing import sliced_copy
 

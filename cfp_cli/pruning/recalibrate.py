@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cfp_cli.errors import DataError
-from cfp_cli.evaluation_mode import evaluating
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.progress import SILENT, Progress
 
 
 def recalibrate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: Progress = SILENT) -> int:

@@ -23,13 +23,13 @@ from torch.fx import Node
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cfp_cli.errors import DataError
-from cfp_cli.evaluation_mode import evaluating
+from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph
 from cfp_cli.graph.channel_set import Kept
 from cfp_cli.graph.slicing import positions
 from cfp_cli.graph.trace import argument, operator_of, shape_of
-from cfp_cli.progress import SILENT, Progress
 
 IMAGES = 1024
 PLACES = 64

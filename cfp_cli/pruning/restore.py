@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from cfp_cli.full_precision import full_precision
+from cfp_cli.execution.full_precision import full_precision
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph
 from cfp_cli.graph.channel_set import Kept
-from cfp_cli.progress import SILENT, Progress
 from cfp_cli.pruning.recalibrate import recalibrate, settle
 from cfp_cli.pruning.reconstruct import reconstruct
 

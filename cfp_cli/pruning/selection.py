@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfp_cli.graph import ChannelGraph
-from cfp_cli.graph.feasible import nearest
+from cfp_cli.graph.solve import nearest
 from cfp_cli.pruning.budget import shares
 from cfp_cli.scoring.clusters import ClusterRule, labels
 from cfp_cli.scoring.scores import SetScores

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cfp_cli.errors import ProofError
-from cfp_cli.evaluation_mode import evaluating
-from cfp_cli.full_precision import full_precision
+from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.execution.full_precision import full_precision
+from cfp_cli.foundation.errors import ProofError
 from cfp_cli.graph.channel_set import ChannelGraph
-from cfp_cli.graph.compare import first_difference
-from cfp_cli.graph.reference import Reference
+from cfp_cli.graph.difference import first_difference
+from cfp_cli.graph.replay import Reference
 
 TOLERANCE = 1e-4
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cfp_cli.benchmark import Benchmark
-from cfp_cli.metrics import ClassMetrics, Metrics
+from cfp_cli.exporting.benchmark import Benchmark
+from cfp_cli.measuring.metrics import ClassMetrics, Metrics
 from cfp_cli.training.history import EpochRow
 
 

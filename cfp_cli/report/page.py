@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cfp_cli.benchmark import Benchmark
-from cfp_cli.errors import CfpError, MissingExtraError
+from cfp_cli.exporting.benchmark import Benchmark
+from cfp_cli.foundation.errors import CfpError, MissingExtraError
 from cfp_cli.report.contents import Contents
 from cfp_cli.report.drawings import Line, line_chart
 from cfp_cli.report.layer_view import Detail, view

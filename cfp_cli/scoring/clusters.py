@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster import hierarchy
 
-from cfp_cli.errors import UsageError
+from cfp_cli.foundation.errors import UsageError
 
 MOST_ADAPTIVE = 4
 

@@ -17,12 +17,12 @@ from scipy.spatial.distance import squareform
 from torch import Tensor, nn
 
 import cfp_core
-from cfp_cli import distributed
-from cfp_cli.errors import DataError
-from cfp_cli.evaluation_mode import evaluating
-from cfp_cli.full_precision import full_precision
+from cfp_cli.execution import distributed
+from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.execution.full_precision import full_precision
+from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, Tap, channel_sets
-from cfp_cli.progress import SILENT, Progress
 from cfp_cli.scoring.clusters import linkage, span
 from cfp_cli.scoring.memory import give_back
 from cfp_cli.scoring.scores import Scores, SetScores, TapScores

@@ -16,8 +16,8 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from cfp_cli.errors import RunError
-from cfp_cli.files import write_bytes
+from cfp_cli.foundation.errors import RunError
+from cfp_cli.foundation.files import write_bytes
 
 FORMAT = "cfp-scores/1"
 _TAP_FACTS = ("name", "height", "width", "span", "saturated")

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cfp_cli.errors import UsageError
-from cfp_cli.files import write_bytes
-from cfp_cli.metrics import Metrics
+from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.files import write_bytes
+from cfp_cli.measuring.metrics import Metrics
 
 
 @dataclass(frozen=True)

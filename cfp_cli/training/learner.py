@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.distributed import Workers
-from cfp_cli.metrics import require_logits
+from cfp_cli.execution.distributed import Workers
+from cfp_cli.measuring.metrics import require_logits
 from cfp_cli.training.ema import Ema
 from cfp_cli.training.layout import memory_format
 from cfp_cli.training.loss import Draw, Objective
@@ -32,7 +32,7 @@ class Learner:
     def __init__(self, model: nn.Module, options: TrainOptions, device: torch.device, workers: Workers) -> None:
         self._layout = memory_format(model, device)
         self.model = model.to(device).to(memory_format=self._layout)
-        self.options, self.device, self.world = options, device, workers.world
+        self.options, self.device, self.world_size = options, device, workers.world_size
         self._dtype = autocast_dtype(options.amp, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
         self._optimizer = _optimizer(self.model, options)
@@ -69,7 +69,7 @@ class Learner:
         losses = objective(logits.float(), draw)
         self._optimizer.zero_grad(set_to_none=True)
         # DDP takes the mean over the processes: weigh each by its images, so that the sum is the mean over the batch.
-        self._scaler.scale(losses[0] * (share * self.world)).backward()  # type: ignore[no-untyped-call]
+        self._scaler.scale(losses[0] * (share * self.world_size)).backward()  # type: ignore[no-untyped-call]
         if self.options.clip_norm:
             self._scaler.unscale_(self._optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)

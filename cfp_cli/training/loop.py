@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cfp_cli import distributed
-from cfp_cli.errors import TrainingError
-from cfp_cli.files import require_writable
-from cfp_cli.metrics import Loader, Metrics, evaluate
+from cfp_cli.execution import distributed
+from cfp_cli.foundation.errors import TrainingError
+from cfp_cli.foundation.files import require_writable
+from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.measuring.metrics import Loader, Metrics, evaluate
 from cfp_cli.models.state import load_state
-from cfp_cli.progress import SILENT, Progress
 from cfp_cli.training.history import EpochRow, History, TensorBoard, write_csv
 from cfp_cli.training.interrupt import Interrupt, Stop
 from cfp_cli.training.learner import Learner
@@ -149,10 +149,10 @@ class _Training:
         self.learner = Learner(model, options, device, self.workers)
         self.data, self.objective, self.options, self.files, self.device = data, objective, options, files, device
         self.listen, self.progress = listen, progress
-        self.identity = {**identity, "world": self.workers.world, **options.to_json()}
+        self.identity = {**identity, "world_size": self.workers.world_size, **options.to_json()}
         self.labels = data.labels.to(device)
         self.order = Order(
-            data.sampler, data.views, options.batch_size, options.seed, self.workers.rank, self.workers.world
+            data.sampler, data.views, options.batch_size, options.seed, self.workers.rank, self.workers.world_size
         )
         self.best = copy.deepcopy(model).requires_grad_(False).eval()
         self.best_epoch, self.best_score, self.best_error, self.better_epoch = -1, -1.0, 0.0, -1
@@ -217,9 +217,9 @@ class _Training:
 
     def _over_processes(self, losses: Tensor, interrupt: Interrupt) -> Tensor:
         """Losses summed over the processes, which learn on the way whether one of them is interrupted."""
-        if self.workers.world == 1:
+        if self.workers.world_size == 1:
             return losses
-        figures = self.workers.add(torch.cat([losses, losses.new_tensor([float(interrupt.requested)])]))
+        figures = self.workers.all_reduce(torch.cat([losses, losses.new_tensor([float(interrupt.requested)])]))
         interrupt.requested = bool(figures[3] > 0)
         return figures[:3]
 
@@ -271,7 +271,7 @@ class _Training:
                 metrics = evaluate(candidate, loader, self.data.classes)
             except TrainingError:
                 self._refuse(True, "a logit became NaN or infinite")
-        shared = self.workers.share(metrics)
+        shared = self.workers.broadcast(metrics)
         assert shared is not None
         return shared
 
@@ -333,7 +333,7 @@ class _Training:
         state: dict[str, Any] | None = None
         if self.workers.first and self.files.last.exists():
             state = read_state(self.files.last, self.identity)
-        state = self.workers.share(state)
+        state = self.workers.broadcast(state)
         if state is None:
             return
         self.learner.restore(state)
@@ -348,7 +348,7 @@ class _Training:
         self.save()
         if self.board:
             self.board.close()
-        best = self.workers.share({name: value.cpu() for name, value in self.best.state_dict().items()})
+        best = self.workers.broadcast({name: value.cpu() for name, value in self.best.state_dict().items()})
         model = self.learner.model
         load_state(model, best)
         model.to(memory_format=torch.contiguous_format).eval()
@@ -364,7 +364,7 @@ class _Checked:
     """Validation batches between which an interruption is taken; with several processes only a step takes one."""
 
     def __init__(self, loader: Loader, interrupt: Interrupt, workers: distributed.Workers) -> None:
-        self.loader, self.interrupt, self.alone = loader, interrupt, workers.world == 1
+        self.loader, self.interrupt, self.alone = loader, interrupt, workers.world_size == 1
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self.loader:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from cfp_cli.errors import UsageError
+from cfp_cli.foundation.errors import UsageError
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adam", "adamw", "sgd"]

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from cfp_cli.errors import UsageError
+from cfp_cli.foundation.errors import UsageError
 from cfp_cli.training.loss import Indices
 
 
@@ -55,24 +55,24 @@ class Order:
         batch_size: images of a batch at most, over all processes.
         seed: of the views' starts.
         rank: which process this is.
-        world: how many processes share a batch.
+        world_size: how many processes share a batch.
 
     Raises:
         UsageError: there are fewer than two images for each process.
     """
 
     def __init__(
-        self, sampler: Sampler, views: Views, batch_size: int, seed: int, rank: int = 0, world: int = 1
+        self, sampler: Sampler, views: Views, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
         images = len(views)
         self.sampler = sampler
         self.views = views.views
         self.rank = rank
-        self.world = world
-        if images < 2 * world:
-            raise UsageError(f"{images} training images are too few for {world} processes; use fewer processes")
+        self.world_size = world_size
+        if images < 2 * world_size:
+            raise UsageError(f"{images} training images are too few for {world_size} processes; use fewer processes")
         # Batch norm needs two images in each process, even where the batch size alone would leave it fewer.
-        self.steps = min(math.ceil(images / batch_size), images // (2 * world))
+        self.steps = min(math.ceil(images / batch_size), images // (2 * world_size))
         self._start = np.random.default_rng([seed, images]).integers(self.views, size=images)
         self._epoch = -1
         self._batches: list[tuple[Indices, Indices]] = []
@@ -83,7 +83,7 @@ class Order:
             self._batches = self._plan(epoch)
             self._epoch = epoch
         images, views = self._batches[step]
-        part = slice(self.rank, None, self.world)
+        part = slice(self.rank, None, self.world_size)
         return images[part], views[part], len(images)
 
     def _plan(self, epoch: int) -> list[tuple[Indices, Indices]]:

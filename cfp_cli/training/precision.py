@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cfp_cli.errors import TrainingError
+from cfp_cli.foundation.errors import TrainingError
 from cfp_cli.training.options import Amp
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cfp_cli.checkpoint import describe, spec_of
+from cfp_cli.checkpoints.checkpoint import describe, spec_of
 from cfp_cli.data.dataset import Dataset
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.training.finetune import finetune
 from cfp_cli.training.options import Amp, TrainOptions
 

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.errors import TrainingError
-from cfp_cli.files import write_atomic
+from cfp_cli.foundation.errors import TrainingError
+from cfp_cli.foundation.files import write_atomic
 
 FORMAT = "cfp-train/1"
 

@@ -10,8 +10,8 @@ from cfp_cli.data.decoding import DEFAULT_BUDGET
 from cfp_cli.data.images import ImageStore, load_images
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.views import ViewStore
-from cfp_cli.errors import DataError
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.training.options import TrainOptions
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cfp_cli import checkpoint, distributed
+from cfp_cli.checkpoints import checkpoint
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.decoding import DEFAULT_BUDGET
 from cfp_cli.data.samplers import Sampler
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.metrics import evaluate
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.execution import distributed
+from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.measuring.metrics import evaluate
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Data, Files, Listener, fit
 from cfp_cli.training.loss import CrossEntropy

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cfp_cli import distributed
-from cfp_cli.checkpoint import fingerprint
-from cfp_cli.errors import TrainingError
-from cfp_cli.evaluation_mode import evaluating
-from cfp_cli.files import sha256, write_atomic
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.checkpoints.checkpoint import fingerprint
+from cfp_cli.execution import distributed
+from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.foundation.errors import TrainingError
+from cfp_cli.foundation.files import sha256, write_atomic
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.training.interrupt import Interrupt
 from cfp_cli.training.order import Views
 from cfp_cli.training.state import remove_leftovers
@@ -67,7 +67,7 @@ def teacher_logits(
     device = torch.device(device)
     if workers.any(_read(whole, shape) is None, device):
         # First every process its share, then whatever a process still misses where folders are not shared.
-        for mine in (blocks[workers.rank :: workers.world], blocks):
+        for mine in (blocks[workers.rank :: workers.world_size], blocks):
             missing = [block for block in mine if _read(_part(parts, block), _shape(block, shape)) is None]
             if missing and _read(whole, shape) is None:
                 _compute(teacher, views, classes, parts, missing, device, progress, description)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from cfp_cli.metrics import Metrics
-from cfp_cli.progress import SILENT, Progress
+from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.measuring.metrics import Metrics
 from cfp_cli.training.teacher_cache import Logits
 
 # A teacher that was trained on such views is at least as good on training images as on plain validation images.

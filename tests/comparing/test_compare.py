@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from cfp_cli.checkpoint import ModelSpec, describe, spec_of
+from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, spec_of
 from cfp_cli.commands.compare import summary_table
-from cfp_cli.comparing.compare import Comparison, compare, read_rows, summaries, write_rows
+from cfp_cli.comparing.grid import Comparison, compare, read_rows, summaries, write_rows
 from cfp_cli.comparing.methods import METHODS, chosen
 from cfp_cli.comparing.students import Students
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.images import load_images
 from cfp_cli.data.synthetic import generate
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.errors import DataError, RunError, UsageError
-from cfp_cli.metrics import evaluate
+from cfp_cli.foundation.errors import DataError, RunError, UsageError
+from cfp_cli.measuring.metrics import evaluate
 from cfp_cli.pruning.restore import Restoration
 from cfp_cli.training.history import EpochRow
 from cfp_cli.training.options import TrainOptions
@@ -63,7 +63,7 @@ def test_what_is_done_is_not_done_again(
     first = compare([teacher], dataset, chosen(["l1"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18)
     done: list[str] = []
     monkeypatch.setattr(
-        "cfp_cli.comparing.compare._Grid.run",
+        "cfp_cli.comparing.grid._Grid.run",
         lambda _self, method, ratio, seed: done.append(method.name) or replace(first[0], method=method.name, seed=seed),
     )
     again = compare([teacher], dataset, chosen(["l1", "l2"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18)

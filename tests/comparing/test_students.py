@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from cfp_cli.checkpoint import ModelSpec, describe
+from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
 from cfp_cli.comparing.methods import METHODS
-from cfp_cli.comparing.reference import reference_plan
+from cfp_cli.comparing.published import reference_plan
 from cfp_cli.comparing.students import Students, recovery_epochs
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.synthetic import generate
-from cfp_cli.errors import TargetError
+from cfp_cli.foundation.errors import TargetError
 from cfp_cli.graph import channel_sets
 from cfp_cli.pruning.prune import PruneOptions
 from cfp_cli.pruning.selection import Ranking

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 import cfp_core
-from cfp_cli import checkpoint
+from cfp_cli.checkpoints import checkpoint
 
 
 @pytest.mark.shared_data

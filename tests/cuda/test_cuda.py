@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoint import ModelSpec, describe
-from cfp_cli.comparing.compare import compare
+from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
+from cfp_cli.comparing.grid import compare
 from cfp_cli.comparing.methods import chosen
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.synthetic import generate

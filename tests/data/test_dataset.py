@@ -9,7 +9,7 @@ from PIL import Image
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.folders import image_extensions
 from cfp_cli.data.split import divide, shares
-from cfp_cli.errors import DataError
+from cfp_cli.foundation.errors import DataError
 
 
 class Told:

@@ -15,8 +15,8 @@ from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.dataset import Item, open_dataset
 from cfp_cli.data.images import ImageStore, load_images, stratified_sample
 from cfp_cli.data.transforms import BrokenImageError, Preprocessing, decode
-from cfp_cli.errors import DataError
-from cfp_cli.progress import Silent
+from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.progress import Silent
 
 
 class Told(Silent):

@@ -10,8 +10,8 @@ from PIL import Image
 from cfp_cli.data.arrange import split_layout
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.layouts import GC10, NEU, X_SDD, X_SDD_LONG_TAIL, read_layout
-from cfp_cli.errors import DataError, UsageError
-from cfp_cli.progress import Silent
+from cfp_cli.foundation.errors import DataError, UsageError
+from cfp_cli.foundation.progress import Silent
 
 
 def images(folder: Path, names: list[str]) -> Path:

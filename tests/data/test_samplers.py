@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cfp_cli.data.samplers import sampler
-from cfp_cli.errors import UsageError
+from cfp_cli.foundation.errors import UsageError
 
 LABELS = [2] * 400 + [0] * 16 + [1] * 64
 

@@ -12,7 +12,7 @@ from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import load_images
 from cfp_cli.data.synthetic import CLASSES, class_sizes, generate, render
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.errors import DataError, UsageError
+from cfp_cli.foundation.errors import DataError, UsageError
 
 
 def test_tree_of_grey_images(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.dataset import Item
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.views import Augment, ViewStore
-from cfp_cli.errors import UsageError
+from cfp_cli.foundation.errors import UsageError
 
 SIZE = (16, 16)
 

@@ -14,7 +14,7 @@ from reading import PAGES, ROOT, blocks, inline, links, words
 from small_resnet import small_resnet
 from torchvision.models._api import BUILTIN_MODELS
 
-from cfp_cli.checkpoint import ModelSpec, describe, save
+from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, save
 from cfp_cli.main import cli, main
 from cfp_cli.models import vgg
 from cfp_cli.models.registry import create

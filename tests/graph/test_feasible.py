@@ -8,9 +8,9 @@ import torch
 from small_nets import NETS, Net, conv, randomised
 from torch import nn
 
-from cfp_cli.errors import GraphError, TargetError
+from cfp_cli.foundation.errors import GraphError, TargetError
 from cfp_cli.graph import ChannelGraph, channel_sets
-from cfp_cli.graph.feasible import DEVIATION, nearest
+from cfp_cli.graph.solve import DEVIATION, nearest
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.verify import verify
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from small_nets import CLASSES, NETS, Net, conv, randomised
 from torch import nn
 
-from cfp_cli.errors import GraphError, ProofError
+from cfp_cli.foundation.errors import GraphError, ProofError
 from cfp_cli.graph import channel_sets
 from cfp_cli.graph.sample import random_kept
 from cfp_cli.models.shapes import fit

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cfp_cli.errors import CheckpointError, DataError, UsageError
+from cfp_cli.foundation.errors import CheckpointError, DataError, UsageError
 from cfp_cli.graph import channel_sets
 from cfp_cli.models.fuse import fuse
 from cfp_cli.models.registry import create, known_architectures

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfp_cli.errors import TargetError
+from cfp_cli.foundation.errors import TargetError
 from cfp_cli.pruning.allocation import ALLOCATIONS, Limits, at_scale, redundancy, solve
 from cfp_cli.scoring.score import effective_channels
 from cfp_cli.scoring.scores import SetScores

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cfp_cli.errors import UsageError
+from cfp_cli.foundation.errors import UsageError
 from cfp_cli.pruning.rates import parse_rates
 
 NAMES = ["stem", "layer1.0", "layer1.1", "layer2.0"]

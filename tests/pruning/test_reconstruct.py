@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cfp_cli.errors import DataError
+from cfp_cli.foundation.errors import DataError
 from cfp_cli.graph import channel_sets
 from cfp_cli.models.registry import create
 from cfp_cli.pruning import reconstruct as module

@@ -19,26 +19,26 @@ import torch
 from PIL import Image
 from report_browser import CHROMIUM, look
 
-from cfp_cli.checkpoint import ModelSpec, describe, load, save, spec_of
+from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load, save, spec_of
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.synthetic import generate
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.errors import CfpError, DataError, RunError
-from cfp_cli.metrics import ClassMetrics, Metrics
+from cfp_cli.foundation.errors import CfpError, DataError, RunError
+from cfp_cli.measuring.metrics import ClassMetrics, Metrics
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.prune import PruneOptions
 from cfp_cli.report import page
 from cfp_cli.report.contents import Contents
-from cfp_cli.run import Run
+from cfp_cli.runs import report as step
+from cfp_cli.runs.bench import bench_step
+from cfp_cli.runs.directory import Run
+from cfp_cli.runs.finetune import finetune_step
+from cfp_cli.runs.inputs import DataInput, ModelInput
+from cfp_cli.runs.prune import prune_step
+from cfp_cli.runs.report import report_step
+from cfp_cli.runs.score import ScoreOptions, score_step
 from cfp_cli.scoring.scores import Scores
-from cfp_cli.steps import report as step
-from cfp_cli.steps.bench import bench_step
-from cfp_cli.steps.finetune import finetune_step
-from cfp_cli.steps.inputs import DataInput, ModelInput
-from cfp_cli.steps.prune import prune_step
-from cfp_cli.steps.report import report_step
-from cfp_cli.steps.score import ScoreOptions, score_step
 from cfp_cli.training.options import TrainOptions
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.cluster import hierarchy
 
-from cfp_cli.errors import UsageError
+from cfp_cli.foundation.errors import UsageError
 from cfp_cli.scoring.clusters import ClusterRule, labels, linkage
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cfp_cli.foundation.progress import Silent
 from cfp_cli.graph import channel_sets
-from cfp_cli.progress import Silent
 from cfp_cli.scoring.score import score
 
 

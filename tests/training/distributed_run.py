@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tiny_run import CLASSES, data, files, network
 
-from cfp_cli import distributed
+from cfp_cli.execution import distributed
 from cfp_cli.training.loop import fit
 from cfp_cli.training.loss import Distillation
 from cfp_cli.training.options import TrainOptions
@@ -43,16 +43,16 @@ def main() -> None:
     torch.set_num_threads(1)
     folder, norm = Path(sys.argv[1]), sys.argv[2] == "norm"
     workers, device = distributed.join(torch.device("cpu"))
-    stop = int(sys.argv[3]) if workers.rank == workers.world - 1 else 0
+    stop = int(sys.argv[3]) if workers.rank == workers.world_size - 1 else 0
     source, told = data(views=8), Told(stop)
     tables = [teacher_logits(network(seed), source.views, len(CLASSES), folder / "teachers") for seed in (11, 12)]
     model = network(norm=norm, dropout=0.3 if norm else 0.0)
     history = fit(
         model, source, Distillation(tables, 3), OPTIONS, files(folder), resume=True, device=device, progress=told
     )
-    torch.save(model.state_dict(), folder / f"rank{workers.rank}of{workers.world}.pt")
+    torch.save(model.state_dict(), folder / f"rank{workers.rank}of{workers.world_size}.pt")
     facts = {"lines": told.lines, "losses": [row.loss for row in history.rows], "rank": distributed.rank()}
-    (folder / f"rank{workers.rank}of{workers.world}.json").write_text(json.dumps(facts))
+    (folder / f"rank{workers.rank}of{workers.world_size}.json").write_text(json.dumps(facts))
 
 
 if __name__ == "__main__":

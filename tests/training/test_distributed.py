@@ -11,8 +11,8 @@ import pytest
 import torch
 from tiny_run import same
 
-from cfp_cli import distributed
-from cfp_cli.errors import UsageError
+from cfp_cli.execution import distributed
+from cfp_cli.foundation.errors import UsageError
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 
@@ -85,8 +85,8 @@ def test_alone_everything_is_a_matter_of_course(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     workers, device = distributed.join(torch.device("cpu"))
     assert (workers, device, distributed.rank()) == (distributed.Workers(0, 1), torch.device("cpu"), 0)
-    assert workers.share({"a": 1}) == {"a": 1}
-    assert workers.add(torch.ones(2)).tolist() == [1, 1]
+    assert workers.broadcast({"a": 1}) == {"a": 1}
+    assert workers.all_reduce(torch.ones(2)).tolist() == [1, 1]
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert distributed.rank() == 1

@@ -12,7 +12,7 @@ from cfp_cli.training.layout import memory_format
 TRAIN = """
 import torch
 from torch import nn
-from cfp_cli.distributed import Workers
+from cfp_cli.execution.distributed import Workers
 from cfp_cli.training.learner import Learner
 from cfp_cli.training.options import TrainOptions
 

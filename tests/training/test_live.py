@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from cfp_cli.commands.training import telling
-from cfp_cli.errors import UsageError
+from cfp_cli.foundation.errors import UsageError
 from cfp_cli.training.history import EpochRow, TensorBoard, read_csv, write_csv
 from cfp_cli.training.live import seconds_left, table
 from cfp_cli.training.options import TrainOptions

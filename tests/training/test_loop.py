@@ -11,8 +11,8 @@ from tiny_run import CLASSES, TensorViews, data, files, network, same
 from torch import nn
 from torch.nn import functional
 
-from cfp_cli.errors import TrainingError, UsageError
-from cfp_cli.metrics import evaluate
+from cfp_cli.foundation.errors import TrainingError, UsageError
+from cfp_cli.measuring.metrics import evaluate
 from cfp_cli.training.ema import Ema
 from cfp_cli.training.history import read_csv
 from cfp_cli.training.loop import Data, fit
@@ -276,9 +276,9 @@ def test_subnormals_are_not_kept(tmp_path):
 def test_batch_too_small_for_the_processes():
     from cfp_cli.training.order import Order
 
-    assert Order(data().sampler, data().views, 3, 0, world=2).steps == 11
+    assert Order(data().sampler, data().views, 3, 0, world_size=2).steps == 11
     with pytest.raises(UsageError, match="3 training images are too few for 2 processes"):
-        Order(data().sampler, data(3).views, 3, 0, world=2)
+        Order(data().sampler, data(3).views, 3, 0, world_size=2)
 
 
 @pytest.mark.parametrize(

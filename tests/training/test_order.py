@@ -63,7 +63,7 @@ def test_all_views_of_all_images_in_v_epochs():
 
 def test_processes_share_each_batch():
     whole = order_of(33, 2, 16)
-    parts = [order_of(33, 2, 16, rank=rank, world=3) for rank in range(3)]
+    parts = [order_of(33, 2, 16, rank=rank, world_size=3) for rank in range(3)]
     for step in range(whole.steps):
         images = [part.batch(0, step)[0] for part in parts]
         assert sorted(np.concatenate(images)) == sorted(whole.batch(0, step)[0])

@@ -9,7 +9,7 @@ import torch
 from tiny_run import CLASSES, TensorViews, images, network
 from torch import nn
 
-from cfp_cli.errors import TrainingError
+from cfp_cli.foundation.errors import TrainingError
 from cfp_cli.training.teacher_cache import teacher_logits
 
 

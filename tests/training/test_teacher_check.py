@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cfp_cli.metrics import measure
+from cfp_cli.measuring.metrics import measure
 from cfp_cli.training.teacher_check import check_classes, check_views
 
 LABELS = torch.tensor([0, 1, 1, 0] * 5)

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from tiny_run import same
 
-from cfp_cli.checkpoint import ModelSpec, describe, load, spec_of
+from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load, spec_of
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.errors import DataError, TrainingError, UsageError
-from cfp_cli.metrics import evaluate
+from cfp_cli.foundation.errors import DataError, TrainingError, UsageError
+from cfp_cli.measuring.metrics import evaluate
 from cfp_cli.models.registry import create
 from cfp_cli.training.finetune import draw_probability, finetune
 from cfp_cli.training.options import TrainOptions, teacher_options

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.files import write_atomic
+from cfp_cli.foundation.files import write_atomic
 from cfp_cli.training.loop import Data, Files
 
 CLASSES = ("crack", "hole", "stain")

@@ -1,0 +1,1 @@
+"""Checkpoint files: what they hold, how they are read and written."""

@@ -1,0 +1,73 @@
+"""`cfp bench`: what several checkpoints cost, side by side."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+
+from cfp_cli.exporting.benchmark import Benchmark, benchmark
+from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.measuring.latency import Memory
+from cfp_cli.runs.directory import Run
+from cfp_cli.runs.inputs import ModelInput
+from cfp_cli.runs.outputs import belongs
+
+
+def bench_step(
+    run: Run,
+    models: Sequence[ModelInput],
+    *,
+    batches: Sequence[int] = (1, 64),
+    seconds: float = 1.0,
+    memory: Memory = "contiguous",
+    onnx: bool = True,
+    device: torch.device,
+    progress: Progress = SILENT,
+) -> list[Benchmark]:
+    """Count and time checkpoints in turns, with as many CPU threads as torch uses now.
+
+    Args:
+        run: the run directory; the step is recorded there when one of the models is the run's.
+        models: the checkpoints; each is named by its path as given.
+        batches: batch sizes.
+        seconds: time to spend on each network, batch size and runtime.
+        memory: order of images and weights in memory for torch.
+        onnx: also time onnxruntime on the CPU, where it is installed.
+        device: where torch computes.
+        progress: told of what is being timed.
+
+    Raises:
+        UsageError: a model is named twice.
+        CheckpointError: a file cannot be read.
+    """
+    began = time.perf_counter()
+    names = [str(model.path) for model in models]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UsageError(f"{twice[0]} is named twice; name each model once")
+    loaded = {name: model.load(progress).to(device) for name, model in zip(names, models, strict=True)}
+    found = benchmark(
+        loaded,
+        {name: model.path for name, model in zip(names, models, strict=True)},
+        batches,
+        None,
+        seconds,
+        memory,
+        onnx,
+        progress,
+    )
+    inputs = {f"model_{number}": model.record() for number, model in enumerate(models, 1)}
+    if any(belongs(run, entry["sha256"]) for entry in inputs.values()):
+        run.record(
+            "bench",
+            arguments={"batches": list(batches), "seconds": seconds, "memory": memory, "device": str(device)},
+            seed=0,
+            inputs=inputs,
+            seconds=time.perf_counter() - began,
+            metrics={"models": [each.to_json() for each in found]},
+        )
+    return found

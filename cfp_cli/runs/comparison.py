@@ -1,0 +1,56 @@
+"""`cfp compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from cfp_cli.comparing.grid import Comparison, compare
+from cfp_cli.comparing.methods import chosen
+from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.pruning.restore import Restoration
+from cfp_cli.runs.inputs import DataInput, ModelInput, load_for
+from cfp_cli.training.loop import Listener
+from cfp_cli.training.options import TrainOptions
+
+
+def compare_step(
+    data: DataInput,
+    teachers: Sequence[ModelInput],
+    methods: Sequence[str],
+    ratios: Sequence[float],
+    seeds: Sequence[int],
+    options: TrainOptions | None,
+    *,
+    folder: Path,
+    images: int,
+    restoration: Restoration,
+    device: torch.device,
+    progress: Progress = SILENT,
+    listen: Listener | None = None,
+) -> tuple[Comparison, ...]:
+    """Load the teachers and the images and compare; see `cfp_cli.comparing.grid`.
+
+    Raises:
+        UsageError: there is no such method.
+        CfpError: an input cannot be used, or a target cannot be met.
+    """
+    wanted = chosen(methods)
+    dataset = data.open(progress)
+    networks = [load_for(dataset, teacher, progress).to(device) for teacher in teachers]
+    return compare(
+        networks,
+        dataset,
+        wanted,
+        ratios,
+        seeds,
+        options,
+        folder=folder,
+        images=images,
+        restoration=restoration,
+        device=device,
+        progress=progress,
+        listen=listen,
+    )

@@ -1,0 +1,95 @@
+"""`cfp score` in a run directory."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import asdict, dataclass
+
+import torch
+
+from cfp_cli.checkpoints.checkpoint import spec_of
+from cfp_cli.data.dataset import Dataset
+from cfp_cli.data.images import ImageStore, sample
+from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.execution import distributed
+from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.runs.directory import Run
+from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes, write_splits
+from cfp_cli.scoring.score import score
+from cfp_cli.scoring.scores import Scores
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What a scoring is asked for.
+
+    Attributes:
+        images: size of the stratified sample of training images.
+        similarity, richness: criteria, see `cfp_cli.scoring.score`.
+        decimals: maps are rounded to so many decimals before their rank is taken.
+        seed: seed of the sample.
+        batch_size: images a batch; the scores do not depend on it.
+    """
+
+    images: int = 640
+    similarity: str = "norm"
+    richness: str = "explained-variance"
+    decimals: int = 4
+    seed: int = 0
+    batch_size: int = 8
+
+
+def score_step(
+    run: Run,
+    model: ModelInput,
+    data: DataInput,
+    options: ScoreOptions,
+    *,
+    device: torch.device,
+    progress: Progress = SILENT,
+) -> Scores:
+    """Score a model over a sample of its training images; writes `RUN/scores.safetensors`.
+
+    Of several processes that torchrun started, each scores a part of the sample; the first writes.
+
+    Raises:
+        CfpError: the model, the data or a feature map cannot be used.
+    """
+    began = time.perf_counter()
+    workers, device = distributed.join(device)
+    network = model.load(progress)
+    dataset = data.open(progress)
+    fit_classes(network, dataset, model.path, progress)
+    store = sample(dataset, options.images, options.seed, Preprocessing.of(spec_of(network)), progress)
+    part = workers.shard(len(store))
+    scores = score(
+        network.to(device),
+        store.batches(options.batch_size, part),
+        first_image=part.start,
+        similarity=options.similarity,
+        richness=options.richness,
+        decimals=options.decimals,
+        options={"seed": options.seed, "sample": _list_hash(store, dataset)},
+        progress=progress,
+    )
+    if not workers.first:
+        return scores
+    inputs = {"model": model.record(), "data": data.record(dataset)}
+    scores.save(run.scores)
+    write_splits(run, dataset)
+    run.record(
+        "score",
+        arguments=asdict(options),
+        seed=options.seed,
+        inputs=inputs,
+        seconds=time.perf_counter() - began,
+        metrics={"images": scores.images, "seconds": scores.seconds, "forward_seconds": scores.forward_seconds},
+        outputs={"scores": str(run.scores)},
+    )
+    return scores
+
+
+def _list_hash(store: ImageStore, dataset: Dataset) -> str:
+    names = (path.relative_to(dataset.root) if path.is_relative_to(dataset.root) else path for path in store.paths)
+    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()

@@ -1,0 +1,76 @@
+"""`cfp train`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, spec_of, with_new_head
+from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.models.registry import create
+from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes
+from cfp_cli.training.history import History
+from cfp_cli.training.loop import Listener
+from cfp_cli.training.options import TrainOptions
+from cfp_cli.training.teacher import train
+
+
+def train_step(
+    data: DataInput,
+    arch: str | None,
+    out: Path,
+    options: TrainOptions,
+    *,
+    input_size: int | None = None,
+    init: ModelInput | None = None,
+    new_head: bool = False,
+    resume: bool = False,
+    tensorboard: Path | None = None,
+    device: torch.device,
+    progress: Progress = SILENT,
+    listen: Listener | None = None,
+) -> History:
+    """Train a teacher from scratch, or from the weights of `init`; writes `out`.
+
+    With `new_head` all weights of `init` but its head's, for data of other classes.
+
+    Raises:
+        UsageError: neither an architecture nor a checkpoint to start from is given, or no checkpoint to take the
+            weights beside a new head from.
+        CfpError: the data or the checkpoint cannot be used, or training cannot go on.
+    """
+    if new_head and init is None:
+        raise UsageError("--new-head needs a checkpoint for the other weights; pass --init CKPT")
+    dataset = data.open(progress)
+    torch.manual_seed(options.seed)
+    if init is not None:
+        start = init.load(progress)
+        network = (
+            with_new_head(start, dataset.classes) if new_head else fit_classes(start, dataset, init.path, progress)
+        )
+        if input_size is not None:
+            describe(network, replace(spec_of(network), input_size=(input_size, input_size)))
+        if arch is not None and arch != spec_of(network).arch:
+            raise UsageError(f"{init.path} is {spec_of(network).arch}, not {arch}; leave out --arch")
+    elif arch is None:
+        raise UsageError("no architecture; pass --arch, such as --arch vgg16_bn_gap, or --init CKPT")
+    else:
+        side = input_size or 224
+        network = describe(
+            create(arch, len(dataset.classes)), ModelSpec(arch, dataset.classes, input_size=(side, side))
+        )
+    _, history = train(
+        network.to(device),
+        dataset,
+        options,
+        out,
+        resume=resume,
+        tensorboard=tensorboard,
+        device=device,
+        progress=progress,
+        listen=listen,
+    )
+    return history
