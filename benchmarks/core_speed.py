@@ -1,13 +1,14 @@
-"""Speed of the scoring core beside PyTorch and the published algorithm, in one process, on real feature maps.
+"""Speed of the scoring core against PyTorch and the published algorithm, in one process, on real feature maps.
 
-    python benchmarks/core_speed.py MODEL.pt DATA [--arch vgg16_bn_gap] [--threads 2] [--out JSON]
+    python benchmarks/core_speed.py MODEL.pt DATA [--arch vgg16_bn_gap] [--threads 2] [--out JSON] [--plots FOLDER]
 
-Images of DATA (any folder tree of images) go through the network at 224 x 224; the maps after each ReLU, or after the
-pooling that follows it, are what is measured. Each figure is the median of several rounds in which the sides take
-turns, so that what else the machine does falls on both. Every side has the same maps and the same number of threads.
+The script runs images of DATA (any folder tree of images) through the network at 224 x 224 and measures on the maps
+after each ReLU, or after the pooling that follows it. Each figure is the median of several rounds. The implementations
+alternate within a round, so that other load on the machine affects them equally. All use the same maps and the same
+number of threads.
 
-Keys without a prefix are ratios of wall time; `cpu_` stands before the same ratio of the CPU time of this process over
-all its threads, which a busy machine disturbs less. The load averages stand beside the results.
+Keys without a prefix are ratios of wall time. Keys with the prefix `cpu_` are ratios of the CPU time of this process
+over all its threads, which other load disturbs less. The results contain the load averages.
 """
 
 from __future__ import annotations
@@ -228,13 +229,13 @@ def growth_with_images(maps: np.ndarray) -> dict[str, float]:
 
 
 def draw(result: dict[str, Any], folder: Path) -> None:
-    """Plot how the time grows with images and with channels."""
+    """Plot time against images and against channels."""
     images = {int(count): value for count, value in result["growth_cpu_ms_per_image"].items()}
     points = [(float(count), value * 1e3, 0.0) for count, value in images.items()]
     line_plot(
-        folder / "growth-images.svg",
-        "Reducing one image after so many others",
-        Axis("images", min(images), max(images), log=True),
+        folder / "scoring-growth-images.svg",
+        "Scoring time of one image against images scored before it",
+        Axis("images scored before", min(images), max(images), log=True),
         Axis("processor time per image, us", 0, 2 * max(point[1] for point in points)),
         {"last tap of VGG-16": points},
     )
@@ -242,8 +243,8 @@ def draw(result: dict[str, Any], folder: Path) -> None:
         int(count): value["cpu_ps_per_pair_and_image"] for count, value in result["pairwise_distance"]["growth"].items()
     }
     line_plot(
-        folder / "growth-channels.svg",
-        "Distances of all pairs of so many channels",
+        folder / "scoring-growth-channels.svg",
+        "Time of one pairwise distance against channels",
         Axis("channels", min(pairs), max(pairs), log=True),
         Axis("processor time per pair and image, ps", 0, 2 * max(pairs.values())),
         {"pairwise_distance": [(float(count), value, 0.0) for count, value in pairs.items()]},
@@ -261,7 +262,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=6, help="images whose ranks are compared with LAPACK")
     parser.add_argument("--slow-rounds", type=int, default=5, help="rounds of the published algorithm; 0 leaves it out")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/core_speed.json"))
-    parser.add_argument("--plots", type=Path, default=Path("docs"), help="folder of the plots of growth")
+    parser.add_argument("--plots", type=Path, default=Path("docs/figures"), help="folder for the plots")
     options = parser.parse_args()
     info = cfp_core.build_info()
     if info["profile"] != "release":

@@ -1,85 +1,93 @@
-"""cfp beside other methods in the same seed, which decides images, views and order of training for all of them."""
+"""cfp and other methods compared seed by seed; a seed fixes images, views and order of training for all methods."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from experiments import METHOD_LABELS
+
 from cfp_cli.comparing.grid import Comparison
 
-OURS = "cfp"
-FIGURES = (("test_accuracy", "accuracy"), ("test_macro_f1", "macro-F1"))
+CFP = "cfp"
+METRICS = {"test_accuracy": "accuracy", "test_macro_f1": "macro-F1"}
 
 
-def differences(rows: Sequence[Comparison], other: str, figure: str) -> list[float]:
-    """Points by which cfp is ahead of `other`, one for each ratio and seed that both have."""
-    values = {(row.method, row.ratio, row.seed): 100 * float(getattr(row, figure)) for row in rows}
-    ours = sorted((ratio, seed) for method, ratio, seed in values if method == OURS)
-    return [values[OURS, *cell] - values[other, *cell] for cell in ours if (other, *cell) in values]
+def leads(rows: Sequence[Comparison], other: str, metric: str) -> list[float]:
+    """Value of cfp minus value of `other` in points, one for each ratio and seed that both have."""
+    values = {(row.method, row.ratio, row.seed): 100 * float(getattr(row, metric)) for row in rows}
+    cells = sorted((ratio, seed) for method, ratio, seed in values if method == CFP)
+    return [values[CFP, *cell] - values[other, *cell] for cell in cells if (other, *cell) in values]
 
 
-def best_other(rows: Sequence[Comparison], figure: str) -> str | None:
-    """The method of other origin than cfp and its variants with the highest mean; None where there is none."""
-    found: dict[str, list[float]] = {}
+def leads_over_all(experiments: Iterable[Sequence[Comparison]], other: str, metric: str) -> list[float]:
+    """The leads of all experiments."""
+    return [lead for rows in experiments for lead in leads(rows, other, metric)]
+
+
+def best_other(rows: Sequence[Comparison], metric: str) -> str | None:
+    """The method with the highest mean that is not cfp or a variant of cfp; None if there is none."""
+    values: dict[str, list[float]] = {}
     for row in rows:
-        if not row.method.startswith(OURS):
-            found.setdefault(row.method, []).append(float(getattr(row, figure)))
-    return max(found, key=lambda method: statistics.mean(found[method]), default=None)
+        if not row.method.startswith(CFP):
+            values.setdefault(row.method, []).append(float(getattr(row, metric)))
+    return max(values, key=lambda method: statistics.mean(values[method]), default=None)
 
 
-def shown(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation; one value has none."""
-    # Rounding may leave a negative zero.
+def mean_and_deviation(values: Sequence[float]) -> str:
+    """Mean ± sample standard deviation; one value has no deviation."""
+    # Rounding can return a negative zero.
     mean = f"{round(statistics.mean(values), 2) + 0.0:+.2f}"
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
+def counts(values: Sequence[float]) -> str:
+    """How many leads are positive, zero and negative."""
+    return (
+        f"{sum(v > 0 for v in values)} ahead, {sum(v == 0 for v in values)} level, {sum(v < 0 for v in values)} behind"
+    )
+
+
 def section(title: str, experiments: Mapping[str, Sequence[Comparison]]) -> list[str]:
-    """Two tables: the best other method of each experiment, and each method over all experiments that have it.
+    """Two tables: cfp against the best other method of each experiment, and against each method over all experiments.
 
     Args:
-        title: its heading.
-        experiments: rows by title; those without cfp or without another method are left out.
+        title: heading of the section.
+        experiments: rows by title; experiments without cfp or without another method are skipped.
     """
     compared = {
         name: rows
         for name, rows in experiments.items()
-        if any(row.method == OURS for row in rows) and best_other(rows, FIGURES[0][0])
+        if any(row.method == CFP for row in rows) and best_other(rows, "test_accuracy")
     }
     if not compared:
         return []
     lines = [
         f"## {title}",
         "",
-        "Points by which cfp is ahead, in the same seed; mean ± sample standard deviation over seeds. The best other",
-        "method is the one with the highest mean on the test images, random channels in cfp's own allocation and the",
-        "shape trained from scratch among them, so that chance speaks against cfp.",
+        "Lead of cfp in points within the same seed, mean ± sample standard deviation over seeds. The best other",
+        "method is the one with the highest mean on the test images. Random channels in cfp's allocation and cfp's shape",
+        "trained from scratch count as other methods. The choice by test result favours the other method.",
         "",
-        "| experiment | figure | best other | cfp ahead by | in seeds |",
+        "| experiment | metric | best other method | lead of cfp | seeds |",
         "|---|---|---|---|---|",
     ]
     for name, rows in compared.items():
-        for figure, label in FIGURES:
-            other = best_other(rows, figure)
+        for metric, label in METRICS.items():
+            other = best_other(rows, metric)
             assert other is not None
-            ahead = differences(rows, other, figure)
-            lines.append(f"| {name} | {label} | {other} | {shown(ahead)} | {wins(ahead)} |")
-    lines += ["", "Over all of these experiments, by method:", ""]
-    lines += ["| method | pairs | cfp's accuracy ahead by | in pairs | cfp's macro-F1 ahead by | in pairs |"]
-    lines += ["|---|---|---|---|---|---|"]
-    methods = {row.method for rows in compared.values() for row in rows} - {OURS}
-    table = [(method, *(over_all(compared.values(), method, figure) for figure, _ in FIGURES)) for method in methods]
-    for method, accuracy, macro_f1 in sorted(table, key=lambda each: statistics.mean(each[2])):
-        cells = (f"{shown(ahead)} | {wins(ahead)}" for ahead in (accuracy, macro_f1))
-        lines.append(f"| {method} | {len(accuracy)} | {' | '.join(cells)} |")
+            lead = leads(rows, other, metric)
+            lines.append(f"| {name} | {label} | {METHOD_LABELS[other]} | {mean_and_deviation(lead)} | {counts(lead)} |")
+    lines += [
+        "",
+        "All of these experiments together, by method:",
+        "",
+        "| method | pairs | lead in accuracy | pairs | lead in macro-F1 | pairs |",
+        "|---|---|---|---|---|---|",
+    ]
+    methods = {row.method for rows in compared.values() for row in rows} - {CFP}
+    table = [(m, *(leads_over_all(compared.values(), m, metric) for metric in METRICS)) for m in methods]
+    for method, accuracy, macro_f1 in sorted(table, key=lambda each: (statistics.mean(each[1]), each[0])):
+        cells = " | ".join(f"{mean_and_deviation(lead)} | {counts(lead)}" for lead in (accuracy, macro_f1))
+        lines.append(f"| {METHOD_LABELS[method]} | {len(accuracy)} | {cells} |")
     return [*lines, ""]
-
-
-def over_all(experiments: Iterable[Sequence[Comparison]], other: str, figure: str) -> list[float]:
-    """The differences of all experiments."""
-    return [each for rows in experiments for each in differences(rows, other, figure)]
-
-
-def wins(ahead: Sequence[float]) -> str:
-    """How many of the differences are ahead, level and behind."""
-    return f"{sum(a > 0 for a in ahead)} ahead, {sum(a == 0 for a in ahead)} level, {sum(a < 0 for a in ahead)} behind"

@@ -1,4 +1,4 @@
-"""A small plot of lines with error bars, as SVG that reads on light and dark pages."""
+"""A line plot with error bars, written as SVG for light and dark pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 360, 64, 160, 36, 48
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 360, 64, 240, 36, 48
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b")
 
 Point = tuple[float, float, float]
@@ -16,12 +16,12 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Axis:
-    """One direction of a plot.
+    """One axis of a plot.
 
     Attributes:
-        label: what it shows, with its unit.
-        low, high: ends.
-        log: whether it is logarithmic.
+        label: quantity and unit.
+        low, high: range.
+        log: whether the axis is logarithmic.
     """
 
     label: str
@@ -29,31 +29,39 @@ class Axis:
     high: float
     log: bool = False
 
-    def place(self, value: float) -> float:
-        """Where a value lies, from 0 to 1."""
+    def fraction(self, value: float) -> float:
+        """The share of the axis below a value, from 0 to 1."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """Round values between the ends."""
+        """Round values within the range."""
         if self.log:
             powers = range(math.floor(math.log10(self.low)) - 1, math.ceil(math.log10(self.high)) + 1)
             ticks = [m * 10.0**p for p in powers for m in (1, 2, 5) if self.low <= m * 10.0**p <= self.high]
             return ticks if len(ticks) < 9 else [tick for tick in ticks if math.log10(tick) % 1 < 1e-9]
         raw = (self.high - self.low) / 5
         unit = 10.0 ** math.floor(math.log10(raw))
-        step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= raw)
-        first = math.ceil(self.low / step - 1e-9)
-        return [tick * step for tick in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        spacing = next(m * unit for m in (1, 2, 5, 10) if m * unit >= raw)
+        first = math.ceil(self.low / spacing - 1e-9)
+        return [tick * spacing for tick in range(first, math.floor(self.high / spacing + 1e-9) + 1)]
 
 
 def line_plot(path: Path, title: str, x: Axis, y: Axis, series: Mapping[str, Sequence[Point]]) -> None:
-    """Draw lines of points (x, y, deviation of y)."""
+    """Write a plot with one line for each series.
 
-    def at(point: tuple[float, float]) -> tuple[float, float]:
-        across = LEFT + x.place(point[0]) * (WIDTH - LEFT - RIGHT)
-        return across, HEIGHT - BOTTOM - min(max(y.place(point[1]), 0.0), 1.0) * (HEIGHT - TOP - BOTTOM)
+    Args:
+        path: the SVG file.
+        title: heading of the plot.
+        x: horizontal axis.
+        y: vertical axis.
+        series: points (x, y, deviation of y) by the name in the legend.
+    """
+
+    def pixel(point: tuple[float, float]) -> tuple[float, float]:
+        across = LEFT + x.fraction(point[0]) * (WIDTH - LEFT - RIGHT)
+        return across, HEIGHT - BOTTOM - min(max(y.fraction(point[1]), 0.0), 1.0) * (HEIGHT - TOP - BOTTOM)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-family="sans-serif" '
@@ -65,21 +73,21 @@ def line_plot(path: Path, title: str, x: Axis, y: Axis, series: Mapping[str, Seq
         f"{escape(y.label)}</text>",
     ]
     for tick in x.ticks():
-        across, down = at((tick, y.low))
+        across, down = pixel((tick, y.low))
         parts.append(f'<line class="l" x1="{across:.1f}" x2="{across:.1f}" y1="{TOP}" y2="{down:.1f}"/>')
         parts.append(f'<text x="{across:.1f}" y="{down + 16:.1f}" text-anchor="middle">{tick:g}</text>')
     for tick in y.ticks():
-        across, down = at((x.low, tick))
+        across, down = pixel((x.low, tick))
         parts.append(f'<line class="l" x1="{across:.1f}" x2="{WIDTH - RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
         parts.append(f'<text x="{across - 6:.1f}" y="{down + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for index, (name, points) in enumerate(series.items()):
         colour = COLOURS[index % len(COLOURS)]
-        places = [at(point[:2]) for point in points]
-        line = " ".join(f"{across:.1f},{down:.1f}" for across, down in places)
+        pixels = [pixel(point[:2]) for point in points]
+        line = " ".join(f"{across:.1f},{down:.1f}" for across, down in pixels)
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for (across, down), (value, mean, deviation) in zip(places, points, strict=True):
+        for (across, down), (value, mean, deviation) in zip(pixels, points, strict=True):
             if deviation:
-                high, low = at((value, mean + deviation))[1], at((value, mean - deviation))[1]
+                high, low = pixel((value, mean + deviation))[1], pixel((value, mean - deviation))[1]
                 parts.append(
                     f'<line x1="{across:.1f}" x2="{across:.1f}" y1="{high:.1f}" y2="{low:.1f}" stroke="{colour}"/>'
                 )

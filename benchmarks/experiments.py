@@ -1,0 +1,119 @@
+"""The experiments of `compression.py`: read from `experiments.toml`, turned into `cfp compare` commands."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cfp_cli.comparing.grid import Comparison, read_rows
+
+BENCHMARKS = Path(__file__).resolve().parent
+FILE = BENCHMARKS / "experiments.toml"
+RESULTS = BENCHMARKS / "results" / "compression"
+NO_REFIT = "--no-reconstruct"
+
+# How pages and plots name a method; result rows hold the name on the left.
+METHOD_LABELS = {
+    "cfp": "cfp",
+    "cfp-no-clusters": "cfp without clusters",
+    "cfp-round-8": "cfp, multiples of eight",
+    "cfp-steps": "cfp, three rounds",
+    "cfp-rank": "cfp by rank",
+    "cfp-rank-uniform": "cfp by rank, one rate",
+    "cfp-rank-two": "cfp by rank, two clusters",
+    "cfp-rank-round-8": "cfp by rank, multiples of eight",
+    "cfp-effective-rank": "cfp by effective rank",
+    "cfp-entropy": "cfp by entropy",
+    "cfp-reference": "cfp as published, one rate",
+    "random-redundancy": "random, cfp's allocation",
+    "hrank-redundancy": "rank alone, cfp's allocation",
+    "l1-redundancy": "L1, cfp's allocation",
+    "scratch": "cfp's shape from scratch",
+    "similarity": "random of each cluster, one rate",
+    "random": "random, one rate",
+    "hrank": "rank alone (HRank), one rate",
+    "l1": "L1, one rate",
+    "l2": "L2, one rate",
+    "fpgm": "FPGM, one rate",
+    "taylor": "Taylor, one rate",
+    "group-norm": "group norm, one rate",
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One `cfp compare` command.
+
+    Attributes:
+        title: heading of its section.
+        arch: architecture of the teachers.
+        ratios: shares of the parameters to remove.
+        methods, seeds: as the command takes them.
+        epochs: of fine-tuning; 0 means no fine-tuning.
+        views: augmented copies of each training image.
+        teachers: file names in the command that the page shows; the first is the network that is pruned.
+        options: further options of the command.
+    """
+
+    title: str
+    arch: str
+    ratios: tuple[float, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    epochs: int
+    views: int
+    teachers: tuple[str, ...]
+    options: tuple[str, ...]
+
+    @property
+    def refit(self) -> bool:
+        """Whether the remaining weights are refitted after the rebuild."""
+        return NO_REFIT not in self.options
+
+    def command(self, data: str, teachers: list[str], folder: str, threads: int) -> list[str]:
+        """The command line, as a user would type it."""
+        training = ("--epochs", str(self.epochs), "--views", str(self.views)) if self.epochs else ("--no-finetune",)
+        return [
+            *("cfp", "compare", data, "--teachers", *teachers, "--arch", self.arch),
+            *("--ratios", *(f"{ratio:g}" for ratio in self.ratios), "--methods", *self.methods),
+            *("--seeds", *map(str, self.seeds)),
+            *training,
+            *self.options,
+            *("--threads", str(threads), "--out", folder),
+        ]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot of test accuracy against compression over several experiments.
+
+    Attributes:
+        title: heading of the plot.
+        experiments: names of the experiments whose rows it draws.
+    """
+
+    title: str
+    experiments: tuple[str, ...]
+
+
+def load() -> tuple[dict[str, Experiment], dict[str, Figure]]:
+    """Experiments and figures by name, in the order of the file."""
+    tables = tomllib.loads(FILE.read_text(encoding="utf-8"))
+
+    def frozen(entry: dict[str, object]) -> dict[str, object]:
+        return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+
+    experiments = {name: Experiment(**frozen(entry)) for name, entry in tables["experiments"].items()}
+    figures = {name: Figure(**frozen(entry)) for name, entry in tables["figures"].items()}
+    return experiments, figures
+
+
+def results_file(name: str) -> Path:
+    """The file with the result rows of an experiment."""
+    return RESULTS / f"{name}.csv"
+
+
+def rows_of(name: str) -> list[Comparison]:
+    """The finished rows of an experiment."""
+    return list(read_rows(results_file(name)))

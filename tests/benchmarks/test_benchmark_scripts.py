@@ -1,0 +1,52 @@
+"""Every benchmark starts, and the pages that benchmarks write are current."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from cfp_cli.comparing.methods import METHODS
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(autouse=True)
+def import_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benchmarks import their neighbours, as they do when Python runs them as scripts."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_help(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(script), run_name="__main__")
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("usage:")
+
+
+def test_experiments_name_known_methods_and_have_results() -> None:
+    import experiments
+
+    entries, figures = experiments.load()
+    used = {method for entry in entries.values() for method in entry.methods}
+    assert used <= METHODS.keys() & experiments.METHOD_LABELS.keys()
+    assert [name for name in entries if not experiments.rows_of(name)] == []
+    for name, figure in figures.items():
+        assert set(figure.experiments) <= entries.keys()
+        assert len({row.ratio for each in figure.experiments for row in experiments.rows_of(each)}) > 1, name
+
+
+def test_compression_page_is_current() -> None:
+    import compression
+
+    assert compression.PAGE.read_text(encoding="utf-8") == compression.page(), (
+        "docs/results/compression.md is not current; run `python benchmarks/compression.py page`"
+    )
+    drawn = {path.stem for path in compression.FIGURES.glob("neu-*.svg")}
+    assert drawn == set(compression.load()[1])
