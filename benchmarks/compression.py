@@ -69,7 +69,7 @@ def names_section() -> list[str]:
         "",
         "*One rate*: every layer loses the same share of its channels. *cfp's allocation*: layers with redundant",
         "channels lose more. *By rank*: richness is the paper's rank instead of explained variance, the default.",
-        "*Refit*: after the rebuild, the remaining weights are fitted to the outputs of the original (`--reconstruct`).",
+        "*Refit*: after the rebuild, remaining weights are fitted to the outputs of the original (`--reconstruct`).",
         "",
         "| name on this page | `--methods` |",
         "|---|---|",
