@@ -82,7 +82,7 @@ def images(size: tuple[int, int], count: int) -> Tensor:
 def ours(name: str, folder: Path) -> dict[str, Any]:
     """Prune with this project, leaving checkpoints and their logits in `folder`."""
     from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, save
-    from cfp_cli.graph import channel_sets
+    from cfp_cli.graph import Selection, channel_sets
     from cfp_cli.pruning.prune import PruneOptions, apply, plan
 
     model, size = build(name)
@@ -93,7 +93,7 @@ def ours(name: str, folder: Path) -> dict[str, Any]:
     graph = channel_sets(model, x[:1])
     row: dict[str, Any] = {
         "graph_seconds": time.perf_counter() - began,
-        "params": graph.parameters_at({}),
+        "params": Selection(graph).parameters,
         "sets": len(graph.sets),
         "channels": int(graph.offsets[-1]),
         "frozen": sum(group.size for group in graph.sets if group.frozen and group.frozen != ("logits",)),

@@ -29,7 +29,7 @@ from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution.device import use
-from cfp_cli.graph import channel_sets
+from cfp_cli.graph import Tap, channel_sets
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.recalibrate import recalibrate
 from cfp_cli.scoring.score import score
@@ -63,13 +63,13 @@ def best_in_torch(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Non
     graph = channel_sets(model, batches[0][0][:1])
     norms: dict[str, list[Tensor]] = {tap.node: [] for tap in graph.taps}
 
-    def reduce(node: str, maps: Tensor) -> None:
-        norms[node].append(maps.flatten(2).norm(dim=2))
+    def reduce(tap: Tap, maps: Tensor) -> None:
+        norms[tap.node].append(maps.flatten(2).norm(dim=2))
         torch.linalg.matrix_rank(torch.round(maps, decimals=4))
 
     with torch.inference_mode():
         for images, _ in batches:
-            graph.traced.run(images, norms, reduce)
+            graph.read_taps(images, reduce)
         for table in norms.values():
             columns = torch.cat(table).T.contiguous()
             torch.cdist(columns, columns, p=1)

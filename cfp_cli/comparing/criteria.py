@@ -88,7 +88,7 @@ def _group_norm(model: nn.Module, graph: ChannelGraph) -> dict[str, NDArray[np.f
 def _makers(graph: ChannelGraph) -> dict[str, NDArray[np.int64]]:
     """The running unit number of every output channel, by weight of a convolution or linear layer."""
     # A fixed filter, whose weight is a buffer and no parameter, makes no channel more important.
-    learned = graph.places.keys() & graph.sizes.keys()
+    learned = graph.positions.keys() & graph.sizes.keys()
     return {
         dimension.name: dimension.units
         for dimension in graph.dimensions

@@ -17,7 +17,7 @@ from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import ImageStore, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.graph import ChannelGraph, channel_sets
+from cfp_cli.graph import ChannelGraph, Selection, channel_sets
 from cfp_cli.pruning.iterate import prune_in_steps
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
@@ -111,7 +111,7 @@ class Students:
         if method.scratch:
             forget(student, seed)
         else:
-            self.restoration.apply(student, self.original, graph, made.kept, loader, self.progress)
+            self.restoration.apply(student, self.original, Selection(graph, made.kept), loader, self.progress)
         return student, made
 
     def _scores(self, store: ImageStore, richness: str, seed: int, graph: ChannelGraph) -> Scores:

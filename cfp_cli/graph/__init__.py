@@ -1,9 +1,20 @@
-"""The channel graph: a traced network, its channel sets, and where their maps are scored."""
+"""The channel graph: a traced network, its channel sets, and which of their channels are kept."""
 
 from __future__ import annotations
 
-from cfp_cli.graph.channel_set import Balance, ChannelGraph, ChannelSet, Dimension, Tap
+from cfp_cli.graph.channel_graph import Balance, ChannelGraph, ChannelSet, Dimension, Tap
 from cfp_cli.graph.derive import derive as channel_sets
+from cfp_cli.graph.selection import Selection
 from cfp_cli.graph.trace import TracedGraph, trace
 
-__all__ = ["Balance", "ChannelGraph", "ChannelSet", "Dimension", "Tap", "TracedGraph", "channel_sets", "trace"]
+__all__ = [
+    "Balance",
+    "ChannelGraph",
+    "ChannelSet",
+    "Dimension",
+    "Selection",
+    "Tap",
+    "TracedGraph",
+    "channel_sets",
+    "trace",
+]

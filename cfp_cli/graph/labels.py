@@ -3,7 +3,7 @@
 An *atom* is one position along one dimension of one parameter, such as output channel 3 of a convolution. The labels of
 a value are an integer array that broadcasts over its shape: dimensions along which the label does not change have size
 1, and -1 stands for "no channel". Operators that move data move labels; operators that combine elements unite the atoms
-they bring together. The ledger collects these facts; they are resolved once at the end.
+they bring together. `Facts` collects what is found; `derive` resolves it once at the end.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ def unlabelled(shape: Sequence[int], dynamic: Sequence[bool]) -> Value:
 
 def along_only(size: int, ndim: int, dim: int) -> tuple[int, ...]:
     """Shape that is `size` at one dimension and 1 elsewhere."""
-    return tuple(size if place == dim else 1 for place in range(ndim))
+    return tuple(size if axis == dim else 1 for axis in range(ndim))
 
 
 @dataclass
-class Ledger:
-    """The facts that operator rules find out about atoms.
+class Facts:
+    """What the operator table finds out about atoms.
 
     Attributes:
         count: number of atoms.
@@ -101,7 +101,7 @@ class Ledger:
         self.count += size
         return atoms
 
-    def of(self, name: str, dim: int, shape: tuple[int, ...]) -> Labels:
+    def atoms(self, name: str, dim: int, shape: tuple[int, ...]) -> Labels:
         """Atoms of one dimension of a parameter or buffer, new at first use.
 
         Raises:
@@ -216,16 +216,21 @@ def split_lanes(value: Value, shape: tuple[int, ...]) -> Labels | None:
     return np.broadcast_to(np.arange(int(np.prod(leading))).reshape(leading), labels.shape)
 
 
-def split_groups(value: Value, shape: tuple[int, ...]) -> list[list[Labels]]:
+def split_groups(value: Value, shape: tuple[int, ...]) -> list[tuple[Labels, tuple[Labels, ...]]]:
     """Groups that must keep equal counts where a reshape splits one dimension of channels into several.
 
-    The leading parts are taken to be fixed numbers of groups, the last part to be the channels of a group.
+    It assumes that the leading parts are fixed numbers of groups, and that the last part is the channels of a group.
+
+    Returns:
+        For each dimension that is split, the labels [groups, channels] and the lanes of the same shape.
     """
     found = []
     labels = reshape(value, shape)
     for old, new in _matching(value.shape, shape):
         split = [dim for dim in new if labels.shape[dim] > 1]
         if len([dim for dim in old if value.labels.shape[dim] > 1]) == 1 and len(split) > 1:
-            rows = np.moveaxis(labels, split[-1], -1).reshape(-1, labels.shape[split[-1]])
-            found.append(list(rows))
+            size, last = labels.shape[split[-1]], split[-1]
+            lanes = tuple(lane.reshape(labels.shape) for lane in value.lanes if lane.size == labels.size)
+            rows, *lane_rows = (np.moveaxis(each, last, -1).reshape(-1, size) for each in (labels, *lanes))
+            found.append((rows, tuple(lane_rows)))
     return found

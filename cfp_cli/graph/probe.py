@@ -1,96 +1,100 @@
-"""Try a channel graph out: rebuild the network with fewer channels in every set and compare every value.
+"""Try a channel graph out: rebuild the network with fewer channels in every set and compare every layer.
 
-A trace cannot tell whether code that splits or reshapes channels computes its sizes or has them written down, nor
-whether a module keeps a channel count in an attribute of its own. The probe can: sets that do not come out right are
-frozen.
+A trace does not show whether code that splits or reshapes channels computes its sizes or has them hard-coded, nor
+whether a module keeps a channel count in an attribute of its own. A trial rebuild does: sets that fail it are frozen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cfp_cli.foundation.errors import GraphError
-from cfp_cli.graph.channel_set import ChannelGraph
-from cfp_cli.graph.difference import Difference, first_difference
-from cfp_cli.graph.sample import random_kept
+from cfp_cli.graph.channel_graph import ChannelGraph
+from cfp_cli.graph.difference import NETWORK, Difference, first_difference
+from cfp_cli.graph.random_selection import random_selection
+from cfp_cli.graph.selection import Selection
 from cfp_cli.graph.slicing import sliced_copy
+from cfp_cli.graph.solve import balanced_sets
 
-Chosen = dict[str, NDArray[np.int64]]
-FIXED = "a trial with fewer channels did not compute the same: code fixes their number or their order"
-STUCK = "equal groups leave no channel that can be dropped"
+HARD_CODED = "a trial with fewer channels computed something else: the code hard-codes their number or their order"
+STUCK = "equal blocks leave no channel that can be dropped"
 FRACTION = 0.75
 
 
 def probe(model: nn.Module, example: Tensor, assemble: Callable[[dict[str, str]], ChannelGraph]) -> ChannelGraph:
-    """The channel graph in which every prunable set has been seen to rebuild right.
+    """The channel graph of which every prunable set has passed a trial rebuild.
 
     Args:
         model: the network.
-        example: images float32 [N, 3, H, W]; only shape and device count.
-        assemble: makes the channel graph, given reasons to freeze sets by their names.
+        example: images float32 [N, C, H, W]; only shape and device count.
+        assemble: makes the channel graph from reasons to freeze sets, by set name.
     """
-    # Noise in the range of images; the seed makes the same network give the same graph.
+    # Noise in the range of images; the seed gives the same graph for the same network.
     x = torch.rand(2, *example.shape[1:], generator=torch.Generator().manual_seed(0)).to(example.device, example.dtype)
+    trial = _Trial(model, x)
     refused: dict[str, str] = {}
     graph = assemble(refused)
-    kept, stuck = random_kept(graph, FRACTION, np.random.default_rng(0))
+    selection, stuck = random_selection(graph, FRACTION, np.random.default_rng(0))
     while stuck:
         refused |= dict.fromkeys(stuck, STUCK)
         graph = assemble(refused)
-        kept, stuck = random_kept(graph, FRACTION, np.random.default_rng(0))
-    found = _difference(model, graph, kept, x)
+        selection, stuck = random_selection(graph, FRACTION, np.random.default_rng(0))
+    kept = {each.name: selection[each.name] for each in graph.prunable if len(selection[each.name]) < each.size}
+    found = trial.difference(Selection(graph, kept)) if kept else None
     if found is not None:
-        # Equal groups come from splits and reshapes, where counts are most often written down.
-        linked = [group for group in _linked(graph, kept) if len(group) > 1 or _is_balanced(graph, group)]
-        refused |= {name: FIXED for group in linked for name in group if not _holds(model, graph, kept, x, [group])}
+        # Equal blocks come from splits and reshapes, where sizes are hard-coded most often.
+        balanced = {graph.sets[index].name for balance in graph.balances for index in balance.sets}
+        suspects = [names for names in _decisions(graph, kept) if len(names) > 1 or balanced & set(names)]
+        refused |= {name: HARD_CODED for names in suspects for name in names if not trial.passes(graph, kept, [names])}
     while found is not None:
         graph = assemble(refused)
-        kept = {group.name: kept[group.name] for group in graph.prunable if group.name in kept}
-        found = _difference(model, graph, kept, x)
+        kept = {each.name: kept[each.name] for each in graph.prunable if each.name in kept}
+        found = trial.difference(Selection(graph, kept)) if kept else None
         if found is not None:
-            groups = _linked(graph, kept)
-            # The layer that came out wrong makes or reads the sets at fault, nearly always.
-            near = [group for group in groups if set(group) & set(found.sets)]
-            failing = [name for group in near if not _holds(model, graph, kept, x, [group]) for name in group]
-            refused |= dict.fromkeys(failing or _failing(model, graph, kept, x, groups), FIXED)
+            decisions = _decisions(graph, kept)
+            # The layer that differs nearly always makes or reads the sets at fault.
+            near = [names for names in decisions if set(names) & set(found.sets)]
+            failing = [name for names in near if not trial.passes(graph, kept, [names]) for name in names]
+            refused |= dict.fromkeys(failing or trial.failing(graph, kept, decisions), HARD_CODED)
     return graph
 
 
-def _is_balanced(graph: ChannelGraph, names: list[str]) -> bool:
-    return any(graph.sets[index].name in names for balance in graph.balances for index in balance.sets)
+def _decisions(graph: ChannelGraph, kept: Iterable[str]) -> list[list[str]]:
+    """Names of the sets in `kept`, those that equal counts link together in one list."""
+    lists = [[graph.sets[index].name for index in indices] for indices in balanced_sets(graph)]
+    taken = {name for names in lists for name in names}
+    return lists + [[name] for name in kept if name not in taken]
 
 
-def _linked(graph: ChannelGraph, kept: Chosen) -> list[list[str]]:
-    """The sets of `kept`, those that equal counts link together in one list."""
-    groups = [[graph.sets[index].name for index in indices] for indices, _ in graph.linked_balances()]
-    taken = {name for group in groups for name in group}
-    return groups + [[name] for name in kept if name not in taken]
+class _Trial:
+    """Rebuilds a network with some sets pruned and compares it with its replay."""
 
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        self.model, self.x = model, x
 
-def _failing(model: nn.Module, graph: ChannelGraph, kept: Chosen, x: Tensor, groups: list[list[str]]) -> list[str]:
-    """Names of sets in the groups that fail by themselves, found by halving; all, where only their union fails."""
-    if len(groups) == 1:
-        return groups[0]
-    half = len(groups) // 2
-    found: list[str] = []
-    for part in (groups[:half], groups[half:]):
-        if not _holds(model, graph, kept, x, part):
-            found += _failing(model, graph, kept, x, part)
-    return found or [name for group in groups for name in group]
+    def difference(self, selection: Selection) -> Difference | None:
+        """Where the rebuilt network first differs; None where it does not."""
+        try:
+            return first_difference(sliced_copy(self.model, selection), selection, self.x)
+        except GraphError:
+            return Difference(NETWORK, ())
 
+    def passes(self, graph: ChannelGraph, kept: dict[str, np.ndarray], decisions: list[list[str]]) -> bool:
+        """Whether the network rebuilds correctly when only the sets of some decisions are pruned."""
+        names = [name for sets in decisions for name in sets if name in kept]
+        return self.difference(Selection(graph, {name: kept[name] for name in names})) is None
 
-def _holds(model: nn.Module, graph: ChannelGraph, kept: Chosen, x: Tensor, groups: list[list[str]]) -> bool:
-    """Whether the network rebuilds right when only the sets of some groups lose channels."""
-    return _difference(model, graph, {name: kept[name] for group in groups for name in group}, x) is None
-
-
-def _difference(model: nn.Module, graph: ChannelGraph, kept: Chosen, x: Tensor) -> Difference | None:
-    try:
-        return first_difference(sliced_copy(model, graph, kept), graph, kept, x) if kept else None
-    except GraphError:
-        return Difference("forward", ())
+    def failing(self, graph: ChannelGraph, kept: dict[str, np.ndarray], decisions: list[list[str]]) -> list[str]:
+        """Names of sets that fail by themselves, found by halving; all of them where only their union fails."""
+        if len(decisions) == 1:
+            return decisions[0]
+        half = len(decisions) // 2
+        found: list[str] = []
+        for part in (decisions[:half], decisions[half:]):
+            if not self.passes(graph, kept, part):
+                found += self.failing(graph, kept, part)
+        return found or [name for names in decisions for name in names]

@@ -1,8 +1,8 @@
-"""The selection nearest to a wanted one that keeps to every constraint of a channel graph.
+"""The selection nearest to a given one that satisfies every constraint of a channel graph.
 
 Operators such as a grouped convolution, an equal split or a channel shuffle need equally many kept channels in each of
-their groups, and no layer may be left without channels. Sets that such constraints link are solved together, as an
-integer program over their channels: keep the number of channels of each set, then the channels that are worth most.
+their blocks, and every layer must keep a channel. Sets that such constraints link are solved together, as an integer
+program over their units: first keep the number of units of each set, then the units of the highest value.
 """
 
 from __future__ import annotations
@@ -14,106 +14,116 @@ from numpy.typing import NDArray
 from scipy import optimize, sparse
 
 from cfp_cli.foundation.errors import TargetError
-from cfp_cli.graph.channel_set import ChannelGraph, Units
+from cfp_cli.graph.channel_graph import ChannelGraph, Units
+from cfp_cli.graph.components import linked
+from cfp_cli.graph.selection import Selection
 
-# What a set's count may deviate by one for, in worth of channels: more than any exchange of channels can bring.
+# Cost of one unit more or less than asked for: more than any exchange of units can gain.
 DEVIATION = 10.0
-SECONDS = 20.0
+# Bounds the search by its nodes and not by time, so that a loaded machine finds the same selection.
+NODES = 1000
 GAP = 1e-3
 
-Selection = dict[str, NDArray[np.int64]]
-Worth = Mapping[str, NDArray[np.float64]]
+Values = Mapping[str, NDArray[np.float64]]
 
 
-def nearest(
-    graph: ChannelGraph, kept: Mapping[str, NDArray[np.int64]], worth: Worth, whole: Collection[str] = ()
-) -> Selection:
-    """Change a selection as little as needed for every constraint of the graph to hold.
+def constrained_sets(graph: ChannelGraph) -> list[list[int]]:
+    """Sets that balances or floors link, as lists of indices; each list can be decided by itself."""
+    return linked([*(balance.sets for balance in graph.balances), *(floor.sets for floor in graph.floors)])
+
+
+def balanced_sets(graph: ChannelGraph) -> list[list[int]]:
+    """Sets that balances link, as lists of indices."""
+    return linked(balance.sets for balance in graph.balances)
+
+
+def nearest(selection: Selection, values: Values, *, free: Collection[str], full: Collection[str] = ()) -> Selection:
+    """Change a selection as little as needed to satisfy every constraint of the graph.
 
     Args:
-        graph: channel sets and their constraints.
-        kept: wanted units by set name.
-        worth: what keeping each unit is worth, in [0, 2], by set name; sets left out are indifferent.
-        whole: names of sets that must keep all their units.
-
-    Returns:
-        Kept units by set name, ascending, for the sets of `kept`.
+        selection: the units to keep.
+        values: value of keeping each unit, in [0, 2], by set name; 0 for sets that it does not name.
+        free: names of the sets that may change; others keep all their units.
+        full: names of sets that must keep all their units although they are free.
 
     Raises:
         TargetError: no selection satisfies the constraints.
     """
-    made: Selection = {name: np.asarray(units, np.int64) for name, units in kept.items()}
-    for linked in graph.linked_sets():
-        names = [graph.sets[index].name for index in linked]
-        sizes = [graph.sets[index].size for index in linked]
-        wanted = [len(kept[name]) if name in kept else size for name, size in zip(names, sizes, strict=True)]
-        values = [np.asarray(worth.get(name, np.zeros(size)), float) for name, size in zip(names, sizes, strict=True)]
-        fixed = [name in whole or name not in kept for name in names]
-        chosen = _by_groups(graph, linked, wanted[0], values[0]) if len(linked) == 1 and not fixed[0] else None
+    graph = selection.graph
+    changed: dict[str, Units] = {}
+    for sets in constrained_sets(graph):
+        names = [graph.sets[index].name for index in sets]
+        sizes = [graph.sets[index].size for index in sets]
+        counts = [len(selection[name]) if name in free else size for name, size in zip(names, sizes, strict=True)]
+        value = [np.asarray(values.get(name, np.zeros(size)), float) for name, size in zip(names, sizes, strict=True)]
+        fixed = [name in full or name not in free for name in names]
+        chosen = _by_blocks(graph, sets, counts[0], value[0]) if len(sets) == 1 and not fixed[0] else None
         if chosen is None:
-            chosen = _program(graph, linked, wanted, values, fixed)
+            chosen = _program(graph, sets, counts, value, fixed)
         if chosen is None:
-            raise TargetError(f"no selection gives equal groups to {', '.join(names)}; keep them with --keep")
-        made.update({name: units for name, units in zip(names, chosen, strict=True) if name in kept})
-    return made
+            raise TargetError(
+                f"no selection gives equal counts to the blocks of {', '.join(names)}; leave them whole with --keep"
+            )
+        changed.update({name: units for name, units in zip(names, chosen, strict=True) if name in free})
+    return Selection(graph, {**selection.kept, **changed}) if changed else selection
 
 
-def _by_groups(
-    graph: ChannelGraph, linked: list[int], wanted: int, worth: NDArray[np.float64]
+def _by_blocks(
+    graph: ChannelGraph, sets: list[int], count: int, value: NDArray[np.float64]
 ) -> list[NDArray[np.int64]] | None:
-    """The common case of one set whose only constraint is equal groups that partition it: the best of every group."""
-    balances = [balance for balance in graph.balances if linked[0] in balance.sets]
-    floors = [floor for floor in graph.floors if linked[0] in floor.units[:, 0]]
-    partitions = {tuple(tuple(group[:, 1].tolist()) for group in balance.groups) for balance in balances}
+    """The common case of one set whose single constraint is equal blocks that partition it: the best of every block."""
+    balances = [balance for balance in graph.balances if sets[0] in balance.sets]
+    floors = [floor for floor in graph.floors if sets[0] in floor.sets]
+    partitions = {tuple(tuple(block[:, 1].tolist()) for block in balance.blocks) for balance in balances}
     if floors or len(partitions) != 1 or any(balance.slack for balance in balances):
         return None
-    groups = [np.array(group) for group in partitions.pop()]
-    size = len(worth)
-    if not np.array_equal(np.sort(np.concatenate(groups)), np.arange(size)):
+    blocks = [np.array(block) for block in partitions.pop()]
+    size = len(value)
+    if not np.array_equal(np.sort(np.concatenate(blocks)), np.arange(size)):
         return None
-    count = min(max(round(wanted / len(groups)), 1), size // len(groups))
-    best = [group[np.argsort(-worth[group], kind="stable")[:count]] for group in groups]
+    each = min(max(round(count / len(blocks)), 1), size // len(blocks))
+    best = [block[np.argsort(-value[block], kind="stable")[:each]] for block in blocks]
     return [np.sort(np.concatenate(best))]
 
 
 def _program(
     graph: ChannelGraph,
-    linked: list[int],
-    wanted: list[int],
-    worth: list[NDArray[np.float64]],
+    sets: list[int],
+    counts: list[int],
+    values: list[NDArray[np.float64]],
     fixed: list[bool],
 ) -> list[NDArray[np.int64]] | None:
-    sizes = [len(values) for values in worth]
-    starts = dict(zip(linked, np.concatenate([[0], np.cumsum(sizes)]).tolist(), strict=False))
-    total, sets = sum(sizes), len(linked)
+    sizes = [len(value) for value in values]
+    starts = dict(zip(sets, np.concatenate([[0], np.cumsum(sizes)]).tolist(), strict=False))
+    total = sum(sizes)
     constraints = _Rows(starts, total)
     for balance in graph.balances:
-        if balance.sets <= set(linked):
-            for first, second in zip(balance.groups, balance.groups[1:], strict=False):
+        if balance.sets <= set(sets):
+            for first, second in zip(balance.blocks, balance.blocks[1:], strict=False):
                 constraints.between(first, second, 0, balance.slack)
             if balance.slack:
-                constraints.between(balance.groups[0], balance.groups[-1], 0, balance.slack)
+                constraints.between(balance.blocks[0], balance.blocks[-1], 0, balance.slack)
     for floor in graph.floors:
-        if int(floor.units[0, 0]) in starts:
+        if floor.sets <= set(sets):
             constraints.between(floor.units, None, 1, len(floor.units))
-    for index, size, keep, whole in zip(linked, sizes, wanted, fixed, strict=True):
+    for position, (index, size, count, all_kept) in enumerate(zip(sets, sizes, counts, fixed, strict=True)):
         every = np.stack([np.full(size, index), np.arange(size)], 1)
-        constraints.between(every, None, size if whole else 1, size)
-        # Two columns a set take up what its count deviates from the wanted one.
-        constraints.between(every, None, keep, keep, deviates=linked.index(index))
-    matrix, low, high = constraints.matrix(sets)
+        constraints.between(every, None, size if all_kept else 1, size)
+        # Two columns a set hold the deviation of its count from the given one.
+        constraints.between(every, None, count, count, deviates=position)
+    matrix, low, high = constraints.matrix(len(sets))
     result = optimize.milp(
-        np.concatenate([-np.concatenate(worth), np.full(2 * sets, DEVIATION)]),
-        integrality=np.concatenate([np.ones(total), np.zeros(2 * sets)]),
-        bounds=optimize.Bounds(0, np.concatenate([np.ones(total), np.full(2 * sets, np.inf)])),
+        np.concatenate([-np.concatenate(values), np.full(2 * len(sets), DEVIATION)]),
+        integrality=np.concatenate([np.ones(total), np.zeros(2 * len(sets))]),
+        bounds=optimize.Bounds(0, np.concatenate([np.ones(total), np.full(2 * len(sets), np.inf)])),
         constraints=optimize.LinearConstraint(matrix, low, high),
-        options={"time_limit": SECONDS, "mip_rel_gap": GAP},
+        options={"node_limit": NODES, "mip_rel_gap": GAP},
     )
     if result.x is None:
         return None
     chosen = result.x[:total] > 0.5
     return [
-        np.flatnonzero(chosen[starts[index] : starts[index] + size]) for index, size in zip(linked, sizes, strict=True)
+        np.flatnonzero(chosen[starts[index] : starts[index] + size]) for index, size in zip(sets, sizes, strict=True)
     ]
 
 
@@ -130,7 +140,7 @@ class _Rows:
         self.deviating: list[tuple[int, int]] = []
 
     def between(self, first: Units, second: Units | None, low: float, high: float, deviates: int | None = None) -> None:
-        """Require low <= count(first) - count(second) <= high; a set's deviation columns may make up for it."""
+        """Require low <= count(first) - count(second) <= high, where a set's deviation columns may compensate."""
         row = len(self.low)
         for units, sign in ((first, 1.0), (second, -1.0)):
             if units is not None and len(units):
@@ -146,11 +156,11 @@ class _Rows:
         """The matrix and its bounds; repeated entries add up."""
         rows = [*self.rows]
         columns = [entry for entry, _ in self.entries]
-        values = [np.full(len(entry), sign) for entry, sign in self.entries]
+        signs = [np.full(len(entry), sign) for entry, sign in self.entries]
         for row, index in self.deviating:
             rows.append(np.array([row, row]))
             columns.append(np.array([self.total + 2 * index, self.total + 2 * index + 1]))
-            values.append(np.array([1.0, -1.0]))
+            signs.append(np.array([1.0, -1.0]))
         shape = (len(self.low), self.total + 2 * sets)
-        joined = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+        joined = (np.concatenate(signs), (np.concatenate(rows), np.concatenate(columns)))
         return sparse.csr_array(sparse.coo_array(joined, shape=shape)), self.low, self.high

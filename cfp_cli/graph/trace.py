@@ -15,7 +15,7 @@ import operator
 import warnings
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,7 +57,6 @@ class TracedGraph:
         modules: holder of sub-programs that some operators call.
         output: the node whose value is the logits.
         input_size: height and width of the traced input.
-        channel_dims: for taps whose channels are not dimension 1, the dimension they are, by node name.
     """
 
     model: nn.Module
@@ -67,7 +66,6 @@ class TracedGraph:
     modules: nn.Module
     output: Node
     input_size: tuple[int, int]
-    channel_dims: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Find out after which node each value is no longer needed."""
@@ -90,34 +88,26 @@ class TracedGraph:
         Args:
             x: images; they are not changed.
             nodes: names of nodes whose values `on_value` is shown.
-            on_value: called with name and value [N, C, H, W] while it is hot; a later in-place operator may overwrite
-                it after the call.
+            on_value: called with name and value while it is hot; a later in-place operator may overwrite the value
+                after the call.
         """
         logits = None
-        for node, value in self.steps(x):
+        for node, value in self.values(x):
             if on_value is not None and node.name in nodes:
-                on_value(node.name, self.as_maps(node.name, value))
+                on_value(node.name, value)
             if node is self.output:
                 logits = value
         assert isinstance(logits, Tensor)
         return logits
 
-    def as_maps(self, node: str, value: Tensor) -> Tensor:
-        """A tap's value as feature maps [N, C, H, W]; a view."""
-        channels = self.channel_dims.get(node, 1)
-        if value.dim() == 4 and channels == 1:
-            return value
-        maps = value.movedim(channels, 1)
-        return maps.flatten(3) if maps.dim() > 4 else _four(maps)
-
-    def steps(self, x: Tensor, execute: Execute | None = None) -> Iterator[tuple[Node, Any]]:
-        """Run node by node, yielding each operator call and its value; values are freed after their last use.
+    def values(self, x: Tensor, execute: Execute | None = None) -> Iterator[tuple[Node, Any]]:
+        """Run node by node and yield each operator call with its value; values are freed after their last use.
 
         Args:
             x: images float32 [N, 3, H, W].
             execute: runs an operator call on its arguments; the default calls the operator.
         """
-        run = execute or call
+        run = execute or run_node
         values: dict[Node, Any] = {}
         for node in self.nodes:
             if node.op == "placeholder":
@@ -143,11 +133,7 @@ class TracedGraph:
         return self.constants[source.name]
 
 
-def _four(maps: Tensor) -> Tensor:
-    return maps.reshape(*maps.shape, *([1] * (4 - maps.dim())))
-
-
-def call(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run_node(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call a node's operator."""
     assert callable(node.target)
     return node.target(*args, **kwargs)
@@ -231,14 +217,15 @@ def _is_check(node: Node) -> bool:
     return node.op == "call_module" or (not node.users and ("assert" in name or "sym_constrain" in name))
 
 
-def argument(node: Node, name: str) -> Any:
-    """An argument of an operator call by its schema name; None where it is left at its default."""
-    if name in node.kwargs:
-        return node.kwargs[name]
-    for given, declared in zip(node.args, node.target._schema.arguments, strict=False):  # type: ignore[union-attr]
-        if declared.name == name:
-            return given
-    return None
+def arguments_of(node: Node) -> dict[str, Any]:
+    """The arguments of an operator call by their schema names, defaults included; tensors are nodes."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return {str(index): value for index, value in enumerate(node.args)}
+    found = {each.name: each.default_value for each in schema.arguments if each.has_default_value()}
+    found.update(zip((each.name for each in schema.arguments), node.args, strict=False))
+    found.update(node.kwargs)
+    return found
 
 
 def is_in_place(node: Node) -> bool:
@@ -255,7 +242,7 @@ def is_in_place(node: Node) -> bool:
 
 def _follow_in_place(graph: torch.fx.Graph) -> None:
     """Make every later reader of a tensor that was changed in place read the operator that changed it."""
-    order = {node: place for place, node in enumerate(graph.nodes)}
+    order = {node: index for index, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         if node.op == "call_function" and is_in_place(node):
             changed = node.args[0]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.graph import channel_sets
+from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.pruning.allocation import TOLERANCE
 from cfp_cli.pruning.plan import Plan, SetPlan
 from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
@@ -75,7 +75,7 @@ def prune_in_steps(
         )
         whole = made if whole is None else _after(whole, made, options.target)
         progress.say(f"step {step} of {steps}: {whole.achieved:.2%} removed")
-        restoration.apply(current, before, graph, made.kept, loader, progress)
+        restoration.apply(current, before, Selection(graph, made.kept), loader, progress)
         if step < steps:
             current = recover(current).eval()
     assert whole is not None

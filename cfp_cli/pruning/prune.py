@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cfp_cli.foundation.errors import RunError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.graph import ChannelGraph, ChannelSet, channel_sets
+from cfp_cli.graph import ChannelGraph, ChannelSet, Selection, channel_sets
 from cfp_cli.pruning.allocation import TOLERANCE, Counts, Limits, at_scale, solve
 from cfp_cli.pruning.plan import Plan, SetPlan
 from cfp_cli.pruning.rates import parse_rates
@@ -92,14 +92,14 @@ def plan(
     limits = Limits(options.min_channels, options.round_to, _whole(prunable, options))
     everything: Kept = {group.name: np.arange(group.size) for group in graph.sets}
 
-    def select(counts: Counts) -> Kept:
+    def select(counts: Counts) -> Selection:
         chosen = {name: rankings[name].keep(count) for name, count in counts.items()}
         return balanced(graph, everything | chosen, rankings, limits.whole)
 
-    def cost(kept: Kept) -> float:
+    def cost(kept: Selection) -> float:
         if options.target == "latency":
-            return _latency(rebuild(model, graph, kept), scores.input_size)
-        return float(graph.macs_at(kept) if options.target == "flops" else graph.parameters_at(kept))
+            return _latency(rebuild(model, kept), scores.input_size)
+        return float(kept.macs if options.target == "flops" else kept.parameters)
 
     if options.rates is not None:
         kept = _by_rates(options, prunable, rankings, limits, everything, select, graph)
@@ -111,13 +111,14 @@ def plan(
             {"tolerance": 0.03, "most": 8} if options.target == "latency" else {"tolerance": tolerance}
         )
         kept = select(solve(counts_at, lambda counts: cost(select(counts)), options.ratio, **precision))
-    achieved = 1 - cost(kept) / cost(everything)
+    original = Selection(graph)
+    achieved = 1 - cost(kept) / cost(original)
     return Plan(
         sets=tuple(_set_plan(group, kept[group.name], rankings.get(group.name)) for group in graph.sets),
-        params_before=graph.parameters_at(everything),
-        params_after=graph.parameters_at(kept),
-        macs_before=graph.macs_at(everything),
-        macs_after=graph.macs_at(kept),
+        params_before=original.parameters,
+        params_after=kept.parameters,
+        macs_before=original.macs,
+        macs_after=kept.macs,
         requested=options.ratio,
         achieved=achieved,
         target=options.target,
@@ -159,8 +160,9 @@ def apply(model: nn.Module, plan: Plan, *, graph: ChannelGraph, example: Tensor)
             raise RunError(
                 f"the plan does not fit this network (set {group.name}); prune the checkpoint it was made for"
             )
-    pruned = rebuild(model, graph, plan.kept)
-    error = verify(model, pruned, graph, plan.kept, example)
+    selection = Selection(graph, plan.kept)
+    pruned = rebuild(model, selection)
+    error = verify(model, pruned, selection, example)
     return pruned.eval(), replace(plan, max_abs_logit_error=error)
 
 
@@ -201,7 +203,7 @@ def prune(
     graph = graph or channel_sets(model, example[:1])
     pruned, made = apply(model, plan(model, scores, wanted, graph=graph), graph=graph, example=example)
     if loader is not None:
-        restoration.apply(pruned, model, graph, made.kept, loader, progress)
+        restoration.apply(pruned, model, Selection(graph, made.kept), loader, progress)
     return pruned, made
 
 
@@ -237,12 +239,12 @@ def _by_rates(
     everything: Kept,
     select: Any,
     graph: ChannelGraph,
-) -> Kept:
+) -> Selection:
     assert options.rates is not None
     rates = parse_rates(options.rates, [group.name for group in prunable])
     if not options.reference:
         sizes = {group.name: group.size for group in prunable}
-        kept: Kept = select({name: limits.count(name, sizes[name], 1 - rate) for name, rate in rates.items()})
+        kept: Selection = select({name: limits.count(name, sizes[name], 1 - rate) for name, rate in rates.items()})
         return kept
     chosen = {
         name: rankings[name].keep_reference(rate) if rate > 0 and name not in limits.whole else everything[name]

@@ -26,10 +26,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.graph import ChannelGraph
-from cfp_cli.graph.channel_set import Kept
-from cfp_cli.graph.slicing import positions
-from cfp_cli.graph.trace import argument, operator_of, shape_of
+from cfp_cli.graph import ChannelGraph, Selection
+from cfp_cli.graph.trace import arguments_of, operator_of, shape_of
 
 IMAGES = 1024
 PLACES = 64
@@ -71,8 +69,7 @@ class _Target:
 def reconstruct(
     pruned: nn.Module,
     original: nn.Module,
-    graph: ChannelGraph,
-    kept: Kept,
+    selection: Selection,
     loader: Iterable[tuple[Tensor, Tensor]],
     *,
     most: int = IMAGES,
@@ -89,9 +86,8 @@ def reconstruct(
 
     Args:
         pruned: what `rebuild` made of `original`.
-        original: the network that `graph` was derived from; it is left as it is.
-        graph: its channel sets.
-        kept: units that stayed, by set name.
+        original: the network that the selection's graph was derived from; it is not changed.
+        selection: the kept units.
         loader: batches of training images float32 [N, 3, H, W] and labels.
         most: about how many images are used; batches that are spread over a longer loader, or the first of one that
             does not know its length. They are held in memory.
@@ -111,7 +107,7 @@ def reconstruct(
         raise DataError("there are no images to fit the layers to")
     targets: dict[str, list[_Target]] = {}
     with evaluating(original), evaluating(pruned), torch.no_grad():
-        layers = _layers(graph, kept, pruned, batches[0][:1])
+        layers = _layers(selection, pruned, batches[0][:1])
         for place, layer in enumerate(progress.track(layers, "fitting layers", unit="layer")):
             if layer.name not in targets:
                 targets = _targets(original, layers[place:], batches, places)
@@ -134,9 +130,9 @@ def _spread(loader: Iterable[tuple[Tensor, Tensor]], most: int) -> Iterator[Tens
             yield images
 
 
-def _layers(graph: ChannelGraph, kept: Kept, pruned: nn.Module, image: Tensor) -> list[_Layer]:
+def _layers(selection: Selection, pruned: nn.Module, image: Tensor) -> list[_Layer]:
     """Layers that can be fitted, in the order in which they run."""
-    stays = positions(graph, kept)
+    graph = selection.graph
     modules = dict(pruned.named_modules(remove_duplicate=False))
     weights = [_parameter(graph, node, "weight") for node in graph.traced.nodes]
     found = []
@@ -149,7 +145,7 @@ def _layers(graph: ChannelGraph, kept: Kept, pruned: nn.Module, image: Tensor) -
             continue
         _, *shape = shape_of(node)
         width = shape.pop(0 if operator_of(node) == "conv2d" else -1)
-        outputs = stays.get((weight, 0), [np.arange(width)])[0]
+        outputs = selection.slices.get((weight, 0), [np.arange(width)])[0]
         found.append(
             _Layer(name, torch.from_numpy(outputs).to(image.device), math.prod(shape), _norm(graph, node, modules))
         )
@@ -164,7 +160,7 @@ def _parameter(graph: ChannelGraph, node: Node, name: str) -> str | None:
     """Full name of the tensor that an operator takes as `name`."""
     if node.op != "call_function" or not hasattr(node.target, "_schema"):
         return None
-    given = argument(node, name)
+    given = arguments_of(node).get(name)
     source = graph.traced.sources.get(given.name) if isinstance(given, Node) else None
     return source.name if source is not None else None
 
@@ -173,7 +169,7 @@ def _norm(graph: ChannelGraph, node: Node, modules: dict[str, nn.Module]) -> str
     """The batch norm of a layer's outputs alone, channel by channel; None where there is none."""
     users = list(node.users)
     mean = _parameter(graph, users[0], "running_mean") if len(users) == 1 else None
-    if mean is None or argument(users[0], "input") is not node:
+    if mean is None or arguments_of(users[0])["input"] is not node:
         return None
     # After a linear layer of several places, channels are the last dimension and batch norm takes the second.
     if operator_of(node) == "linear" and len(shape_of(node)) != 2:

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from cfp_cli.execution.full_precision import full_precision
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.graph import ChannelGraph
-from cfp_cli.graph.channel_set import Kept
+from cfp_cli.graph import Selection
 from cfp_cli.pruning.recalibrate import recalibrate, settle
 from cfp_cli.pruning.reconstruct import reconstruct
 
@@ -36,8 +35,7 @@ class Restoration:
         self,
         pruned: nn.Module,
         original: nn.Module,
-        graph: ChannelGraph,
-        kept: Kept,
+        selection: Selection,
         loader: Iterable[tuple[Tensor, Tensor]],
         progress: Progress = SILENT,
     ) -> None:
@@ -45,9 +43,8 @@ class Restoration:
 
         Args:
             pruned: what `rebuild` made of `original`.
-            original: the network that `graph` was derived from.
-            graph: its channel sets.
-            kept: units that stayed, by set name.
+            original: the network that the selection's graph was derived from.
+            selection: the kept units.
             loader: batches of training images float32 [N, 3, H, W] and labels, the same in each pass.
             progress: told of layers and batches.
 
@@ -56,7 +53,7 @@ class Restoration:
         """
         with full_precision():
             if self.reconstruct:
-                reconstruct(pruned, original, graph, kept, loader, progress=progress)
+                reconstruct(pruned, original, selection, loader, progress=progress)
                 if self.recalibrate:
                     settle(pruned, loader, progress)
             elif self.recalibrate:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cfp_cli.graph import ChannelGraph
+from cfp_cli.graph import ChannelGraph, Selection
 from cfp_cli.graph.solve import nearest
 from cfp_cli.pruning.budget import shares
 from cfp_cli.scoring.clusters import ClusterRule, labels
@@ -63,7 +63,9 @@ class Ranking:
         return np.sort(np.concatenate(kept))
 
 
-def balanced(graph: ChannelGraph, kept: Kept, rankings: Mapping[str, Ranking], whole: Collection[str] = ()) -> Kept:
+def balanced(
+    graph: ChannelGraph, kept: Kept, rankings: Mapping[str, Ranking], whole: Collection[str] = ()
+) -> Selection:
     """Change a selection as little as needed so that every constraint of the graph holds.
 
     Operators such as a channel shuffle, an equal split or a grouped convolution need the same number of kept channels
@@ -73,9 +75,8 @@ def balanced(graph: ChannelGraph, kept: Kept, rankings: Mapping[str, Ranking], w
     Raises:
         TargetError: no selection satisfies the constraints.
     """
-    free = {name: units for name, units in kept.items() if name in rankings}
     worth = {name: _worth(len(ranking.labels), kept[name], ranking) for name, ranking in rankings.items()}
-    return {**kept, **nearest(graph, free, worth, whole)}
+    return nearest(Selection(graph, kept), worth, free=rankings, full=whole)
 
 
 def _worth(size: int, kept: NDArray[np.int64], ranking: Ranking) -> NDArray[np.float64]:

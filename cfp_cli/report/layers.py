@@ -91,9 +91,9 @@ def _maps(graph: ChannelGraph, shown: dict[int, Tap], image: Tensor) -> dict[int
         by_node.setdefault(tap.node, []).append(index)
     found: dict[int, NDArray[np.float32]] = {}
 
-    def take(node: str, value: Tensor) -> None:
+    def take(tap: Tap, value: Tensor) -> None:
         values = value[0].detach().float().cpu().numpy()
-        for index in by_node[node]:
+        for index in by_node.get(tap.node, ()):
             units = shown[index].units
             channels = np.flatnonzero(units[:, 0] == index)
             maps = np.zeros((graph.sets[index].size, *values.shape[1:]), np.float32)
@@ -102,5 +102,5 @@ def _maps(graph: ChannelGraph, shown: dict[int, Tap], image: Tensor) -> dict[int
             found[index] = maps
 
     with torch.inference_mode():
-        graph.traced.run(image, by_node, take)
+        graph.read_taps(image, take)
     return found

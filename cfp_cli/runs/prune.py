@@ -16,7 +16,7 @@ from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.graph import channel_sets
+from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.pruning.iterate import prune_in_steps
 from cfp_cli.pruning.plan import Plan
@@ -128,7 +128,7 @@ def prune_step(
     validation = {"before": _measured(network, held_out, spec, batch_size, progress)}
     if not in_steps:
         validation["rebuilt"] = _measured(pruned, held_out, spec, batch_size, progress)
-        restoration.apply(pruned, network, graph, made.kept, images, progress)
+        restoration.apply(pruned, network, Selection(graph, made.kept), images, progress)
     if in_steps or restoration.stage is not None:
         validation[restoration.stage or "rebuilt"] = _measured(pruned, held_out, spec, batch_size, progress)
     inputs = {"model": source.record(), "data": data.record(dataset)}

@@ -67,10 +67,10 @@ def score(
     passes = 0.0
     images = 0
 
-    def reduce(node: str, maps: Tensor) -> None:
+    def reduce(tap: Tap, maps: Tensor) -> None:
         nonlocal inside
         entered = time.perf_counter()
-        accumulators[node].update(maps.detach().float().cpu().numpy(), first_image + images)
+        accumulators[tap.node].update(maps.detach().float().cpu().numpy(), first_image + images)
         inside += time.perf_counter() - entered
 
     with evaluating(model), torch.inference_mode(), full_precision():
@@ -87,7 +87,7 @@ def score(
                 }
             give_back()
             entered = time.perf_counter()
-            graph.traced.run(batch, accumulators, reduce)
+            graph.read_taps(batch, reduce)
             passes += time.perf_counter() - entered
             images += len(batch)
     if graph is None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, fingerprint, load, save, spec_of, with_new_head
 from cfp_cli.foundation.errors import CheckpointError
-from cfp_cli.graph import channel_sets
+from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.rebuild import rebuild
 
@@ -126,7 +126,7 @@ def test_a_sliced_buffer_that_no_state_dict_held_is_loaded(tmp_path: Path, name:
     torch.manual_seed(0)
     model = create(spec.arch, 3).eval()
     kept = {"0": np.array([1, 4, 7])}
-    pruned = rebuild(model, channel_sets(model, torch.rand(1, 3, 16, 16)), kept)
+    pruned = rebuild(model, Selection(channel_sets(model, torch.rand(1, 3, 16, 16)), kept))
     assert torch.equal(pruned[1].filter, model[1].filter[kept["0"]])
     assert "1.filter" not in model.state_dict()
     save(tmp_path / name, pruned, spec)
@@ -134,7 +134,7 @@ def test_a_sliced_buffer_that_no_state_dict_held_is_loaded(tmp_path: Path, name:
     assert torch.equal(loaded[1].filter, pruned[1].filter)
     assert torch.equal(logits(loaded), logits(pruned))
     # A pruned network may be pruned again.
-    again = rebuild(loaded, channel_sets(loaded, torch.rand(1, 3, 16, 16)), {"0": np.array([2])})
+    again = rebuild(loaded, Selection(channel_sets(loaded, torch.rand(1, 3, 16, 16)), {"0": np.array([2])}))
     save(tmp_path / name, again, spec)
     assert torch.equal(logits(load(tmp_path / name)), logits(again))
 

@@ -161,11 +161,13 @@ def test_the_same_cell_gives_the_same_row(dataset: Dataset, teacher: nn.Module, 
 
 def test_scratch_forgets_what_was_kept(dataset: Dataset, teacher: nn.Module, tmp_path: Path) -> None:
     from cfp_cli.comparing.students import forget
-    from cfp_cli.graph import channel_sets
+    from cfp_cli.graph import Selection, channel_sets
     from cfp_cli.pruning.rebuild import rebuild
 
     graph = channel_sets(teacher, torch.rand(1, 3, 24, 24))
-    student = rebuild(teacher, graph, {group.name: torch.arange(group.size).numpy()[:4] for group in graph.prunable})
+    student = rebuild(
+        teacher, Selection(graph, {group.name: torch.arange(group.size).numpy()[:4] for group in graph.prunable})
+    )
     kept = {name: value.clone() for name, value in student.state_dict().items()}
     forget(student, 7)
     weights = [name for name, value in kept.items() if value.dim() > 1]

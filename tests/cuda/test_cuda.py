@@ -17,7 +17,7 @@ from cfp_cli.comparing.grid import compare
 from cfp_cli.comparing.methods import chosen
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.synthetic import generate
-from cfp_cli.graph import channel_sets
+from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.prune import PruneOptions, apply, plan
@@ -80,7 +80,7 @@ def test_a_restored_network_is_the_same(batches: Batches) -> None:
         model, example = network("torchvision:resnet18", device), batches[0][0].to(device)
         graph = channel_sets(model, example[:1])
         pruned, _ = apply(model, made, graph=graph, example=example)
-        FULL.apply(pruned, model, graph, made.kept, batches)
+        FULL.apply(pruned, model, Selection(graph, made.kept), batches)
         assert {value.device.type for value in pruned.state_dict().values()} == {device}
         with torch.inference_mode():
             logits.append(pruned(example).cpu())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -159,351 +160,477 @@ def manual_shuffle_up(net: Net, x: Tensor) -> Tensor:
 
 
 # name: (network, sizes by set, sets that must be frozen)
-NETS: dict[str, tuple[Callable[[], nn.Module], dict[str, int], set[str]]] = {
-    "plain": (
-        lambda: Net(lambda m, x: m.b(F.relu(m.bn(m.a(x)))), 5, a=conv(3, 8), bn=nn.BatchNorm2d(8), b=conv(8, 5)),
-        {"a": 8, "b": 5, "head": 3},
-        set(),
-    ),
-    "residual": (
-        lambda: Net(
-            lambda m, x: (lambda y: y + m.c(F.relu(m.b(y))))(m.a(x)), 8, a=conv(3, 8), b=conv(8, 6), c=conv(6, 8)
-        ),
-        {"a": 8, "b": 6, "head": 3},
-        set(),
-    ),
-    "subtract and scale": (
-        lambda: Net(
-            lambda m, x: m.c((m.a(x) - m.b(x)) * m.scale / 2 + m.shift),
-            4,
-            a=conv(3, 8),
-            b=conv(3, 8),
-            c=conv(8, 4),
-            scale=nn.Parameter(torch.rand(8, 1, 1) + 0.5),
-            shift=nn.Parameter(torch.rand(1, 8, 1, 1)),
-        ),
-        {"a": 8, "c": 4, "head": 3},
-        set(),
-    ),
-    "position bias": (
-        lambda: Net(
-            lambda m, x: m.b(m.a(x) + m.p), 4, a=conv(3, 8), b=conv(8, 4), p=nn.Parameter(torch.rand(8, 16, 16))
-        ),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "concatenation": (
-        lambda: Net(
-            lambda m, x: m.c(m.bn(torch.cat([m.a(x), m.b(x), x], 1))),
-            4,
-            a=conv(3, 5),
-            b=conv(3, 7),
-            bn=nn.BatchNorm2d(15),
-            c=conv(15, 4),
-        ),
-        {"a": 5, "b": 7, "c": 4, "head": 3},
-        set(),
-    ),
-    "concatenation added to a convolution": (
-        lambda: Net(
-            lambda m, x: m.d(torch.cat([m.a(x), m.b(x)], 1) + m.c(x)),
-            4,
-            a=conv(3, 4),
-            b=conv(3, 4),
-            c=conv(3, 8),
-            d=conv(8, 4),
-        ),
-        {"a": 8, "d": 4, "head": 3},
-        set(),
-    ),
-    "squeeze excite": (
-        lambda: Net(squeeze_excite, 4, a=conv(3, 8), down=nn.Conv2d(8, 4, 1), up=nn.Conv2d(4, 8, 1), b=conv(8, 4)),
-        {"a": 8, "down": 4, "b": 4, "head": 3},
-        set(),
-    ),
-    "split attention": (
-        lambda: Net(split_attention, 4, a=conv(3, 8), down=nn.Conv2d(4, 4, 1), up=nn.Conv2d(4, 8, 1), b=conv(4, 4)),
-        {"a": 4, "down": 4, "b": 4, "head": 3},
-        set(),
-    ),
-    "spatial attention is not coupled": (
-        lambda: Net(spatial_attention, 4, a=conv(3, 8), one=nn.Conv2d(8, 1, 1), b=conv(8, 4)),
-        {"a": 8, "one": 1, "b": 4, "head": 3},
-        {"one"},
-    ),
-    "depthwise": (
-        lambda: Net(lambda m, x: m.c(m.b(m.a(x))), 4, a=conv(3, 8), b=conv(8, 8, groups=8), c=conv(8, 4)),
-        {"a": 8, "c": 4, "head": 3},
-        set(),
-    ),
-    "fixed filter that no state dict holds": (
-        lambda: Net(lambda m, x: m.b(m.f(m.a(x))), 4, a=conv(3, 8), f=Filter(8), b=conv(8, 4)),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "fixed filter that state dicts hold": (
-        lambda: Net(lambda m, x: m.b(m.f(m.a(x))), 4, a=conv(3, 8), f=Filter(8, persistent=True), b=conv(8, 4)),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "fixed filter with a count of its own": (
-        lambda: Net(lambda m, x: m.b(m.f(m.a(x))), 4, a=conv(3, 8), f=Filter(8, attribute="mine"), b=conv(8, 4)),
-        {"a": 8, "b": 4, "head": 3},
-        {"a"},
-    ),
-    "fixed scale that no state dict holds": (
-        lambda: Net(lambda m, x: m.b(m.a(x) * m.s.scale), 4, a=conv(3, 8), s=Scale(8), b=conv(8, 4)),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "depthwise with multiplier": (
-        lambda: Net(lambda m, x: m.c(m.b(m.a(x))), 4, a=conv(3, 6), b=conv(6, 18, groups=6), c=conv(18, 4)),
-        {"a": 6, "c": 4, "head": 3},
-        set(),
-    ),
-    "grouped": (
-        lambda: Net(lambda m, x: m.c(m.b(m.a(x))), 4, a=conv(3, 8), b=conv(8, 12, groups=4), c=conv(12, 4)),
-        {"a": 8, "b": 12, "c": 4, "head": 3},
-        set(),
-    ),
-    "dilated and strided": (
-        lambda: Net(lambda m, x: m.b(m.a(x)), 4, a=nn.Conv2d(3, 8, 3, 2, 2, 2), b=nn.Conv2d(8, 4, (1, 3))),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "transposed": (
-        lambda: Net(
-            lambda m, x: m.d(m.c(m.b(m.a(x)))),
-            4,
-            a=nn.ConvTranspose2d(3, 8, 2, 2),
-            b=nn.ConvTranspose2d(8, 12, 3, groups=4),
-            c=nn.ConvTranspose2d(12, 12, 3, groups=12),
-            d=conv(12, 4),
-        ),
-        {"a": 8, "b": 12, "d": 4, "head": 3},
-        set(),
-    ),
-    "flattened over space": (
-        lambda: Net(lambda m, x: m.l(F.max_pool2d(m.a(x), 4).flatten(1)).relu(), 10, a=conv(3, 6), l=nn.Linear(96, 10)),
-        {"a": 6, "l": 10, "head": 3},
-        set(),
-    ),
-    "viewed flat": (
-        lambda: Net(
-            lambda m, x: m.l(F.avg_pool2d(m.a(x), 4).view(x.shape[0], -1)), 10, a=conv(3, 6), l=nn.Linear(96, 10)
-        ),
-        {"a": 6, "l": 10, "head": 3},
-        set(),
-    ),
-    "channels last": (
-        lambda: Net(
-            lambda m, x: m.down(F.gelu(m.up(m.norm(m.a(x).permute(0, 2, 3, 1))))).permute(0, 3, 1, 2) * m.gamma,
-            8,
-            a=conv(3, 8),
-            norm=nn.LayerNorm(8),
-            up=nn.Linear(8, 12),
-            down=nn.Linear(12, 8),
-            gamma=nn.Parameter(torch.rand(8, 1, 1) + 0.5),
-        ),
-        {"a": 8, "up": 12, "down": 8, "head": 3},
-        set(),
-    ),
-    "group norm": (
-        lambda: Net(lambda m, x: m.b(m.n(m.a(x))), 4, a=conv(3, 8), n=nn.GroupNorm(4, 8), b=conv(8, 4)),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "instance norm and PReLU": (
-        lambda: Net(
-            lambda m, x: m.b(m.p(m.n(m.a(x)))),
-            4,
-            a=conv(3, 8),
-            n=nn.InstanceNorm2d(8, affine=True),
-            p=nn.PReLU(8),
-            b=conv(8, 4),
-        ),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "softmax over channels": (
-        lambda: Net(lambda m, x: m.b(m.a(x).softmax(1)), 4, a=conv(3, 8), b=conv(8, 4)),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "mean over channels": (
-        lambda: Net(
-            lambda m, x: (lambda y: m.b(y * torch.sigmoid(y.mean(1, keepdim=True))))(m.a(x)),
-            4,
-            a=conv(3, 8),
-            b=conv(8, 4),
-        ),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "copies summed": (lambda: Net(radix, 4, a=conv(3, 8), b=conv(4, 4)), {"a": 4, "b": 4, "head": 3}, set()),
-    "equal chunks": (
-        lambda: Net(
-            lambda m, x: (lambda p: m.b(p[0]) + m.c(p[1]))(m.a(x).chunk(2, 1)),
-            4,
-            a=conv(3, 8),
-            b=conv(4, 4),
-            c=conv(4, 4),
-        ),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "gated halves": (
-        lambda: Net(lambda m, x: m.b(F.glu(m.a(x), 1)), 4, a=conv(3, 8), b=conv(4, 4)),
-        {"a": 4, "b": 4, "head": 3},
-        set(),
-    ),
-    "channel shuffle between grouped convolutions": (
-        lambda: Net(
-            shuffled,
-            8,
-            a=conv(3, 16),
-            depth=conv(16, 32, groups=16),
-            bn=nn.BatchNorm2d(32),
-            c=conv(32, 8, groups=4),
-        ),
-        {"a": 16, "c": 8, "head": 3},
-        set(),
-    ),
-    "native channel shuffle": (
-        lambda: Net(lambda m, x: m.b(F.relu(F.channel_shuffle(m.a(x), 3))), 4, a=conv(3, 12), b=conv(12, 4)),
-        {"a": 12, "b": 4, "head": 3},
-        set(),
-    ),
-    "halves after a shuffle": (
-        lambda: Net(halves_after_shuffle, 4, a=conv(3, 8), b=conv(3, 8), d=conv(8, 6), c=conv(14, 4)),
-        {"a": 8, "b": 8, "d": 6, "c": 4, "head": 3},
-        set(),
-    ),
-    "shuffled and flattened over space": (
-        lambda: Net(
-            lambda m, x: m.l(F.max_pool2d(F.channel_shuffle(m.a(x), 2), 4).flatten(1)),
-            10,
-            a=conv(3, 6),
-            l=nn.Linear(96, 10),
-        ),
-        {"a": 6, "l": 10, "head": 3},
-        set(),
-    ),
-    "arguments by name and sizes asked of values": (
-        lambda: Net(
-            lambda m, x: F.conv2d(
-                input=m.a(x).reshape(m.a(x).size(0), -1, 16, 16), weight=m.b.weight, bias=m.b.bias, padding=1
-            ),
-            4,
-            a=conv(3, 8),
-            b=conv(8, 4),
-        ),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "half by share": (
-        lambda: Net(lambda m, x: (lambda y: m.b(y[:, : y.shape[1] // 2]))(m.a(x)), 4, a=conv(3, 8), b=conv(4, 4)),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "slice at a fixed place": (Fire, {"first": 8, "second": 6, "head": 3}, {"first"}),
-    "stacked and read apart": (
-        lambda: Net(
-            lambda m, x: m.c(torch.stack([m.a(x), m.b(x)], 1).amax(1)), 4, a=conv(3, 8), b=conv(3, 8), c=conv(8, 4)
-        ),
-        {"a": 8, "c": 4, "head": 3},
-        set(),
-    ),
-    "pixel shuffle": (
-        lambda: Net(manual_shuffle_up, 4, a=conv(3, 12), b=conv(3, 4)),
-        {"a": 3, "b": 4, "head": 3},
-        set(),
-    ),
-    "pixel unshuffle": (
-        lambda: Net(lambda m, x: m.b(F.pixel_unshuffle(m.a(x), 2)), 4, a=conv(3, 3), b=conv(12, 4)),
-        {"a": 3, "b": 4, "head": 3},
-        set(),
-    ),
-    "pools and interpolation": (
-        lambda: Net(
-            lambda m, x: m.b(
-                F.interpolate(F.adaptive_max_pool2d(F.pad(m.a(x), (1, 1, 1, 1)), 5), size=(9, 9), mode="bilinear")
-            ),
-            4,
-            a=conv(3, 8),
-            b=conv(8, 4),
-        ),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "shared layer": (
-        lambda: Net(shared, 4, a=conv(3, 8), s=conv(8, 8), b=conv(8, 4)),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "tied weight": (
-        lambda: Net(tied, 4, a=conv(3, 8), s=Tied(8), b=conv(8, 4)),
-        {"a": 8, "b": 4, "head": 3},
-        set(),
-    ),
-    "shared norm": (
-        lambda: Net(
-            shared_norm,
-            4,
-            a=conv(3, 8),
-            s=conv(8, 6, bias=False),
-            t=conv(8, 6, bias=False),
-            n=nn.BatchNorm2d(6),
-            b=conv(6, 4),
-        ),
-        {"a": 8, "s": 6, "b": 4, "head": 3},
-        set(),
-    ),
-    "norm of places": (
-        lambda: Net(norm_of_places, 16, a=conv(3, 8), s=nn.Linear(8, 16, bias=False), n=nn.BatchNorm1d(16)),
-        {"a": 8, "s": 16, "head": 3},
-        {"s"},
-    ),
-    "octave": (
-        lambda: Net(
-            octave,
-            4,
-            hh=conv(3, 6),
-            hl=conv(3, 2),
-            h2h=conv(6, 5),
-            l2h=conv(2, 5),
-            h2l=conv(6, 3),
-            l2l=conv(2, 3),
-            b=conv(8, 4),
-        ),
-        {"hh": 6, "hl": 2, "h2h": 5, "h2l": 3, "b": 4, "head": 3},
-        set(),
-    ),
-    "fixed tensor": (
-        lambda: Net(
-            lambda m, x: m.b(m.a(x) * torch.linspace(0.5, 1.5, 8).view(1, 8, 1, 1)), 4, a=conv(3, 8), b=conv(8, 4)
-        ),
-        {"a": 8, "b": 4, "head": 3},
-        {"a"},
-    ),
-    "unknown operator": (
-        lambda: Net(lambda m, x: m.b(m.a(x).cumsum(1)), 4, a=conv(3, 8), b=conv(8, 4)),
-        {"a": 8, "b": 4, "head": 3},
-        {"a"},
-    ),
-    "attention over positions": (
-        lambda: Net(
-            lambda m, x: m.b((lambda y: (y.flatten(2) @ y.flatten(2).mT).unsqueeze(1))(m.a(x))),
-            4,
-            a=conv(3, 8),
-            b=conv(1, 4),
-        ),
-        {"a": 8, "b": 4, "head": 3},
-        {"a"},
-    ),
-    "computed weight": (
-        lambda: Net(lambda m, x: F.conv2d(m.a(x), m.b.weight / m.b.weight.norm()), 4, a=conv(3, 8), b=conv(8, 4)),
-        {"a": 8, "head": 3},
-        {"a"},
-    ),
-}
+
+
+class SmallNet(NamedTuple):
+    """A network and the channel sets that it has.
+
+    Attributes:
+        build: makes the network.
+        sets: size of each set by name, in network order.
+        frozen: names of the sets that may not be pruned, except for the head.
+    """
+
+    build: Callable[[], nn.Module]
+    sets: dict[str, int]
+    frozen: set[str]
+
+
+NETS: dict[str, SmallNet] = {}
+
+
+def expect(
+    sets: dict[str, int], *, name: str, frozen: set[str] | None = None
+) -> Callable[[Callable[[], nn.Module]], Callable[[], nn.Module]]:
+    """Enter a network into `NETS` with the sets that it is expected to have."""
+
+    def enter(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+        NETS[name] = SmallNet(build, sets, frozen or set())
+        return build
+
+    return enter
+
+
+@expect({"a": 8, "b": 5, "head": 3}, name="plain")
+def plain() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(F.relu(m.bn(m.a(x))))
+
+    return Net(forward, 5, a=conv(3, 8), bn=nn.BatchNorm2d(8), b=conv(8, 5))
+
+
+@expect({"a": 8, "b": 6, "head": 3}, name="residual")
+def residual() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return (lambda y: y + m.c(F.relu(m.b(y))))(m.a(x))
+
+    return Net(forward, 8, a=conv(3, 8), b=conv(8, 6), c=conv(6, 8))
+
+
+@expect({"a": 8, "c": 4, "head": 3}, name="subtract and scale")
+def subtract_and_scale() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.c((m.a(x) - m.b(x)) * m.scale / 2 + m.shift)
+
+    return Net(
+        forward,
+        4,
+        a=conv(3, 8),
+        b=conv(3, 8),
+        c=conv(8, 4),
+        scale=nn.Parameter(torch.rand(8, 1, 1) + 0.5),
+        shift=nn.Parameter(torch.rand(1, 8, 1, 1)),
+    )
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="position bias")
+def position_bias() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(m.a(x) + m.p)
+
+    return Net(forward, 4, a=conv(3, 8), b=conv(8, 4), p=nn.Parameter(torch.rand(8, 16, 16)))
+
+
+@expect({"a": 5, "b": 7, "c": 4, "head": 3}, name="concatenation")
+def concatenation() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.c(m.bn(torch.cat([m.a(x), m.b(x), x], 1)))
+
+    return Net(
+        forward,
+        4,
+        a=conv(3, 5),
+        b=conv(3, 7),
+        bn=nn.BatchNorm2d(15),
+        c=conv(15, 4),
+    )
+
+
+@expect({"a": 8, "d": 4, "head": 3}, name="concatenation added to a convolution")
+def concatenation_added_to_a_convolution() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.d(torch.cat([m.a(x), m.b(x)], 1) + m.c(x))
+
+    return Net(
+        forward,
+        4,
+        a=conv(3, 4),
+        b=conv(3, 4),
+        c=conv(3, 8),
+        d=conv(8, 4),
+    )
+
+
+@expect({"a": 8, "down": 4, "b": 4, "head": 3}, name="squeeze excite")
+def squeeze_excite_net() -> nn.Module:
+    return Net(squeeze_excite, 4, a=conv(3, 8), down=nn.Conv2d(8, 4, 1), up=nn.Conv2d(4, 8, 1), b=conv(8, 4))
+
+
+@expect({"a": 4, "down": 4, "b": 4, "head": 3}, name="split attention")
+def split_attention_net() -> nn.Module:
+    return Net(split_attention, 4, a=conv(3, 8), down=nn.Conv2d(4, 4, 1), up=nn.Conv2d(4, 8, 1), b=conv(4, 4))
+
+
+@expect({"a": 8, "one": 1, "b": 4, "head": 3}, frozen={"one"}, name="spatial attention is not coupled")
+def spatial_attention_is_not_coupled() -> nn.Module:
+    return Net(spatial_attention, 4, a=conv(3, 8), one=nn.Conv2d(8, 1, 1), b=conv(8, 4))
+
+
+@expect({"a": 8, "c": 4, "head": 3}, name="depthwise")
+def depthwise() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.c(m.b(m.a(x)))
+
+    return Net(forward, 4, a=conv(3, 8), b=conv(8, 8, groups=8), c=conv(8, 4))
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="fixed filter that no state dict holds")
+def fixed_filter_that_no_state_dict_holds() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(m.f(m.a(x)))
+
+    return Net(forward, 4, a=conv(3, 8), f=Filter(8), b=conv(8, 4))
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="fixed filter that state dicts hold")
+def fixed_filter_that_state_dicts_hold() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(m.f(m.a(x)))
+
+    return Net(forward, 4, a=conv(3, 8), f=Filter(8, persistent=True), b=conv(8, 4))
+
+
+@expect({"a": 8, "b": 4, "head": 3}, frozen={"a"}, name="fixed filter with a count of its own")
+def fixed_filter_with_a_count_of_its_own() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(m.f(m.a(x)))
+
+    return Net(forward, 4, a=conv(3, 8), f=Filter(8, attribute="mine"), b=conv(8, 4))
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="fixed scale that no state dict holds")
+def fixed_scale_that_no_state_dict_holds() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(m.a(x) * m.s.scale)
+
+    return Net(forward, 4, a=conv(3, 8), s=Scale(8), b=conv(8, 4))
+
+
+@expect({"a": 6, "c": 4, "head": 3}, name="depthwise with multiplier")
+def depthwise_with_multiplier() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.c(m.b(m.a(x)))
+
+    return Net(forward, 4, a=conv(3, 6), b=conv(6, 18, groups=6), c=conv(18, 4))
+
+
+@expect({"a": 8, "b": 12, "c": 4, "head": 3}, name="grouped")
+def grouped() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.c(m.b(m.a(x)))
+
+    return Net(forward, 4, a=conv(3, 8), b=conv(8, 12, groups=4), c=conv(12, 4))
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="dilated and strided")
+def dilated_and_strided() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(m.a(x))
+
+    return Net(forward, 4, a=nn.Conv2d(3, 8, 3, 2, 2, 2), b=nn.Conv2d(8, 4, (1, 3)))
+
+
+@expect({"a": 8, "b": 12, "d": 4, "head": 3}, name="transposed")
+def transposed() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.d(m.c(m.b(m.a(x))))
+
+    return Net(
+        forward,
+        4,
+        a=nn.ConvTranspose2d(3, 8, 2, 2),
+        b=nn.ConvTranspose2d(8, 12, 3, groups=4),
+        c=nn.ConvTranspose2d(12, 12, 3, groups=12),
+        d=conv(12, 4),
+    )
+
+
+@expect({"a": 6, "l": 10, "head": 3}, name="flattened over space")
+def flattened_over_space() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.l(F.max_pool2d(m.a(x), 4).flatten(1)).relu()
+
+    return Net(forward, 10, a=conv(3, 6), l=nn.Linear(96, 10))
+
+
+@expect({"a": 6, "l": 10, "head": 3}, name="viewed flat")
+def viewed_flat() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.l(F.avg_pool2d(m.a(x), 4).view(x.shape[0], -1))
+
+    return Net(forward, 10, a=conv(3, 6), l=nn.Linear(96, 10))
+
+
+@expect({"a": 8, "up": 12, "down": 8, "head": 3}, name="channels last")
+def channels_last() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.down(F.gelu(m.up(m.norm(m.a(x).permute(0, 2, 3, 1))))).permute(0, 3, 1, 2) * m.gamma
+
+    return Net(
+        forward,
+        8,
+        a=conv(3, 8),
+        norm=nn.LayerNorm(8),
+        up=nn.Linear(8, 12),
+        down=nn.Linear(12, 8),
+        gamma=nn.Parameter(torch.rand(8, 1, 1) + 0.5),
+    )
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="group norm")
+def group_norm() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(m.n(m.a(x)))
+
+    return Net(forward, 4, a=conv(3, 8), n=nn.GroupNorm(4, 8), b=conv(8, 4))
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="instance norm and PReLU")
+def instance_norm_and_prelu() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(m.p(m.n(m.a(x))))
+
+    return Net(
+        forward,
+        4,
+        a=conv(3, 8),
+        n=nn.InstanceNorm2d(8, affine=True),
+        p=nn.PReLU(8),
+        b=conv(8, 4),
+    )
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="softmax over channels")
+def softmax_over_channels() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(m.a(x).softmax(1))
+
+    return Net(forward, 4, a=conv(3, 8), b=conv(8, 4))
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="mean over channels")
+def mean_over_channels() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return (lambda y: m.b(y * torch.sigmoid(y.mean(1, keepdim=True))))(m.a(x))
+
+    return Net(
+        forward,
+        4,
+        a=conv(3, 8),
+        b=conv(8, 4),
+    )
+
+
+@expect({"a": 4, "b": 4, "head": 3}, name="copies summed")
+def copies_summed() -> nn.Module:
+    return Net(radix, 4, a=conv(3, 8), b=conv(4, 4))
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="equal chunks")
+def equal_chunks() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return (lambda p: m.b(p[0]) + m.c(p[1]))(m.a(x).chunk(2, 1))
+
+    return Net(
+        forward,
+        4,
+        a=conv(3, 8),
+        b=conv(4, 4),
+        c=conv(4, 4),
+    )
+
+
+@expect({"a": 4, "b": 4, "head": 3}, name="gated halves")
+def gated_halves() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(F.glu(m.a(x), 1))
+
+    return Net(forward, 4, a=conv(3, 8), b=conv(4, 4))
+
+
+@expect({"a": 16, "c": 8, "head": 3}, name="channel shuffle between grouped convolutions")
+def channel_shuffle_between_grouped_convolutions() -> nn.Module:
+    return Net(
+        shuffled,
+        8,
+        a=conv(3, 16),
+        depth=conv(16, 32, groups=16),
+        bn=nn.BatchNorm2d(32),
+        c=conv(32, 8, groups=4),
+    )
+
+
+@expect({"a": 12, "b": 4, "head": 3}, name="native channel shuffle")
+def native_channel_shuffle() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(F.relu(F.channel_shuffle(m.a(x), 3)))
+
+    return Net(forward, 4, a=conv(3, 12), b=conv(12, 4))
+
+
+@expect({"a": 8, "b": 8, "d": 6, "c": 4, "head": 3}, name="halves after a shuffle")
+def halves_after_a_shuffle() -> nn.Module:
+    return Net(halves_after_shuffle, 4, a=conv(3, 8), b=conv(3, 8), d=conv(8, 6), c=conv(14, 4))
+
+
+@expect({"a": 6, "l": 10, "head": 3}, name="shuffled and flattened over space")
+def shuffled_and_flattened_over_space() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.l(F.max_pool2d(F.channel_shuffle(m.a(x), 2), 4).flatten(1))
+
+    return Net(
+        forward,
+        10,
+        a=conv(3, 6),
+        l=nn.Linear(96, 10),
+    )
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="arguments by name and sizes asked of values")
+def arguments_by_name_and_sizes_asked_of_values() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return F.conv2d(input=m.a(x).reshape(m.a(x).size(0), -1, 16, 16), weight=m.b.weight, bias=m.b.bias, padding=1)
+
+    return Net(
+        forward,
+        4,
+        a=conv(3, 8),
+        b=conv(8, 4),
+    )
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="half by share")
+def half_by_share() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return (lambda y: m.b(y[:, : y.shape[1] // 2]))(m.a(x))
+
+    return Net(forward, 4, a=conv(3, 8), b=conv(4, 4))
+
+
+@expect({"first": 8, "second": 6, "head": 3}, frozen={"first"}, name="slice at a fixed place")
+def slice_at_a_fixed_place() -> nn.Module:
+    return Fire()
+
+
+@expect({"a": 8, "c": 4, "head": 3}, name="stacked and read apart")
+def stacked_and_read_apart() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.c(torch.stack([m.a(x), m.b(x)], 1).amax(1))
+
+    return Net(forward, 4, a=conv(3, 8), b=conv(3, 8), c=conv(8, 4))
+
+
+@expect({"a": 3, "b": 4, "head": 3}, name="pixel shuffle")
+def pixel_shuffle() -> nn.Module:
+    return Net(manual_shuffle_up, 4, a=conv(3, 12), b=conv(3, 4))
+
+
+@expect({"a": 3, "b": 4, "head": 3}, name="pixel unshuffle")
+def pixel_unshuffle() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(F.pixel_unshuffle(m.a(x), 2))
+
+    return Net(forward, 4, a=conv(3, 3), b=conv(12, 4))
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="pools and interpolation")
+def pools_and_interpolation() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(F.interpolate(F.adaptive_max_pool2d(F.pad(m.a(x), (1, 1, 1, 1)), 5), size=(9, 9), mode="bilinear"))
+
+    return Net(
+        forward,
+        4,
+        a=conv(3, 8),
+        b=conv(8, 4),
+    )
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="shared layer")
+def shared_layer() -> nn.Module:
+    return Net(shared, 4, a=conv(3, 8), s=conv(8, 8), b=conv(8, 4))
+
+
+@expect({"a": 8, "b": 4, "head": 3}, name="tied weight")
+def tied_weight() -> nn.Module:
+    return Net(tied, 4, a=conv(3, 8), s=Tied(8), b=conv(8, 4))
+
+
+@expect({"a": 8, "s": 6, "b": 4, "head": 3}, name="shared norm")
+def shared_norm_net() -> nn.Module:
+    return Net(
+        shared_norm,
+        4,
+        a=conv(3, 8),
+        s=conv(8, 6, bias=False),
+        t=conv(8, 6, bias=False),
+        n=nn.BatchNorm2d(6),
+        b=conv(6, 4),
+    )
+
+
+@expect({"a": 8, "s": 16, "head": 3}, frozen={"s"}, name="norm of places")
+def norm_of_places_net() -> nn.Module:
+    return Net(norm_of_places, 16, a=conv(3, 8), s=nn.Linear(8, 16, bias=False), n=nn.BatchNorm1d(16))
+
+
+@expect({"hh": 6, "hl": 2, "h2h": 5, "h2l": 3, "b": 4, "head": 3}, name="octave")
+def octave_net() -> nn.Module:
+    return Net(
+        octave,
+        4,
+        hh=conv(3, 6),
+        hl=conv(3, 2),
+        h2h=conv(6, 5),
+        l2h=conv(2, 5),
+        h2l=conv(6, 3),
+        l2l=conv(2, 3),
+        b=conv(8, 4),
+    )
+
+
+@expect({"a": 8, "b": 4, "head": 3}, frozen={"a"}, name="fixed tensor")
+def fixed_tensor() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(m.a(x) * torch.linspace(0.5, 1.5, 8).view(1, 8, 1, 1))
+
+    return Net(forward, 4, a=conv(3, 8), b=conv(8, 4))
+
+
+@expect({"a": 8, "b": 4, "head": 3}, frozen={"a"}, name="unknown operator")
+def unknown_operator() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b(m.a(x).cumsum(1))
+
+    return Net(forward, 4, a=conv(3, 8), b=conv(8, 4))
+
+
+@expect({"a": 8, "b": 4, "head": 3}, frozen={"a"}, name="attention over positions")
+def attention_over_positions() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return m.b((lambda y: (y.flatten(2) @ y.flatten(2).mT).unsqueeze(1))(m.a(x)))
+
+    return Net(
+        forward,
+        4,
+        a=conv(3, 8),
+        b=conv(1, 4),
+    )
+
+
+@expect({"a": 8, "head": 3}, frozen={"a"}, name="computed weight")
+def computed_weight() -> nn.Module:
+    def forward(m: Net, x: Tensor) -> Tensor:
+        return F.conv2d(m.a(x), m.b.weight / m.b.weight.norm())
+
+    return Net(forward, 4, a=conv(3, 8), b=conv(8, 4))

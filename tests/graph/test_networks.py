@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cfp_cli.graph import ChannelGraph, channel_sets
-from cfp_cli.graph.sample import random_kept
+from cfp_cli.graph.random_selection import random_selection
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.verify import verify
@@ -39,11 +39,11 @@ def _fuzz(arch: str) -> ChannelGraph:
     x = torch.rand(2, 3, _side(arch), _side(arch))
     graph = channel_sets(model, x[:1])
     for seed, fraction in enumerate((0.6, 0.15)):
-        kept, stuck = random_kept(graph, fraction, np.random.default_rng(seed))
+        kept, stuck = random_selection(graph, fraction, np.random.default_rng(seed))
         assert not stuck
-        rebuilt = rebuild(model, graph, kept)
-        verify(model, rebuilt, graph, kept, x)
-        assert sum(p.numel() for p in rebuilt.parameters()) == graph.parameters_at(kept)
+        rebuilt = rebuild(model, kept)
+        verify(model, rebuilt, kept, x)
+        assert sum(p.numel() for p in rebuilt.parameters()) == kept.parameters
     return graph
 
 
@@ -96,8 +96,8 @@ def test_only_what_is_safe_is_pruned_in_a_transformer() -> None:
     # The embedding, which runs through residual sums and layer norms, and the hidden layers; never inside attention.
     assert [group.name for group in graph.prunable] == ["patch_embed.proj", "blocks.0.mlp.fc1", "blocks.1.mlp.fc1"]
     assert any("attention" in operator for _, operator, _ in graph.frozen)
-    kept, _ = random_kept(graph, 0.3, np.random.default_rng(0))
-    verify(model, rebuild(model, graph, kept), graph, kept, x)
+    kept, _ = random_selection(graph, 0.3, np.random.default_rng(0))
+    verify(model, rebuild(model, kept), kept, x)
 
 
 def test_set_counts_and_couplings_of_known_networks() -> None:
@@ -168,8 +168,8 @@ def test_a_pruned_network_is_rebuilt_from_its_shapes_in_a_new_process(arch: str,
     model = _network(arch)
     x = torch.rand(2, 3, 64, 64)
     graph = channel_sets(model, x[:1])
-    kept, _ = random_kept(graph, 0.4, np.random.default_rng(0))
-    rebuilt = rebuild(model, graph, kept)
+    kept, _ = random_selection(graph, 0.4, np.random.default_rng(0))
+    rebuilt = rebuild(model, kept)
     path = tmp_path / "pruned.pt"
     with torch.no_grad():
         torch.save({"arch": arch, "state": rebuilt.state_dict(), "x": x, "logits": rebuilt(x)}, path)

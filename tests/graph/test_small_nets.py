@@ -8,8 +8,8 @@ from small_nets import CLASSES, NETS, Net, conv, randomised
 from torch import nn
 
 from cfp_cli.foundation.errors import GraphError, ProofError
-from cfp_cli.graph import channel_sets
-from cfp_cli.graph.sample import random_kept
+from cfp_cli.graph import Selection, channel_sets
+from cfp_cli.graph.random_selection import random_selection
 from cfp_cli.models.shapes import fit
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.reconstruct import reconstruct
@@ -37,27 +37,27 @@ def test_fitting_layers_that_lost_nothing_changes_nothing(name: str) -> None:
     torch.manual_seed(0)
     model = randomised(NETS[name][0]())
     graph = channel_sets(model, IMAGES[:1])
-    whole = rebuild(model, graph, {})
-    reconstruct(whole, model, graph, {}, [(IMAGES, torch.zeros(len(IMAGES)))], places=10_000)
+    whole = rebuild(model, Selection(graph))
+    reconstruct(whole, model, Selection(graph), [(IMAGES, torch.zeros(len(IMAGES)))], places=10_000)
     with torch.no_grad():
         torch.testing.assert_close(whole(IMAGES), model(IMAGES), rtol=1e-3, atol=1e-4)
-    kept, _ = random_kept(graph, 0.5, np.random.default_rng(0))
-    pruned = rebuild(model, graph, kept)
+    kept, _ = random_selection(graph, 0.5, np.random.default_rng(0))
+    pruned = rebuild(model, kept)
     shapes = {key: value.shape for key, value in pruned.state_dict().items()}
-    reconstruct(pruned, model, graph, kept, [(IMAGES, torch.zeros(len(IMAGES)))])
+    reconstruct(pruned, model, kept, [(IMAGES, torch.zeros(len(IMAGES)))])
     assert {key: value.shape for key, value in pruned.state_dict().items()} == shapes
     assert all(bool(value.isfinite().all()) for value in pruned.state_dict().values())
 
 
 def _holds_at_random(model: nn.Module, graph) -> None:
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    assert graph.parameters_at({}) == sum(p.numel() for p in model.parameters())
+    assert Selection(graph).parameters == sum(p.numel() for p in model.parameters())
     for seed, fraction in enumerate((0.7, 0.5, 0.2)):
-        kept, stuck = random_kept(graph, fraction, np.random.default_rng(seed))
+        kept, stuck = random_selection(graph, fraction, np.random.default_rng(seed))
         assert not stuck
-        rebuilt = rebuild(model, graph, kept)
-        assert verify(model, rebuilt, graph, kept, IMAGES) < 1e-4
-        assert graph.parameters_at(kept) == sum(p.numel() for p in rebuilt.parameters())
+        rebuilt = rebuild(model, kept)
+        assert verify(model, rebuilt, kept, IMAGES) < 1e-4
+        assert kept.parameters == sum(p.numel() for p in rebuilt.parameters())
     after = model.state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
@@ -79,8 +79,8 @@ def test_a_fresh_network_takes_the_tensors_of_its_pruned_self(name: str) -> None
     build, *_ = NETS[name]
     model = randomised(build())
     graph = channel_sets(model, IMAGES[:1])
-    kept, _ = random_kept(graph, 0.5, np.random.default_rng(0))
-    rebuilt = rebuild(model, graph, kept)
+    kept, _ = random_selection(graph, 0.5, np.random.default_rng(0))
+    rebuilt = rebuild(model, kept)
     state = rebuilt.state_dict()
     fresh = build().eval()
     fit(fresh, {key: tuple(value.shape) for key, value in state.items()})
@@ -127,7 +127,7 @@ def test_module_function_method_and_in_place_forms_give_the_same_sets() -> None:
         graph = channel_sets(model, IMAGES[:1])
         named = {tap.node: tap.units.tolist() for tap in graph.taps}
         shown = {}
-        graph.traced.run(IMAGES, named, lambda node, maps, shown=shown: shown.__setitem__(node, maps.clone()))
+        graph.read_taps(IMAGES, lambda tap, maps, shown=shown: shown.__setitem__(tap.node, maps.clone()))
         parameters = {(d.name, d.dim): d.units.tolist() for d in graph.dimensions}
         seen.append(
             (
@@ -157,7 +157,7 @@ def test_a_tap_shows_maps_after_activation_pool_and_sum() -> None:
     )
     graph = channel_sets(model, IMAGES[:1])
     shown = {}
-    graph.traced.run(IMAGES, {tap.node for tap in graph.taps}, lambda node, maps: shown.__setitem__(node, maps.clone()))
+    graph.read_taps(IMAGES, lambda tap, maps: shown.__setitem__(tap.node, maps.clone()))
     with torch.no_grad():
         first = F.max_pool2d(F.relu(model.a(IMAGES)), 2)
         second = F.relu(first + model.b(first))
@@ -172,15 +172,11 @@ def test_taps_of_channels_last_and_hidden_layers_are_maps() -> None:
     model = randomised(build())
     graph = channel_sets(model, IMAGES[:1])
     shapes = {}
-    graph.traced.run(
-        IMAGES, {tap.node for tap in graph.taps}, lambda node, maps: shapes.__setitem__(node, tuple(maps.shape))
-    )
+    graph.read_taps(IMAGES, lambda tap, maps: shapes.__setitem__(tap.node, tuple(maps.shape)))
     assert [shapes[tap.node] for tap in graph.taps] == [(3, tap.channels, 16, 16) for tap in graph.taps]
     hidden = randomised(Net(lambda m, x: F.relu(m.l(m.a(x).mean((2, 3)))), 5, a=conv(3, 8), l=nn.Linear(8, 5)))
     graph = channel_sets(hidden, IMAGES[:1])
-    graph.traced.run(
-        IMAGES, {tap.node for tap in graph.taps}, lambda node, maps: shapes.__setitem__(node, tuple(maps.shape))
-    )
+    graph.read_taps(IMAGES, lambda tap, maps: shapes.__setitem__(tap.node, tuple(maps.shape)))
     assert [shapes[tap.node] for tap in graph.taps] == [(3, 8, 16, 16), (3, 5, 1, 1)]
 
 
@@ -196,8 +192,8 @@ def test_the_interpreter_computes_what_the_module_computes_and_leaves_its_input(
 def test_macs_are_those_of_convolutions_and_linear_layers() -> None:
     model = randomised(Net(lambda m, x: m.b(m.a(x)), 4, a=nn.Conv2d(3, 8, 3, stride=2), b=nn.Conv2d(8, 4, 1)))
     graph = channel_sets(model, IMAGES[:1])
-    assert graph.macs_at({}) == 49 * (8 * 3 * 9) + 49 * (8 * 4) + 4 * 3
-    assert graph.macs_at({"a": np.arange(5)}) == 49 * (5 * 3 * 9) + 49 * (5 * 4) + 4 * 3
+    assert Selection(graph).macs == 49 * (8 * 3 * 9) + 49 * (8 * 4) + 4 * 3
+    assert Selection(graph, {"a": np.arange(5)}).macs == 49 * (5 * 3 * 9) + 49 * (5 * 4) + 4 * 3
 
 
 def test_macs_of_places_that_lie_beside_the_images() -> None:
@@ -206,16 +202,16 @@ def test_macs_of_places_that_lie_beside_the_images() -> None:
         return F.relu(net.b(y)).view(x.shape[0], 256, 4).mean(1)
 
     model = randomised(Net(rows, 4, a=conv(3, 8), b=nn.Linear(8, 4)))
-    assert channel_sets(model, IMAGES[:1]).macs_at({}) == 256 * (8 * 27) + 256 * (4 * 8) + 12
+    assert Selection(channel_sets(model, IMAGES[:1])).macs == 256 * (8 * 27) + 256 * (4 * 8) + 12
 
 
 @pytest.mark.parametrize("name", [name for name in NETS if name.startswith("fixed filter")])
 def test_a_fixed_filter_counts_multiply_adds_and_no_parameters(name: str) -> None:
     build, *_ = NETS[name]
     graph = channel_sets(randomised(build()), IMAGES[:1])
-    assert graph.parameters_at({}) == 8 * (27 + 1) + 4 * (72 + 1) + 3 * (4 + 1)
-    assert graph.macs_at({}) == 256 * (8 * 27) + 196 * (8 * 9) + 196 * (4 * 72) + 12
-    assert graph.macs_at({"a": np.arange(5)}) == 256 * (5 * 27) + 196 * (5 * 9) + 196 * (4 * 45) + 12
+    assert Selection(graph).parameters == 8 * (27 + 1) + 4 * (72 + 1) + 3 * (4 + 1)
+    assert Selection(graph).macs == 256 * (8 * 27) + 196 * (8 * 9) + 196 * (4 * 72) + 12
+    assert Selection(graph, {"a": np.arange(5)}).macs == 256 * (5 * 27) + 196 * (5 * 9) + 196 * (4 * 45) + 12
 
 
 def test_frozen_operators_are_named_with_module_operator_and_reason() -> None:
@@ -229,22 +225,22 @@ def test_equal_groups_are_recorded_and_unequal_ones_refused() -> None:
     build, *_ = NETS["grouped"]
     model = randomised(build())
     graph = channel_sets(model, IMAGES[:1])
-    assert sorted(len(balance.groups) for balance in graph.balances) == [4, 4]
+    assert sorted(len(balance.blocks) for balance in graph.balances) == [4, 4]
     with pytest.raises(GraphError, match=r"b\.weight.*keep different numbers"):
-        rebuild(model, graph, {"a": np.array([0, 1, 2]), "b": np.arange(12)})
+        rebuild(model, Selection(graph, {"a": np.array([0, 1, 2]), "b": np.arange(12)}))
 
 
 def test_a_wrong_rebuild_is_named_by_its_first_set() -> None:
     model = randomised(Net(lambda m, x: m.c(F.relu(m.b(F.relu(m.a(x))))), 4, a=conv(3, 8), b=conv(8, 8), c=conv(8, 4)))
     graph = channel_sets(model, IMAGES[:1])
-    kept = {"a": np.arange(4), "b": np.arange(4)}
-    wrong = rebuild(model, graph, kept | {"b": np.arange(4, 8)})
+    kept = Selection(graph, {"a": np.arange(4), "b": np.arange(4)})
+    wrong = rebuild(model, Selection(graph, {**kept.kept, "b": np.arange(4, 8)}))
     with pytest.raises(ProofError, match="first set that differs is b;"):
-        verify(model, wrong, graph, kept, IMAGES)
-    broken = rebuild(model, graph, kept)
+        verify(model, wrong, kept, IMAGES)
+    broken = rebuild(model, kept)
     broken.c.weight = nn.Parameter(broken.c.weight[:, :3])
     with pytest.raises(ProofError, match=r"cannot run.*first set that differs is c;"):
-        verify(model, broken, graph, kept, IMAGES)
+        verify(model, broken, kept, IMAGES)
 
 
 def test_an_emptied_or_frozen_set_is_refused() -> None:
@@ -252,9 +248,9 @@ def test_an_emptied_or_frozen_set_is_refused() -> None:
     model = randomised(build())
     graph = channel_sets(model, IMAGES[:1])
     with pytest.raises(GraphError, match="no channel of set b is kept"):
-        rebuild(model, graph, {"b": np.array([], np.int64)})
+        rebuild(model, Selection(graph, {"b": np.array([], np.int64)}))
     with pytest.raises(GraphError, match="set a is frozen"):
-        rebuild(model, graph, {"a": np.arange(4)})
+        rebuild(model, Selection(graph, {"a": np.arange(4)}))
 
 
 def test_networks_that_are_no_classifiers_are_refused() -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cfp_cli.foundation.errors import DataError
-from cfp_cli.graph import channel_sets
+from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.models.registry import create
 from cfp_cli.pruning import reconstruct as module
 from cfp_cli.pruning.rebuild import rebuild
@@ -71,10 +71,10 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
 @torch.no_grad()
 def test_what_the_kept_channels_tell_is_told_again(model: nn.Module) -> None:
     graph = channel_sets(model, IMAGES[:1])
-    pruned = rebuild(model, graph, KEPT)
+    pruned = rebuild(model, Selection(graph, KEPT))
     wanted = model(IMAGES)
     assert float((pruned(IMAGES) - wanted).abs().max()) > 1e-2
-    assert reconstruct(pruned, model, graph, KEPT, LOADER, ridge=1e-9) >= 2
+    assert reconstruct(pruned, model, Selection(graph, KEPT), LOADER, ridge=1e-9) >= 2
     torch.testing.assert_close(pruned(IMAGES), wanted, rtol=1e-3, atol=1e-3)
 
 
@@ -89,9 +89,9 @@ def test_weights_are_the_ridge_solution(monkeypatch: pytest.MonkeyPatch) -> None
     # However many layers are held at once.
     for budget in (module.BUDGET, 0):
         monkeypatch.setattr(module, "BUDGET", budget)
-        pruned = rebuild(model, graph, kept)
+        pruned = rebuild(model, Selection(graph, kept))
         sliced = pruned[0][2].weight.double().clone()
-        reconstruct(pruned, model, graph, kept, LOADER, places=10_000, ridge=0.1)
+        reconstruct(pruned, model, Selection(graph, kept), LOADER, places=10_000, ridge=0.1)
         found.append(pruned)
     assert torch.equal(found[0][0][2].weight, found[1][0][2].weight)
     given = F.relu(found[0][0][0](IMAGES)).double()
@@ -122,11 +122,11 @@ def test_a_residual_network_comes_nearer_to_its_logits() -> None:
     kept = {group.name: np.arange(0, group.size, 2) for group in graph.prunable}
     wanted, errors = model(images), {}
     for name in ("recalibrated", "reconstructed"):
-        pruned = rebuild(model, graph, kept)
+        pruned = rebuild(model, Selection(graph, kept))
         if name == "recalibrated":
             recalibrate(pruned, loader)
         else:
-            reconstruct(pruned, model, graph, kept, loader)
+            reconstruct(pruned, model, Selection(graph, kept), loader)
         errors[name] = float((pruned(images) - wanted).square().mean() / wanted.var())
     assert errors["reconstructed"] < 0.1 < errors["recalibrated"]
 
@@ -140,9 +140,9 @@ def test_layers_that_may_do_more_than_their_operator_are_left() -> None:
     torch.manual_seed(0)
     model = Follows(head(Doubled(6, 5, 3), width=5)).eval()
     graph = channel_sets(model, IMAGES[:1])
-    pruned = rebuild(model, graph, KEPT)
+    pruned = rebuild(model, Selection(graph, KEPT))
     before = pruned.rest[0].weight.clone()
-    assert reconstruct(pruned, model, graph, KEPT, LOADER) == 2, "the first layer and the last"
+    assert reconstruct(pruned, model, Selection(graph, KEPT), LOADER) == 2, "the first layer and the last"
     assert torch.equal(pruned.rest[0].weight, before)
 
 
@@ -153,9 +153,9 @@ def test_dead_inputs_keep_their_weights() -> None:
     model.first.weight[:2] = 0
     model.first.bias[:2] = -1
     graph = channel_sets(model, IMAGES[:1])
-    pruned = rebuild(model, graph, KEPT)
+    pruned = rebuild(model, Selection(graph, KEPT))
     before = pruned.rest[0].weight.clone()
-    reconstruct(pruned, model, graph, KEPT, LOADER)
+    reconstruct(pruned, model, Selection(graph, KEPT), LOADER)
     assert torch.equal(pruned.rest[0].weight[:2], before[:2])
     assert all(bool(value.isfinite().all()) for value in pruned.state_dict().values())
 
@@ -173,7 +173,7 @@ def test_without_images_nothing_can_be_fitted() -> None:
     model = Follows(head(width=6)).eval()
     graph = channel_sets(model, IMAGES[:1])
     with pytest.raises(DataError, match="no images"):
-        reconstruct(rebuild(model, graph, KEPT), model, graph, KEPT, [])
+        reconstruct(rebuild(model, Selection(graph, KEPT)), model, Selection(graph, KEPT), [])
 
 
 @torch.no_grad()
@@ -220,10 +220,10 @@ def test_a_norm_of_two_layers_keeps_its_mean() -> None:
     torch.manual_seed(0)
     model = TwoReaders().eval()
     graph = channel_sets(model, IMAGES[:1])
-    pruned = rebuild(model, graph, KEPT)
-    reconstruct(pruned, model, graph, KEPT, LOADER)
+    pruned = rebuild(model, Selection(graph, KEPT))
+    reconstruct(pruned, model, Selection(graph, KEPT), LOADER)
     assert torch.equal(pruned.norm.running_mean, model.norm.running_mean)
-    assert not torch.equal(pruned.one.weight, rebuild(model, graph, KEPT).one.weight)
+    assert not torch.equal(pruned.one.weight, rebuild(model, Selection(graph, KEPT)).one.weight)
 
 
 class Named(nn.Module):
@@ -244,9 +244,9 @@ def test_layers_that_are_called_by_name_are_fitted_and_settled() -> None:
     torch.manual_seed(0)
     model = Named().eval()
     graph = channel_sets(model, IMAGES[:1])
-    pruned = rebuild(model, graph, KEPT)
+    pruned = rebuild(model, Selection(graph, KEPT))
     wanted = model(IMAGES)
     before = float((pruned(IMAGES) - wanted).square().mean())
-    assert reconstruct(pruned, model, graph, KEPT, LOADER) == 3
+    assert reconstruct(pruned, model, Selection(graph, KEPT), LOADER) == 3
     assert settle(pruned, LOADER) == 1
     assert float((pruned(IMAGES) - wanted).square().mean()) < before

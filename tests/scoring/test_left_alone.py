@@ -35,9 +35,9 @@ def test_scoring_says_once_what_is_left_alone_and_why() -> None:
     images = [(torch.rand(2, 3, 16, 16), torch.zeros(2))] * 2
     heard = Heard()
     score(network(Sums(), Sums()), images, progress=heard)
-    assert heard.lines == ["left alone: 1 and 1 more: cumsum: no rule for this operator"]
+    assert heard.lines == ["not pruned: 1 and 1 more: cumsum: no rule for this operator"]
     one = channel_sets(network(nn.ReLU(), Sums()), images[0][0][:1])
-    assert one.left_alone == ("left alone: 3: cumsum: no rule for this operator",)
+    assert one.left_alone == ("not pruned: 3: cumsum: no rule for this operator",)
     heard = Heard()
     score(network(nn.ReLU(), nn.ReLU()), images, progress=heard)
     assert not heard.lines

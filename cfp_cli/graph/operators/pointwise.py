@@ -8,40 +8,43 @@ import numpy as np
 from torch.fx import Node
 
 from cfp_cli.graph.labels import Labels, Value, along_only, unlabelled
-from cfp_cli.graph.rules.site import Result, Site, rule
+from cfp_cli.graph.operators.operator import OperatorCall, Result, operator, with_one_input
 
 FIXED = "channels meet a tensor of fixed size"
 OUTER = "channels of one operand meet channels of another along another dimension"
 SINGLE = "one channel is spread over all others"
 
 
-@rule(
-    # Those that PyTorch does not tag as pointwise, or did not in earlier releases.
+@operator(
+    # Every operator that PyTorch tags as pointwise uses this entry.
+    "pointwise",
+    # PyTorch does not tag these as pointwise, or did not in earlier releases.
     *("hardswish", "leaky_relu", "log_sigmoid", "copy", "floor_divide"),
+    transparent=with_one_input,
 )
-def pointwise(site: Site) -> Result:
+def pointwise(call: OperatorCall) -> Result:
     """Unite the channels of all operands where they meet; an operand of size 1 is spread and never coupled."""
-    shape, dynamic = site.shapes()[0]
-    operands = [(node, _aligned(value, len(shape))) for node, value in site.tensors()]
+    shape, dynamic = call.shapes()[0]
+    operands = [(node, _aligned(value, len(shape))) for node, value in call.tensors()]
     dims = sorted({dim for _, value in operands for dim in value.varying})
     if not dims:
-        return site.out(_without_channels(site, [value for _, value in operands], len(shape)))
+        return call.output(_without_channels(call, [value for _, value in operands], len(shape)))
     merged: Labels | None = None
     for node, value in operands:
         spread = [dim for dim in dims if value.shape[dim] == 1 < shape[dim]]
         if len(spread) == len(dims):
-            site.freeze([value], SINGLE)
+            call.freeze([value], SINGLE)
             continue
         if spread and value.labelled:
-            site.freeze((each for _, each in operands), OUTER)
+            call.freeze((each for _, each in operands), OUTER)
             return unlabelled(shape, dynamic)
-        labels = _labels(site, node, value, len(shape), dims)
+        labels = _labels(call, node, value, len(shape), dims)
         if merged is not None:
-            site.ledger.unite(merged, labels, site.reason(FIXED))
+            call.facts.unite(merged, labels, call.reason(FIXED))
             labels = np.maximum(merged, labels)
         merged = labels
     assert merged is not None
-    return site.out(merged)
+    return call.output(merged)
 
 
 def _aligned(value: Value, ndim: int) -> Value:
@@ -56,7 +59,7 @@ def _aligned(value: Value, ndim: int) -> Value:
     )
 
 
-def _without_channels(site: Site, values: list[Value], ndim: int) -> Labels:
+def _without_channels(call: OperatorCall, values: list[Value], ndim: int) -> Labels:
     """Labels where no operand has channels that differ: at most one atom each."""
     labelled = [value for value in values if value.labelled]
     blank = np.full((1,) * ndim, -1)
@@ -66,29 +69,29 @@ def _without_channels(site: Site, values: list[Value], ndim: int) -> Labels:
         # A constant of one element changes nothing; anything else is spread.
         if len(labelled) == 1 and all(np.prod(value.shape) == 1 for value in values if not value.labelled):
             return labelled[0].labels
-        site.freeze(labelled, SINGLE)
+        call.freeze(labelled, SINGLE)
         return blank
     if len(labelled) < len(values):
-        site.freeze(labelled, FIXED)
+        call.freeze(labelled, FIXED)
     for other in labelled[1:]:
-        site.ledger.unite(labelled[0].labels, other.labels, site.reason(FIXED))
+        call.facts.unite(labelled[0].labels, other.labels, call.reason(FIXED))
     return labelled[0].labels
 
 
-def _labels(site: Site, node: Node, value: Value, ndim: int, dims: list[int]) -> Labels:
+def _labels(call: OperatorCall, node: Node, value: Value, ndim: int, dims: list[int]) -> Labels:
     """Labels of an operand beside others whose labels change along `dims`.
 
     A parameter of several dimensions that is used directly is sliced along the one that channels lie on.
     """
-    source = site.source(node)
+    source = call.source(node)
     if source is None or len(dims) != 1 or value.labelled:
         return value.labels
     lead = ndim - node.meta["val"].dim()
-    atoms = site.ledger.of(source.name, dims[0] - lead, (value.shape[dims[0]],))
+    atoms = call.facts.atoms(source.name, dims[0] - lead, (value.shape[dims[0]],))
     return atoms.reshape(along_only(len(atoms), ndim, dims[0]))
 
 
-@rule(
+@operator(
     *("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "to", "_to_copy", "clone", "contiguous"),
     *(
         "detach",
@@ -101,10 +104,11 @@ def _labels(site: Site, node: Node, value: Value, ndim: int, dims: list[int]) ->
         "empty_like",
         "native_dropout",
     ),
+    transparent=with_one_input,
 )
-def same(site: Site) -> Result:
+def same(call: OperatorCall) -> Result:
     """The same elements, or others in the same places."""
-    value = site.tensors()[0][1]
-    if len(site.shapes()) != 1:
-        return site.refuse()
-    return replace(site.out(value.labels), lanes=value.lanes)
+    value = call.tensors()[0][1]
+    if len(call.shapes()) != 1:
+        return call.refuse()
+    return replace(call.output(value.labels), lanes=value.lanes)

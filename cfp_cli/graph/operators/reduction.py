@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from cfp_cli.graph.labels import Labels
-from cfp_cli.graph.rules.site import Result, Site, rule
+from cfp_cli.graph.operators.operator import OperatorCall, Result, operator, with_one_input
 
 
-@rule(
+@operator(
     "mean",
     "sum",
     "amax",
@@ -22,16 +22,17 @@ from cfp_cli.graph.rules.site import Result, Site, rule
     "norm",
     "prod",
     "median",
+    transparent=with_one_input,
 )
-def reduction(site: Site) -> Result:
+def reduction(call: OperatorCall) -> Result:
     """Reduce some dimensions, or all; two-tensor forms of max and min are element by element."""
-    if site.operator in ("max", "min") and "other" in site.args:
-        from cfp_cli.graph.rules.pointwise import pointwise
+    if call.operator in ("max", "min") and "other" in call.args:
+        from cfp_cli.graph.operators.pointwise import pointwise
 
-        return pointwise(site)
-    value = site.tensors()[0][1]
+        return pointwise(call)
+    value = call.tensors()[0][1]
     ndim = len(value.shape)
-    given = site.args.get("dim")
+    given = call.args.get("dim")
     dims = [given] if isinstance(given, int) else list(given) if given else list(range(ndim))
     dims = [int(dim) % ndim for dim in dims]
     labels = value.labels
@@ -39,15 +40,15 @@ def reduction(site: Site) -> Result:
     if over:
         if set(over) == set(value.varying):
             # Over all channels: the result belongs to none, and dropped channels must be absent from it.
-            site.mixes = True
+            call.mixes = True
             labels = np.full((1,) * ndim, -1)
         else:
             for dim in over:
                 first = labels.take([0], dim)
-                site.ledger.unite(labels, first, site.reason("channels meet values that belong to none"))
+                call.facts.unite(labels, first, call.reason("channels meet values that belong to none"))
                 labels = first
-    if not site.args.get("keepdim", False):
+    if not call.args.get("keepdim", False):
         labels = labels.reshape([size for dim, size in enumerate(labels.shape) if dim not in dims])
-    made: list[Labels] = [labels for _ in site.shapes()]
-    outs = [site.made(each, *shape) for each, shape in zip(made, site.shapes(), strict=True)]
+    made: list[Labels] = [labels for _ in call.shapes()]
+    outs = [call.value_of(each, *shape) for each, shape in zip(made, call.shapes(), strict=True)]
     return outs[0] if len(outs) == 1 else outs
