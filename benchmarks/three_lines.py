@@ -41,14 +41,14 @@ def main() -> None:
             began = time.perf_counter()
             subprocess.run(line, shell=True, check=True, cwd=folder, env={**os.environ, "PATH": search})
             results.append({"line": line, "seconds": round(time.perf_counter() - began, 1)})
-        steps = json.loads((folder / "cfp-run" / "run.json").read_text())["steps"]
-    for result, step in zip(results, steps, strict=True):
-        result["metrics"] = step["metrics"]
+        records = json.loads((folder / "cfp-run" / "run.json").read_text())["records"]
+    for result, record in zip(results, records, strict=True):
+        result["metrics"] = record["metrics"]
     facts = {
         "model": arguments.model.name,
         "data": arguments.data.name,
         "teachers": [arguments.rl.name, arguments.cl.name],
-        "versions": steps[0]["versions"],
+        "versions": records[0]["versions"],
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "peak_mib_of_the_largest_step": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024,
     }

@@ -67,11 +67,11 @@ def bench(
     others.
     """
     from cfp_cli.execution.device import use
-    from cfp_cli.runs.bench import bench_step
+    from cfp_cli.runs.bench import run_bench
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.inputs import ModelInput
 
-    found = bench_step(
+    found = run_bench(
         Run.open(run_folder),
         [ModelInput(model, arch, input_size, unsafe_pickle) for model in models],
         batches=batches,
@@ -104,12 +104,12 @@ def latency_table(found: list[Benchmark]) -> Table:
     """Median time of one batch with its quartiles, and how many times faster than the first model."""
     from rich.table import Table
 
-    threads = sorted({each.threads for model in found for each in model.latency})
+    threads = sorted({each.threads for model in found for each in model.latency_ms})
     title = f"latency, {' and '.join(map(str, threads))} thread{'s' if threads != [1] else ''}"
     table = Table("model", "runtime", "batch", "median ms (quartiles)", "speed-up", title=title)
-    first = {(each.runtime, each.batch): each.median for each in found[0].latency}
+    first = {(each.runtime, each.batch): each.median for each in found[0].latency_ms}
     for model in found:
-        for place, each in enumerate(model.latency):
+        for place, each in enumerate(model.latency_ms):
             base = first.get((each.runtime, each.batch))
             table.add_row(
                 model.model if place == 0 else "",

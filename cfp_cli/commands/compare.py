@@ -116,12 +116,12 @@ def compare(
     from cfp_cli.comparing.grid import summaries
     from cfp_cli.execution.device import use
     from cfp_cli.pruning.restore import Restoration
-    from cfp_cli.runs.comparison import compare_step
+    from cfp_cli.runs.comparison import run_compare
     from cfp_cli.runs.inputs import DataInput, ModelInput
 
     options = take_options(values, seed=0, temperature=temperature, label_weight=label_weight)
     with telling(console, options) as listen:
-        rows = compare_step(
+        rows = run_compare(
             DataInput(data),
             [ModelInput(teacher, arch) for teacher in teachers],
             methods,

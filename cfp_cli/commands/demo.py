@@ -28,10 +28,10 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
     from cfp_cli.commands.prune import summary_table as pruned_table
     from cfp_cli.commands.training import telling
     from cfp_cli.execution.device import use
-    from cfp_cli.runs.demo import demo_step
+    from cfp_cli.runs.demo import run_demo
     from cfp_cli.runs.directory import Run
 
-    done = demo_step(
+    done = run_demo(
         Run.open(run_folder),
         seed=seed,
         device=use(device, threads),

@@ -46,10 +46,10 @@ def evaluate(
 ) -> None:
     """Measure MODEL on a split of DATA: accuracy, macro and per-class figures, confusion matrix."""
     from cfp_cli.execution.device import use
-    from cfp_cli.runs.evaluate import evaluate_step
+    from cfp_cli.runs.evaluate import run_evaluate
     from cfp_cli.runs.inputs import DataInput, ModelInput
 
-    metrics = evaluate_step(
+    metrics = run_evaluate(
         ModelInput(model, arch, input_size, unsafe_pickle),
         DataInput(data, seed),
         split,

@@ -63,10 +63,10 @@ def export(
     mean, std and lineage are in its metadata.
     """
     from cfp_cli.runs.directory import Run
-    from cfp_cli.runs.export import export_step
+    from cfp_cli.runs.export import run_export
     from cfp_cli.runs.inputs import DataInput, ModelInput
 
-    report = export_step(
+    report = run_export(
         Run.open(run_folder),
         ModelInput(model, arch, input_size, unsafe_pickle) if model is not None else None,
         DataInput(data, seed) if data is not None else None,

@@ -77,12 +77,12 @@ def finetune(
     """
     from cfp_cli.execution.device import use
     from cfp_cli.runs.directory import Run
-    from cfp_cli.runs.finetune import finetune_step
+    from cfp_cli.runs.finetune import run_finetune
     from cfp_cli.runs.inputs import DataInput, ModelInput
 
     options = take_options(values, seed=seed, temperature=temperature, label_weight=label_weight)
     with telling(console, options) as listen:
-        done = finetune_step(
+        done = run_finetune(
             Run.open(run_folder),
             ModelInput(model, arch) if model is not None else None,
             DataInput(data, seed) if data is not None else None,

@@ -23,10 +23,10 @@ def fuse(
     console: Console, model: Path, out: Path, arch: str | None, input_size: int | None, unsafe_pickle: bool
 ) -> None:
     """Fuse the RepVGG training blocks of MODEL, pruned or not; the fused network must give the same logits."""
-    from cfp_cli.runs.fuse import fuse_step
+    from cfp_cli.runs.fuse import run_fuse
     from cfp_cli.runs.inputs import ModelInput
 
-    done = fuse_step(ModelInput(model, arch, input_size, unsafe_pickle), out)
+    done = run_fuse(ModelInput(model, arch, input_size, unsafe_pickle), out)
     console.result(
         done.to_json(),
         f"{done.params_before:,} to {done.params_after:,} parameters, "

@@ -120,7 +120,7 @@ def prune(
     from cfp_cli.pruning.restore import Restoration
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.inputs import ModelInput
-    from cfp_cli.runs.prune import prune_step
+    from cfp_cli.runs.prune import run_prune
 
     if plan_file is not None and (ratio is not None or rates is not None or steps > 1):
         raise UsageError("a plan already says what is kept; leave out --ratio, --rates and --steps, or --plan")
@@ -138,7 +138,7 @@ def prune(
             ignore=ignore,
             reference=compat == "reference",
         )
-    done = prune_step(
+    done = run_prune(
         Run.open(run_folder),
         ModelInput(model, arch, input_size, unsafe_pickle) if model is not None else None,
         options,

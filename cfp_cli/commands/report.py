@@ -46,9 +46,9 @@ def report(
     """
     from cfp_cli.execution.device import use
     from cfp_cli.runs.directory import Run
-    from cfp_cli.runs.report import report_step
+    from cfp_cli.runs.report import run_report
 
-    done = report_step(
+    done = run_report(
         Run.open(folder or run_folder),
         out=out,
         image=image,

@@ -69,10 +69,10 @@ def score(
     from cfp_cli.execution.device import use
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.inputs import DataInput, ModelInput
-    from cfp_cli.runs.score import ScoreOptions, score_step
+    from cfp_cli.runs.score import ScoreOptions, run_score
     from cfp_cli.scoring.clusters import ClusterRule, cut
 
-    scores = score_step(
+    scores = run_score(
         Run.open(run_folder),
         ModelInput(model, arch, input_size, unsafe_pickle),
         DataInput(data, seed, max_bad=fraction(max_bad)),

@@ -59,11 +59,11 @@ def train(
     from cfp_cli.commands.eval import metrics_table
     from cfp_cli.execution.device import use
     from cfp_cli.runs.inputs import DataInput, ModelInput
-    from cfp_cli.runs.train import train_step
+    from cfp_cli.runs.train import run_train
 
     options = take_options(values, seed=seed)
     with telling(console, options) as listen:
-        history = train_step(
+        history = run_train(
             DataInput(data, seed),
             arch,
             out,

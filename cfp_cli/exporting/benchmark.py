@@ -30,7 +30,7 @@ class Benchmark:
         macs: multiply-adds of convolutions and linear layers for one image.
         bytes: size of its file, or of its parameters and buffers where no file is known.
         input_size: height and width in pixels that it was timed at.
-        latency: measured times, by runtime and batch size.
+        latency_ms: measured times in milliseconds, by runtime and batch size.
     """
 
     model: str
@@ -38,7 +38,7 @@ class Benchmark:
     macs: int
     bytes: int
     input_size: tuple[int, int]
-    latency: tuple[Latency, ...]
+    latency_ms: tuple[Latency, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain data."""
@@ -48,7 +48,7 @@ class Benchmark:
             "macs": self.macs,
             "bytes": self.bytes,
             "input_size": list(self.input_size),
-            "latency_ms": [each.to_json() for each in self.latency],
+            "latency_ms": [each.to_json() for each in self.latency_ms],
         }
 
 
@@ -90,7 +90,7 @@ def benchmark(
             macs=count_macs(model, sizes[name]),
             bytes=files[name].stat().st_size if files and name in files else _state_bytes(model),
             input_size=sizes[name],
-            latency=tuple(times[name]),
+            latency_ms=tuple(times[name]),
         )
         for name, model in models.items()
     ]

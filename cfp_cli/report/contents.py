@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfp_cli.exporting.benchmark import Benchmark
-from cfp_cli.measuring.metrics import ClassMetrics, Metrics
+from cfp_cli.measuring.metrics import Metrics
 from cfp_cli.training.history import EpochRow
 
 
@@ -102,6 +102,32 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """A command of the run, as its record holds it.
+
+    Attributes:
+        command: name of the command.
+        line: the command line.
+        arguments: options, as plain data.
+        seed: seed of its random choices.
+        inputs, outputs: path and SHA-256 of each file, by name.
+        seconds: how long it took.
+        versions: versions of cfp and of the packages it depends on.
+        finished: date and time in UTC.
+    """
+
+    command: str
+    line: Sequence[str]
+    arguments: Mapping[str, Any]
+    seed: int
+    inputs: Mapping[str, tuple[str, str]]
+    outputs: Mapping[str, tuple[str, str]]
+    seconds: float
+    versions: Mapping[str, str]
+    finished: str
+
+
+@dataclass(frozen=True)
 class Contents:
     """Everything on the page.
 
@@ -122,7 +148,7 @@ class Contents:
         best_epoch: the epoch whose weights were kept, from 0; None without fine-tuning.
         latency: of the original and of the final network; empty where it was not measured.
         lineage: the steps that made the final network, oldest first, as its checkpoint holds them.
-        steps: records of the run but for earlier reports, oldest first, as `run.json` holds them.
+        records: commands of the run except earlier reports, oldest first.
         versions: of the tool and of what made this page.
         left_out: why a section is missing, by its id.
     """
@@ -144,7 +170,7 @@ class Contents:
     best_epoch: int | None
     latency: tuple[Benchmark, ...]
     lineage: Sequence[Mapping[str, Any]]
-    steps: Sequence[Mapping[str, Any]]
+    records: Sequence[Provenance]
     versions: Mapping[str, str]
     left_out: Mapping[str, str]
 
@@ -157,15 +183,3 @@ class Contents:
     def final(self) -> ModelFacts | None:
         """The last network of the run; None where nothing was pruned."""
         return self.models[-1] if len(self.models) > 1 else None
-
-
-def metrics_from_json(data: Mapping[str, Any]) -> Metrics:
-    """The metrics that `Metrics.to_json` gave.
-
-    Raises:
-        KeyError: a figure is missing.
-        TypeError: a figure is unknown.
-    """
-    rest = {name: value for name, value in data.items() if name not in ("per_class", "confusion")}
-    per_class = {name: ClassMetrics(**figures) for name, figures in data["per_class"].items()}
-    return Metrics(**rest, per_class=per_class, confusion=tuple(tuple(row) for row in data["confusion"]))

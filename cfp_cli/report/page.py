@@ -143,10 +143,10 @@ def _latency(found: tuple[Benchmark, ...]) -> list[dict[str, Any]]:
     if not found:
         return []
     rows: list[dict[str, Any]] = []
-    for first in found[0].latency:
+    for first in found[0].latency_ms:
         same = (first.runtime, first.batch, first.threads, first.device, first.memory)
         matches = [
-            next((t for t in each.latency if (t.runtime, t.batch, t.threads, t.device, t.memory) == same), None)
+            next((t for t in each.latency_ms if (t.runtime, t.batch, t.threads, t.device, t.memory) == same), None)
             for each in found
         ]
         if all(match is not None for match in matches):

@@ -1,4 +1,4 @@
-"""`cfp bench`: what several checkpoints cost, side by side."""
+"""`cfp bench`: count and time several checkpoints side by side."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.latency import Memory
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import ModelInput
-from cfp_cli.runs.outputs import belongs
+from cfp_cli.runs.outputs import is_file_of
+from cfp_cli.runs.records import BenchMetrics, BenchRecord, Inputs
 
 
-def bench_step(
+def run_bench(
     run: Run,
     models: Sequence[ModelInput],
     *,
@@ -31,26 +32,26 @@ def bench_step(
     """Count and time checkpoints in turns, with as many CPU threads as torch uses now.
 
     Args:
-        run: the run directory; the step is recorded there when one of the models is the run's.
+        run: the run directory; it gets a record if one of the models belongs to the run.
         models: the checkpoints; each is named by its path as given.
         batches: batch sizes.
         seconds: time to spend on each network, batch size and runtime.
         memory: order of images and weights in memory for torch.
         onnx: also time onnxruntime on the CPU, where it is installed.
         device: where torch computes.
-        progress: told of what is being timed.
+        progress: reports progress.
 
     Raises:
-        UsageError: a model is named twice.
+        UsageError: a model is given twice.
         CheckpointError: a file cannot be read.
     """
     began = time.perf_counter()
     names = [str(model.path) for model in models]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UsageError(f"{twice[0]} is named twice; name each model once")
+        raise UsageError(f"{twice[0]} is given twice; pass each model once")
     loaded = {name: model.load(progress).to(device) for name, model in zip(names, models, strict=True)}
-    found = benchmark(
+    results = benchmark(
         loaded,
         {name: model.path for name, model in zip(names, models, strict=True)},
         batches,
@@ -60,14 +61,15 @@ def bench_step(
         onnx,
         progress,
     )
-    inputs = {f"model_{number}": model.record() for number, model in enumerate(models, 1)}
-    if any(belongs(run, entry["sha256"]) for entry in inputs.values()):
-        run.record(
-            "bench",
-            arguments={"batches": list(batches), "seconds": seconds, "memory": memory, "device": str(device)},
-            seed=0,
-            inputs=inputs,
-            seconds=time.perf_counter() - began,
-            metrics={"models": [each.to_json() for each in found]},
+    inputs = Inputs(models=tuple(model.record() for model in models))
+    if any(is_file_of(run, each.sha256) for each in inputs.models):
+        run.add(
+            BenchRecord(
+                arguments={"batches": list(batches), "seconds": seconds, "memory": memory, "device": str(device)},
+                seed=0,
+                inputs=inputs,
+                seconds=time.perf_counter() - began,
+                metrics=BenchMetrics(tuple(results)),
+            )
         )
-    return found
+    return results

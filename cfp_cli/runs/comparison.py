@@ -16,7 +16,7 @@ from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
 
 
-def compare_step(
+def run_compare(
     data: DataInput,
     teachers: Sequence[ModelInput],
     methods: Sequence[str],

@@ -14,13 +14,13 @@ from cfp_cli.foundation.errors import MissingExtraError, RunError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.pruning.prune import PruneOptions
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.export import export_step
-from cfp_cli.runs.finetune import Finetuned, finetune_step
+from cfp_cli.runs.export import run_export
+from cfp_cli.runs.finetune import Finetuned, run_finetune
 from cfp_cli.runs.inputs import DataInput, ModelInput
-from cfp_cli.runs.prune import Pruned, prune_step
-from cfp_cli.runs.report import report_step
-from cfp_cli.runs.score import ScoreOptions, score_step
-from cfp_cli.runs.train import train_step
+from cfp_cli.runs.prune import Pruned, run_prune
+from cfp_cli.runs.report import run_report
+from cfp_cli.runs.score import ScoreOptions, run_score
+from cfp_cli.runs.train import run_train
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
 
@@ -49,7 +49,7 @@ class Demo:
     report: Path | None
 
 
-def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, progress: Progress = SILENT) -> Demo:
+def run_demo(run: Run, *, seed: int, device: torch.device, telling: Telling, progress: Progress = SILENT) -> Demo:
     """Generate a defect set, train two teachers, score, prune by 95 %, fine-tune, export and report.
 
     Args:
@@ -65,7 +65,7 @@ def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, pr
     """
     folder = run.folder / "demo"
     images = folder / "data"
-    if run.steps and not folder.is_dir():
+    if run.records and not folder.is_dir():
         raise RunError(f"{run.folder} holds another run; pass --run DIR for the demo")
     if not images.is_dir():
         progress.say(f"generating surface defects in {images}")
@@ -77,7 +77,7 @@ def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, pr
     )
     progress.say("training the representation teacher")
     with telling(teacher) as listen:
-        train_step(
+        run_train(
             data, ARCH, representation, teacher, input_size=INPUT_SIZE, device=device, progress=progress, listen=listen
         )
     progress.say("training the class-balanced teacher")
@@ -93,17 +93,17 @@ def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, pr
     )
     start = ModelInput(representation)
     with telling(balanced) as listen:
-        train_step(data, None, classifier, balanced, init=start, device=device, progress=progress, listen=listen)
+        run_train(data, None, classifier, balanced, init=start, device=device, progress=progress, listen=listen)
     progress.say("scoring the channels")
-    score_step(run, start, data, ScoreOptions(images=256, seed=seed), device=device, progress=progress)
+    run_score(run, start, data, ScoreOptions(images=256, seed=seed), device=device, progress=progress)
     progress.say(f"pruning {RATIO:.0%} of the parameters")
-    pruned = prune_step(run, None, PruneOptions(ratio=RATIO), seed=seed, device=device, progress=progress)
+    pruned = run_prune(run, None, PruneOptions(ratio=RATIO), seed=seed, device=device, progress=progress)
     progress.say("fine-tuning with both teachers")
     student = TrainOptions(
         epochs=STUDENT_EPOCHS, batch_size=32, lr=2e-3, weight_decay=5e-4, augment="strong", views=4, seed=seed
     )
     with telling(student) as listen:
-        finetuned = finetune_step(
+        finetuned = run_finetune(
             run,
             None,
             None,
@@ -114,9 +114,9 @@ def demo_step(run: Run, *, seed: int, device: torch.device, telling: Telling, pr
             listen=listen,
         )
     exported = _unless_missing(
-        progress, lambda: export_step(run, None, None, run.folder / "finetuned.onnx", "onnx", progress=progress).path
+        progress, lambda: run_export(run, None, None, run.folder / "finetuned.onnx", "onnx", progress=progress).path
     )
-    reported = _unless_missing(progress, lambda: report_step(run, device=device, progress=progress).out)
+    reported = _unless_missing(progress, lambda: run_report(run, device=device, progress=progress).out)
     return Demo(images, pruned, finetuned, exported, reported)
 
 

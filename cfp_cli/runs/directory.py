@@ -1,31 +1,26 @@
-"""The run directory: what a run was made of, so that an argument left out comes from there.
+"""The run directory. A command that is not given a model or data takes them from here.
 
-`RUN/run.json` holds the model and the data that the run was scored with and one record for each step: arguments, seed,
-versions, input hashes, seconds, metrics.
+`RUN/run.json` contains one record for each finished command, see `cfp_cli.runs.records`.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypeVar
 
 from cfp_cli.foundation.errors import RunError
-from cfp_cli.foundation.files import write_json
-from cfp_cli.foundation.versions import versions
+from cfp_cli.runs.records import Record, ScoreRecord, read_records, write_records
 
-FORMAT = "cfp-run/1"
+R = TypeVar("R", bound=Record)
 
 
 @dataclass
 class Run:
-    """A run directory and what its `run.json` remembers."""
+    """A run directory and the records of its `run.json`, oldest first."""
 
     folder: Path
-    steps: list[dict[str, Any]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
 
     @classmethod
     def open(cls, folder: Path) -> Run:
@@ -35,15 +30,7 @@ class Run:
             RunError: its `run.json` cannot be read.
         """
         path = folder / "run.json"
-        if not path.exists():
-            return cls(folder)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                raise RunError(f"{path} has format {content['format']}, this version reads {FORMAT}; use another --run")
-            return cls(folder, list(content["steps"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} cannot be read ({error}); use another --run or delete it") from error
+        return cls(folder, read_records(path)) if path.exists() else cls(folder)
 
     @property
     def scores(self) -> Path:
@@ -57,76 +44,61 @@ class Run:
 
     @property
     def plan(self) -> Path:
-        """The plan that made the pruned checkpoint."""
+        """The plan of the pruned checkpoint."""
         return self.folder / "plan.json"
 
     @property
     def finetuned(self) -> Path:
-        """The fine-tuned checkpoint, best on validation."""
+        """The fine-tuned checkpoint: the best epoch on the validation split."""
         return self.folder / "finetuned.pt"
 
     @property
     def last(self) -> Path:
-        """The training state after the newest finished epoch."""
+        """The training state after the last finished epoch."""
         return self.folder / "last.pt"
 
-    def latest(self, command: str) -> dict[str, Any] | None:
-        """The newest record of a step, or None."""
-        return next((step for step in reversed(self.steps) if step["command"] == command), None)
+    def latest(self, kind: type[R]) -> R | None:
+        """Return the newest record of a command, such as `latest(PruneRecord)`; None without one."""
+        return next((record for record in reversed(self.records) if isinstance(record, kind)), None)
 
-    def require(self, command: str) -> dict[str, Any]:
-        """The newest record of a step.
-
-        Raises:
-            RunError: the run has no such step.
-        """
-        step = self.latest(command)
-        if step is None:
-            raise RunError(f"{self.folder} has no {command} step yet; run `cfp {command}` first or pass --run")
-        return step
-
-    def require_same(self, what: str, given: Path, digest: str, command: str) -> None:
-        """Refuse an input that is not the one an earlier step recorded.
+    def require(self, kind: type[R]) -> R:
+        """Return the newest record of a command.
 
         Raises:
-            RunError: its hash differs; the message names both.
+            RunError: the run has no record of the command.
         """
-        recorded = self.require(command)["inputs"][what]
-        if recorded["sha256"] != digest:
+        record = self.latest(kind)
+        if record is None:
             raise RunError(
-                f"{self.folder} holds a {command} step of {what} {recorded['path']} ({recorded['sha256'][:12]}), "
-                f"not of {given} ({digest[:12]}); run `cfp {command}` again or use another --run"
+                f"{self.folder} has no {kind.command} record yet; run `cfp {kind.command}` first, or pass --run"
+            )
+        return record
+
+    def require_scored(self, what: Literal["model", "data"], given: Path, digest: str) -> None:
+        """Check that a model or data set is the one that `cfp score` read.
+
+        Args:
+            what: which input of `cfp score` to compare with.
+            given: path of the model or the data, for the message.
+            digest: hash of the model or the data.
+
+        Raises:
+            RunError: the hashes differ; the message names both inputs.
+        """
+        inputs = self.require(ScoreRecord).inputs
+        scored = inputs.model if what == "model" else inputs.data
+        if scored is None or scored.sha256 != digest:
+            before = f"{scored.path} ({scored.sha256[:12]})" if scored else f"no {what}"
+            raise RunError(
+                f"{self.folder} was scored with {what} {before}, not with {given} ({digest[:12]}); "
+                "run `cfp score` again, or use another --run"
             )
 
-    def record(
-        self,
-        command: str,
-        *,
-        arguments: dict[str, Any],
-        seed: int,
-        inputs: dict[str, dict[str, str]],
-        seconds: float,
-        metrics: dict[str, Any],
-        outputs: dict[str, str] | None = None,
-    ) -> None:
-        """Add a finished step to `run.json`, to those that other commands have added meanwhile.
+    def add(self, record: Record) -> None:
+        """Append a record to `run.json`, after the records that other commands have added since it was read.
 
         Raises:
-            RunError: it can no longer be read.
+            RunError: the file can no longer be read.
         """
-        self.steps = Run.open(self.folder).steps
-        self.steps.append(
-            {
-                "command": command,
-                "line": [Path(sys.argv[0]).name, *sys.argv[1:]],
-                "arguments": arguments,
-                "seed": seed,
-                "inputs": inputs,
-                "outputs": outputs or {},
-                "seconds": round(seconds, 3),
-                "metrics": metrics,
-                "versions": versions(),
-                "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
-        )
-        write_json(self.folder / "run.json", {"format": FORMAT, "steps": self.steps})
+        self.records = [*Run.open(self.folder).records, record]
+        write_records(self.folder / "run.json", self.records)

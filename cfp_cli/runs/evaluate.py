@@ -12,7 +12,7 @@ from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes
 
 
-def evaluate_step(
+def run_evaluate(
     model: ModelInput,
     data: DataInput,
     split: str,

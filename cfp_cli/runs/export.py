@@ -1,4 +1,4 @@
-"""`cfp export`: a checkpoint to a file for another runtime, compared on the images of the run."""
+"""`cfp export`: write a checkpoint for another runtime and compare the two on the images of the run."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from cfp_cli.foundation.files import require_writable, sha256
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes, scored_data
-from cfp_cli.runs.outputs import belongs, written
+from cfp_cli.runs.outputs import finetuned_model, is_file_of
+from cfp_cli.runs.records import ExportRecord, Inputs, ScoreRecord, output_files
 
 COMPARED = 512
 CALIBRATED = 128
 
 
-def export_step(
+def run_export(
     run: Run,
     model: ModelInput | None,
     data: DataInput | None,
@@ -36,31 +37,31 @@ def export_step(
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> ExportReport:
-    """Export a checkpoint; file and checkpoint are compared on test images, procedural ones where no data are known.
+    """Export a checkpoint and compare file and checkpoint on test images, or on generated images without data.
 
     Args:
-        run: the run directory; the step is recorded there when the model is one of the run's.
-        model: the checkpoint; None takes what the run's fine-tuning wrote.
-        data: the images; None takes those of the run, where the model is one of the run's.
+        run: the run directory; it gets a record if the model belongs to the run.
+        model: the checkpoint; None takes the one that the run's fine-tuning wrote.
+        data: the images; None takes those of the run, if the model belongs to the run.
         path: file to write.
         format: `onnx` or `pt2`.
         int8: also quantise to 8 bits, calibrated on a stratified sample of training images.
         batch_size: images a batch when int8 accuracy is measured.
-        seed: seed of the samples of images.
-        progress: told of what takes long.
+        seed: seed of the image samples.
+        progress: reports progress.
 
     Raises:
-        CfpError: an input does not fit, a package is missing, or the file answers differently.
+        CfpError: an input does not fit, a package is missing, or the file gives other logits.
     """
     began = time.perf_counter()
-    source = model or written(run, "finetune")
+    source = model or finetuned_model(run)
     network = source.load(progress)
     require_writable(path.parent)
-    ours = belongs(run, sha256(source.path))
+    of_run = is_file_of(run, sha256(source.path))
     given, dataset = data, None
     if data is not None:
         dataset = data.open(progress)
-    elif ours and run.latest("score") is not None:
+    elif of_run and run.latest(ScoreRecord) is not None:
         given, dataset = scored_data(run, None, progress)
     samples, calibration, evaluation = None, None, None
     if dataset is not None:
@@ -81,24 +82,23 @@ def export_step(
         evaluation=evaluation,
         progress=progress,
     )
-    if ours:
-        inputs = {"model": source.record()}
-        if given is not None and dataset is not None:
-            inputs["data"] = given.record(dataset)
-        run.record(
-            "export",
-            arguments={"format": format, "int8": int8, "batch_size": batch_size},
-            seed=seed,
-            inputs=inputs,
-            seconds=time.perf_counter() - began,
-            metrics={name: value for name, value in report.to_json().items() if name != "path"},
-            outputs={"export": str(path.resolve()), "export_sha256": sha256(path)},
+    if of_run:
+        images = given.record(dataset) if given is not None and dataset is not None else None
+        run.add(
+            ExportRecord(
+                arguments={"format": format, "int8": int8, "batch_size": batch_size},
+                seed=seed,
+                inputs=Inputs(model=source.record(), data=images),
+                outputs=output_files(export=path),
+                seconds=time.perf_counter() - began,
+                metrics=report,
+            )
         )
     return report
 
 
 def _held_out(dataset: Dataset) -> str:
-    """The split to compare on: test, else validation.
+    """Return the split to compare on: test, or validation without one.
 
     Raises:
         DataError: the set has neither.
@@ -106,7 +106,7 @@ def _held_out(dataset: Dataset) -> str:
     for name in ("test", "val"):
         if name in dataset.splits:
             return name
-    raise DataError(f"{dataset.root} has no test split; add {dataset.root / 'test'} or use other --data")
+    raise DataError(f"{dataset.root} has no test split; add {dataset.root / 'test'}, or pass other --data")
 
 
 def _images(store: ImageStore, count: int, seed: int) -> Tensor:

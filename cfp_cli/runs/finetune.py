@@ -13,12 +13,12 @@ from cfp_cli.checkpoints.checkpoint import spec_of
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
-from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, load_for, scored_data
-from cfp_cli.runs.outputs import written
+from cfp_cli.runs.outputs import pruned_model
+from cfp_cli.runs.records import FinetuneMetrics, FinetuneRecord, Inputs, ScoreRecord, output_files
 from cfp_cli.training.finetune import finetune
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
@@ -42,7 +42,7 @@ class Finetuned:
     out: Path
 
 
-def finetune_step(
+def run_finetune(
     run: Run,
     model: ModelInput | None,
     data: DataInput | None,
@@ -75,8 +75,8 @@ def finetune_step(
         CfpError: an input does not fit the run, or training cannot go on.
     """
     began = time.perf_counter()
-    student = model or written(run, "prune")
-    if run.latest("score") is None and data is not None:
+    student = model or pruned_model(run)
+    if run.latest(ScoreRecord) is None and data is not None:
         source, dataset = data, data.open(progress)
     else:
         source, dataset = scored_data(run, data, progress)
@@ -86,8 +86,11 @@ def finetune_step(
     held_out = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
     before = evaluate(network, held_out.batches(options.batch_size), progress=progress)
     path = out or run.finetuned
-    inputs = {"model": student.record(), "data": source.record(dataset)}
-    inputs |= {f"teacher_{number}": teacher.record() for number, teacher in enumerate(teachers, 1)}
+    inputs = Inputs(
+        model=student.record(),
+        data=source.record(dataset),
+        teachers=tuple(teacher.record() for teacher in teachers),
+    )
     history = finetune(
         network,
         dataset,
@@ -109,18 +112,14 @@ def finetune_step(
             store = load_images(dataset, "test", Preprocessing.of(spec_of(guide)), progress=progress)
             tested[index] = evaluate(guide, store.batches(options.batch_size), progress=progress)
     if distributed.rank() == 0:
-        run.record(
-            "finetune",
-            arguments=options.to_json(),
-            seed=options.seed,
-            inputs=inputs,
-            seconds=time.perf_counter() - began,
-            metrics={
-                "best_epoch": history.best_epoch,
-                "val": history.val.to_json(),
-                "test": history.test.to_json() if history.test else None,
-                "teachers": [each.to_json() if each else None for each in tested],
-            },
-            outputs={"finetuned": str(path.resolve()), "finetuned_sha256": sha256(path)},
+        run.add(
+            FinetuneRecord(
+                arguments=options.to_json(),
+                seed=options.seed,
+                inputs=inputs,
+                outputs=output_files(finetuned=path),
+                seconds=time.perf_counter() - began,
+                metrics=FinetuneMetrics(history.best_epoch, history.val, history.test, tuple(tested)),
+            )
         )
     return Finetuned(history, before, tuple(tested), path)

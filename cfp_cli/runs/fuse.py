@@ -44,7 +44,7 @@ class Fused:
         }
 
 
-def fuse_step(model: ModelInput, out: Path) -> Fused:
+def run_fuse(model: ModelInput, out: Path) -> Fused:
     """Fuse a checkpoint and keep the result only if, read back from its file, it gives the same logits.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The model and the data of a step: given, or remembered by the run directory."""
+"""The model and the data of a command: as given, or as the run directory recorded them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch import nn
 
 from cfp_cli.checkpoints.checkpoint import describe, load, spec_of
 from cfp_cli.data.dataset import Dataset, open_dataset
-from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.errors import DataError, RunError
 from cfp_cli.foundation.files import sha256, write_json
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.directory import Run
+from cfp_cli.runs.records import DataRecord, ModelRecord, ScoreRecord
 
-OTHER_CLASSES = "use the data that it was trained on, or train it for these by cfp train --init and --new-head"
+OTHER_CLASSES = "use the data that it was trained on, or train a new head with `cfp train --init CKPT --new-head`"
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,9 @@ class ModelInput:
 
     Attributes:
         path: the file.
-        arch: architecture, where the file does not say it.
-        input_size: input side in pixels, where the file does not say it.
-        unsafe_pickle: also load what can run code.
+        arch: architecture, where the file does not name it.
+        input_size: input side in pixels, where the file does not contain it.
+        unsafe_pickle: also load files that can run code.
     """
 
     path: Path
@@ -36,7 +37,7 @@ class ModelInput:
     unsafe_pickle: bool = False
 
     def load(self, progress: Progress = SILENT) -> nn.Module:
-        """Load the network, in eval mode, with its spec attached; `progress` is told of what is assumed.
+        """Load the network in eval mode, with its spec attached; report assumptions to `progress`.
 
         Raises:
             CheckpointError: the file cannot be read, built or trusted.
@@ -44,15 +45,16 @@ class ModelInput:
         size = (self.input_size, self.input_size) if self.input_size else None
         return load(self.path, self.arch, input_size=size, unsafe_pickle=self.unsafe_pickle, progress=progress)
 
-    def record(self) -> dict[str, Any]:
-        """The input as plain data for `run.json`."""
-        options = {"arch": self.arch, "input_size": self.input_size, "unsafe_pickle": self.unsafe_pickle}
-        return {"path": str(self.path.resolve()), "sha256": sha256(self.path), **options}
+    def record(self) -> ModelRecord:
+        """Return the record of this input for `run.json`."""
+        return ModelRecord(
+            self.path.resolve(), sha256(self.path), self.arch, self.input_size, unsafe_pickle=self.unsafe_pickle
+        )
 
     @classmethod
-    def recorded(cls, entry: dict[str, Any]) -> ModelInput:
-        """The input that `record` gave."""
-        return cls(Path(entry["path"]), entry.get("arch"), entry.get("input_size"), entry.get("unsafe_pickle", False))
+    def recorded(cls, record: ModelRecord) -> ModelInput:
+        """Return the input of a record."""
+        return cls(record.path, record.arch, record.input_size, record.unsafe_pickle)
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,9 @@ class DataInput:
 
     Attributes:
         path: folder or list file.
-        seed: seed of the splits that are made.
-        val_fraction: part of the training images that a made validation split takes.
-        max_bad: largest fraction of broken images.
+        seed: seed of the splits, where the folder has none.
+        val_fraction: part of the training images that becomes the validation split, where the folder has none.
+        max_bad: largest accepted fraction of broken images.
     """
 
     path: Path
@@ -72,51 +74,56 @@ class DataInput:
     max_bad: float = field(default=0.01)
 
     def open(self, progress: Progress = SILENT) -> Dataset:
-        """Read what the set holds.
+        """List the images and their classes.
 
         Raises:
-            DataError: the path holds no usable images.
+            DataError: the path contains no usable images.
         """
         return open_dataset(
             self.path, self.seed, val_fraction=self.val_fraction, max_bad=self.max_bad, progress=progress
         )
 
-    def record(self, dataset: Dataset) -> dict[str, Any]:
-        """The input as plain data for `run.json`."""
-        options = {"seed": self.seed, "val_fraction": self.val_fraction, "max_bad": self.max_bad}
-        return {"path": str(self.path.resolve()), "sha256": dataset.fingerprint, **options}
+    def record(self, dataset: Dataset) -> DataRecord:
+        """Return the record of this input for `run.json`."""
+        return DataRecord(self.path.resolve(), dataset.fingerprint, self.seed, self.val_fraction, self.max_bad)
 
     @classmethod
-    def recorded(cls, entry: dict[str, Any]) -> DataInput:
-        """The input that `record` gave."""
-        return cls(Path(entry["path"]), entry["seed"], entry["val_fraction"], entry["max_bad"])
+    def recorded(cls, record: DataRecord) -> DataInput:
+        """Return the input of a record."""
+        return cls(record.path, record.seed, record.val_fraction, record.max_bad)
 
 
 def scored_model(run: Run, given: ModelInput | None) -> ModelInput:
-    """The model that the run was scored with; one that is given must be the same file.
+    """Return the model that the run was scored with. A model that is given must be the same file.
 
     Raises:
         RunError: the run is not scored yet, or the model is another one or has changed since.
-        CheckpointError: the file is gone.
+        CheckpointError: the file is missing.
     """
-    recorded = ModelInput.recorded(run.require("score")["inputs"]["model"])
+    record = run.require(ScoreRecord).inputs.model
+    if record is None:
+        raise RunError(f"{run.folder / 'run.json'} does not name the scored model; run `cfp score` again")
+    recorded = ModelInput.recorded(record)
     chosen = recorded if given is None else replace(given, arch=given.arch or recorded.arch)
     if not chosen.path.is_file():
         chosen.load()
-    run.require_same("model", chosen.path, sha256(chosen.path), "score")
+    run.require_scored("model", chosen.path, sha256(chosen.path))
     return replace(chosen, input_size=chosen.input_size or recorded.input_size)
 
 
 def scored_data(run: Run, given: DataInput | None, progress: Progress = SILENT) -> tuple[DataInput, Dataset]:
-    """The data that the run was scored with; data that are given must be the same images.
+    """Return the data that the run was scored with. Data that are given must be the same images.
 
     Raises:
         RunError: the run is not scored yet, or the images are others or have changed since.
     """
-    recorded = DataInput.recorded(run.require("score")["inputs"]["data"])
+    record = run.require(ScoreRecord).inputs.data
+    if record is None:
+        raise RunError(f"{run.folder / 'run.json'} does not name the scored data; run `cfp score` again")
+    recorded = DataInput.recorded(record)
     chosen = recorded if given is None else replace(recorded, path=given.path)
     dataset = chosen.open(progress)
-    run.require_same("data", chosen.path, dataset.fingerprint, "score")
+    run.require_scored("data", chosen.path, dataset.fingerprint)
     return chosen, dataset
 
 
@@ -126,18 +133,18 @@ def load_for(dataset: Dataset, model: ModelInput, progress: Progress = SILENT) -
 
 
 def fit_classes(model: nn.Module, dataset: Dataset, path: Path, progress: Progress = SILENT) -> nn.Module:
-    """Check that a network's classes are those of the data; a network without class names takes the data's.
+    """Check that a network has the classes of the data. A network without class names takes the names of the data.
 
-    `progress` is told where the network has learnt from other splits of the same images.
+    Warn where the network was trained on other splits of the same images.
 
     Raises:
         DataError: their number, names or order differ.
     """
     spec = spec_of(model)
-    _tell_of_other_splits(spec.lineage, dataset, path, progress)
+    _warn_of_other_splits(spec.lineage, dataset, path, progress)
     if len(spec.classes) != len(dataset.classes):
         raise DataError(
-            f"{path} tells {len(spec.classes)} classes but {dataset.root} has {len(dataset.classes)}; {OTHER_CLASSES}"
+            f"{path} has {len(spec.classes)} classes but {dataset.root} has {len(dataset.classes)}; {OTHER_CLASSES}"
         )
     if spec.classes == dataset.classes:
         return model
@@ -145,29 +152,29 @@ def fit_classes(model: nn.Module, dataset: Dataset, path: Path, progress: Progre
         return describe(model, replace(spec, classes=dataset.classes))
     first = next(pair for pair in zip(spec.classes, dataset.classes, strict=True) if pair[0] != pair[1])
     raise DataError(
-        f"{path} and {dataset.root} name their classes differently ('{first[0]}' is '{first[1]}' there); "
-        + OTHER_CLASSES
+        f"{path} and {dataset.root} name their classes differently ('{first[0]}' and '{first[1]}'); " + OTHER_CLASSES
     )
 
 
-def _tell_of_other_splits(
+def _warn_of_other_splits(
     lineage: Sequence[Mapping[str, Any]], dataset: Dataset, path: Path, progress: Progress
 ) -> None:
-    for step in lineage:
-        if step.get("data") == dataset.fingerprint and step.get("splits", dataset.split_origin) != dataset.split_origin:
+    for entry in lineage:
+        splits = entry.get("splits", dataset.split_origin)
+        if entry.get("data") == dataset.fingerprint and splits != dataset.split_origin:
             then, now = (
-                "; ".join(f"{name} {made}" for name, made in each.items())
-                for each in (step["splits"], dataset.split_origin)
+                "; ".join(f"{name} {origin}" for name, origin in each.items())
+                for each in (splits, dataset.split_origin)
             )
             progress.say(
-                f"warning: {path} has learnt from other splits of these images (then: {then}; now: {now}), so that it "
-                "may know those it is tested on; pass the --seed of then"
+                f"warning: {path} was trained on other splits of these images (then: {then}; now: {now}), so test "
+                "images may be among its training images; pass the --seed of the training"
             )
             return
 
 
 def write_splits(run: Run, dataset: Dataset) -> None:
-    """Record in `RUN/splits.json` which image is in which split, and where each split comes from."""
+    """Write `RUN/splits.json`: the images of each split, and where each split comes from."""
     splits = {
         name: [
             str(item.path.relative_to(dataset.root) if item.path.is_relative_to(dataset.root) else item.path)

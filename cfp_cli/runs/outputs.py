@@ -1,43 +1,47 @@
-"""What the steps of a run wrote, checked by hash before it is used again."""
+"""The checkpoints that the commands of a run wrote. Their hashes are checked before they are used again."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import ModelInput
+from cfp_cli.runs.records import FinetuneRecord, PruneRecord, Record
 
-_CHECKPOINTS = {"prune": "pruned", "finetune": "finetuned"}
 
-
-def written(run: Run, command: str) -> ModelInput:
-    """The checkpoint that the newest `prune` or `finetune` step wrote.
+def pruned_model(run: Run) -> ModelInput:
+    """Return the checkpoint that the newest `cfp prune` wrote.
 
     Raises:
-        RunError: the run has no such step, or the file is gone or has changed since.
+        RunError: the run is not pruned, or the file is missing or has changed since.
     """
-    outputs = run.require(command)["outputs"]
-    what = _CHECKPOINTS[command]
-    path, recorded = Path(outputs[what]), outputs[f"{what}_sha256"]
-    if not path.is_file():
-        raise RunError(f"{path} is gone; run `cfp {command}` again or name a model")
-    digest = sha256(path)
-    if digest != recorded:
+    return _checkpoint(run.require(PruneRecord), "pruned")
+
+
+def finetuned_model(run: Run) -> ModelInput:
+    """Return the checkpoint that the newest `cfp finetune` wrote.
+
+    Raises:
+        RunError: the run is not fine-tuned, or the file is missing or has changed since.
+    """
+    return _checkpoint(run.require(FinetuneRecord), "finetuned")
+
+
+def is_file_of(run: Run, digest: str) -> bool:
+    """Whether a command of the run read or wrote a file with this SHA-256."""
+    return any(digest in record.hashes for record in run.records)
+
+
+def _checkpoint(record: Record, name: str) -> ModelInput:
+    again = f"run `cfp {record.command}` again, or name a model"
+    file = record.outputs.get(name)
+    if file is None:
+        raise RunError(f"run.json does not name the checkpoint that `cfp {record.command}` wrote; {again}")
+    if not file.path.is_file():
+        raise RunError(f"{file.path} is missing; {again}")
+    digest = sha256(file.path)
+    if digest != file.sha256:
         raise RunError(
-            f"{path} ({digest[:12]}) is not what `cfp {command}` wrote ({recorded[:12]}); "
-            f"run `cfp {command}` again or name the model"
+            f"{file.path} ({digest[:12]}) is not what `cfp {record.command}` wrote ({file.sha256[:12]}); {again}"
         )
-    return ModelInput(path)
-
-
-def belongs(run: Run, digest: str) -> bool:
-    """Whether a file of this SHA-256 went into or came out of a step of the run."""
-    return any(digest in _digests(step) for step in run.steps)
-
-
-def _digests(step: dict[str, Any]) -> set[str]:
-    inputs = {entry["sha256"] for entry in step["inputs"].values()}
-    return inputs | {value for name, value in step["outputs"].items() if name.endswith("_sha256")}
+    return ModelInput(file.path)

@@ -14,7 +14,6 @@ from cfp_cli.checkpoints.checkpoint import ModelSpec, save, spec_of
 from cfp_cli.data.images import ImageStore, load_images, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.errors import RunError
-from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.measuring.metrics import Metrics, evaluate
@@ -25,6 +24,7 @@ from cfp_cli.pruning.reconstruct import IMAGES
 from cfp_cli.pruning.restore import FULL, Restoration
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import ModelInput, load_for, scored_data, scored_model
+from cfp_cli.runs.records import Inputs, PruneMetrics, PruneRecord, output_files
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.training.recovery import Recovery
@@ -46,7 +46,7 @@ class Pruned:
     out: Path | None = None
 
 
-def prune_step(
+def run_prune(
     run: Run,
     model: ModelInput | None,
     options: PruneOptions | None,
@@ -131,25 +131,26 @@ def prune_step(
         restoration.apply(pruned, network, Selection(graph, made.kept), images, progress)
     if in_steps or restoration.stage is not None:
         validation[restoration.stage or "rebuilt"] = _measured(pruned, held_out, spec, batch_size, progress)
-    inputs = {"model": source.record(), "data": data.record(dataset)}
+    model_record = source.record()
     path = out or run.pruned
-    facts = {"from": inputs["model"]["sha256"], "compression": made.compression, "achieved": made.achieved}
+    facts = {"from": model_record.sha256, "compression": made.compression, "achieved": made.achieved}
     save(path, pruned, replace(spec.followed_by("prune", **facts), plan=made.to_json()))
     made.save(run.plan)
-    run.record(
-        "prune",
-        arguments={**(asdict(options) if options is not None else {"plan": made.options}), "steps": steps},
-        seed=seed,
-        inputs=inputs,
-        seconds=time.perf_counter() - began,
-        metrics={
-            "params_before": made.params_before,
-            "params_after": made.params_after,
-            "compression": made.compression,
-            "max_abs_logit_error": made.max_abs_logit_error,
-            **{f"accuracy_{stage}": metrics.accuracy for stage, metrics in validation.items()},
-        },
-        outputs={"pruned": str(path.resolve()), "pruned_sha256": sha256(path), "plan": str(run.plan.resolve())},
+    run.add(
+        PruneRecord(
+            arguments={**(asdict(options) if options is not None else {"plan": made.options}), "steps": steps},
+            seed=seed,
+            inputs=Inputs(model=model_record, data=data.record(dataset)),
+            outputs=output_files(pruned=path, plan=run.plan),
+            seconds=time.perf_counter() - began,
+            metrics=PruneMetrics(
+                made.params_before,
+                made.params_after,
+                made.compression,
+                made.max_abs_logit_error,
+                {stage: metrics.accuracy for stage, metrics in validation.items()},
+            ),
+        )
     )
     return Pruned(made, validation, path)
 

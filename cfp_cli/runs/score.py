@@ -16,6 +16,7 @@ from cfp_cli.execution import distributed
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes, write_splits
+from cfp_cli.runs.records import Inputs, ScoreMetrics, ScoreRecord, output_files
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
 
@@ -40,7 +41,7 @@ class ScoreOptions:
     batch_size: int = 8
 
 
-def score_step(
+def run_score(
     run: Run,
     model: ModelInput,
     data: DataInput,
@@ -75,17 +76,18 @@ def score_step(
     )
     if not workers.first:
         return scores
-    inputs = {"model": model.record(), "data": data.record(dataset)}
+    inputs = Inputs(model=model.record(), data=data.record(dataset))
     scores.save(run.scores)
     write_splits(run, dataset)
-    run.record(
-        "score",
-        arguments=asdict(options),
-        seed=options.seed,
-        inputs=inputs,
-        seconds=time.perf_counter() - began,
-        metrics={"images": scores.images, "seconds": scores.seconds, "forward_seconds": scores.forward_seconds},
-        outputs={"scores": str(run.scores)},
+    run.add(
+        ScoreRecord(
+            arguments=asdict(options),
+            seed=options.seed,
+            inputs=inputs,
+            outputs=output_files(scores=run.scores),
+            seconds=time.perf_counter() - began,
+            metrics=ScoreMetrics(scores.images, scores.seconds, scores.forward_seconds),
+        )
     )
     return scores
 

@@ -18,7 +18,7 @@ from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.teacher import train
 
 
-def train_step(
+def run_train(
     data: DataInput,
     arch: str | None,
     out: Path,

@@ -27,8 +27,8 @@ def tuned(cfp, scored: Path, model: Path) -> Path:
     return scored
 
 
-def steps(run: Path) -> list[dict]:
-    return json.loads((run / "run.json").read_text())["steps"]
+def records(run: Path) -> list[dict]:
+    return json.loads((run / "run.json").read_text())["records"]
 
 
 def test_pt2_export_of_the_run_is_proven_on_its_test_images(cfp, tuned: Path, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_pt2_export_of_the_run_is_proven_on_its_test_images(cfp, tuned: Path, tm
     with torch.inference_mode():
         given = torch.export.load(out).module()(images)
         torch.testing.assert_close(given, network(images), rtol=1e-4, atol=1e-5)
-    record = steps(tuned)[-1]
+    record = records(tuned)[-1]
     assert record["command"] == "export"
     assert record["inputs"]["model"]["path"] == str(tuned / "finetuned.pt")
     assert record["metrics"]["bytes"] == out.stat().st_size
@@ -102,7 +102,7 @@ def test_bench_counts_and_times_side_by_side(cfp, tuned: Path, model: Path) -> N
             assert time["threads"] == 1
             assert 0 < time["p25"] <= time["median"] <= time["p75"]
     assert done.json[0]["macs"] > done.json[1]["macs"] > 0
-    record = steps(tuned)[-1]
+    record = records(tuned)[-1]
     assert record["command"] == "bench"
     assert record["metrics"]["models"] == done.json
     table = cfp("bench", model, small, *FAST).out
@@ -138,7 +138,7 @@ def test_bench_refuses_a_model_twice(cfp, model: Path, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     done = cfp("bench", model, model, *FAST)
     assert done.code == 2
-    assert "named twice" in done.err
+    assert "given twice" in done.err
 
 
 def test_fuse_gives_a_checkpoint_that_loads_and_answers_the_same(cfp, tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def test_the_three_lines(cfp, tmp_path: Path, model: Path, images: Path, monkeyp
     assert evaluated.json["images"] == 24
 
     run = json.loads((tmp_path / "cfp-run" / "run.json").read_text())
-    assert [step["command"] for step in run["steps"]] == ["score", "prune", "finetune"]
-    for step in run["steps"]:
-        assert {"arguments", "seed", "inputs", "seconds", "metrics", "versions"} <= step.keys()
+    assert [record["command"] for record in run["records"]] == ["score", "prune", "finetune"]
+    for record in run["records"]:
+        assert {"arguments", "seed", "inputs", "seconds", "metrics", "versions"} <= record.keys()
     assert [entry["step"] for entry in spec_of(load(tuned.json["out"])).lineage] == ["prune", "finetune"]
 
 

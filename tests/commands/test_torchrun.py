@@ -57,5 +57,5 @@ def test_two_processes_run_the_road_and_the_first_alone_prints(cfp, tmp_path: Pa
     tuned = torchrun(two, "finetune", "--teachers", model, model, *options)
     assert tuned.returncode == 0, tuned.stderr
     assert json.loads(tuned.stdout)["epochs"] == 1
-    steps = json.loads((two / "run.json").read_text())["steps"]
-    assert [step["command"] for step in steps] == ["score", "prune", "finetune"]
+    records = json.loads((two / "run.json").read_text())["records"]
+    assert [record["command"] for record in records] == ["score", "prune", "finetune"]

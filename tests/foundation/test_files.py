@@ -5,13 +5,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pytest
 
 from cfp_cli.foundation.errors import CfpError
 from cfp_cli.foundation.files import or_nearest, require_writable, sha256, write_atomic, write_bytes, write_json
-from cfp_cli.runs.directory import Run
 
 
 def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -62,15 +61,6 @@ def test_a_path_that_is_missing_names_the_nearest(tmp_path: Path) -> None:
 def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
     write_bytes(tmp_path / "f", b"abc")
     assert sha256(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_steps_of_two_commands_at_once_are_both_kept(tmp_path: Path) -> None:
-    first, second = Run.open(tmp_path), Run.open(tmp_path)
-    facts: dict[str, Any] = {"arguments": {}, "seed": 0, "inputs": {}, "seconds": 0.0, "metrics": {}}
-    second.record("export", **facts)
-    first.record("finetune", **facts)
-    assert [step["command"] for step in Run.open(tmp_path).steps] == ["export", "finetune"]
-    assert first.latest("export") is not None
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(

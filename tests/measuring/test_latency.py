@@ -118,7 +118,7 @@ def test_benchmark_by_onnxruntime() -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     (found,) = benchmark({"a": small()}, batches=(1, 3), threads=1, seconds=0.01)
-    assert [(each.runtime, each.batch, each.threads) for each in found.latency] == [
+    assert [(each.runtime, each.batch, each.threads) for each in found.latency_ms] == [
         ("torch", 1, 1),
         ("torch", 3, 1),
         ("onnxruntime", 1, 1),

@@ -30,14 +30,15 @@ from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.prune import PruneOptions
 from cfp_cli.report import page
 from cfp_cli.report.contents import Contents
-from cfp_cli.runs import report as step
-from cfp_cli.runs.bench import bench_step
+from cfp_cli.runs import report as report_module
+from cfp_cli.runs.bench import run_bench
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.finetune import finetune_step
+from cfp_cli.runs.finetune import run_finetune
 from cfp_cli.runs.inputs import DataInput, ModelInput
-from cfp_cli.runs.prune import prune_step
-from cfp_cli.runs.report import report_step
-from cfp_cli.runs.score import ScoreOptions, score_step
+from cfp_cli.runs.prune import run_prune
+from cfp_cli.runs.records import BenchRecord, FinetuneRecord
+from cfp_cli.runs.report import run_report
+from cfp_cli.runs.score import ScoreOptions, run_score
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.training.options import TrainOptions
 
@@ -124,7 +125,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arch = f"{folder / 'net.py'}:net"
     save(folder / "model.pt", describe(create(arch, len(classes)), ModelSpec(arch, classes, input_size=(32, 32))))
     model, data = ModelInput(folder / "model.pt"), DataInput(images)
-    score_step(Run.open(folder / "run"), model, data, ScoreOptions(images=24), device=CPU)
+    run_score(Run.open(folder / "run"), model, data, ScoreOptions(images=24), device=CPU)
     return folder / "run"
 
 
@@ -132,12 +133,12 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tuned(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that is scored, pruned, fine-tuned and timed."""
     run = Run.open(shutil.copytree(scored, tmp_path_factory.mktemp("tuned") / "run"))
-    prune_step(run, None, PruneOptions(ratio=0.6), device=CPU)
+    run_prune(run, None, PruneOptions(ratio=0.6), device=CPU)
     teacher = ModelInput(scored.parent / "model.pt")
     options = TrainOptions(epochs=3, batch_size=16, views=2)
-    finetune_step(run, None, None, [teacher, teacher], options, device=CPU)
+    run_finetune(run, None, None, [teacher, teacher], options, device=CPU)
     models = [teacher, ModelInput(run.finetuned)]
-    bench_step(run, models, batches=(1, 2), seconds=0.01, onnx=False, device=CPU)
+    run_bench(run, models, batches=(1, 2), seconds=0.01, onnx=False, device=CPU)
     return run.folder
 
 
@@ -151,14 +152,14 @@ def contents(tuned: Path) -> Contents:
         return b""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "to_html", keep)
-        report_step(Run.open(tuned), out=tuned / "empty.html", device=CPU)
+        patch.setattr(report_module, "to_html", keep)
+        run_report(Run.open(tuned), out=tuned / "empty.html", device=CPU)
     return seen[0]
 
 
 @pytest.fixture(scope="module")
 def html(tuned: Path) -> Path:
-    done = report_step(Run.open(tuned), device=CPU)
+    done = run_report(Run.open(tuned), device=CPU)
     assert done.out == tuned / "report.html"
     assert done.left_out == {}
     assert done.bytes == done.out.stat().st_size < 3_000_000
@@ -200,35 +201,36 @@ def test_every_figure_comes_from_the_run(html: Path, tuned: Path, scored: Path) 
     summary = found.section("summary")
     assert f"{plan.params_before:,}" in summary
     assert f"{plan.params_after:,}" in summary
-    record = Run.open(tuned).require("finetune")
-    for metrics in (record["metrics"]["test"], record["metrics"]["teachers"][0]):
-        assert page.percent(metrics["accuracy"]) in summary
-        assert page.percent(metrics["macro_f1"]) in summary
+    record = Run.open(tuned).require(FinetuneRecord)
+    for metrics in (record.metrics.test, record.metrics.teachers[0]):
+        assert page.percent(metrics.accuracy) in summary
+        assert page.percent(metrics.macro_f1) in summary
     channels = " ".join(found.section("channels").split())
     for group in plan.sets:
         share = f"{100 * len(group.kept) / group.channels:.0f} %"
         assert re.search(rf"{re.escape(group.name)}.*? ?{share} ?{group.channels} ?{len(group.kept)}", channels)
     provenance = found.section("provenance")
-    for entry in record["inputs"].values():
-        assert entry["sha256"] in provenance
-    assert record["outputs"]["finetuned_sha256"] in provenance
-    assert record["versions"]["torch"] in provenance
-    timed = Run.open(tuned).require("bench")["metrics"]["models"]
+    assert len(record.inputs.by_name) == 4
+    for entry in record.inputs.by_name.values():
+        assert entry.sha256 in provenance
+    assert record.outputs["finetuned"].sha256 in provenance
+    assert record.versions["torch"] in provenance
+    timed = Run.open(tuned).require(BenchRecord).metrics.models
     for model in timed:
-        for each in model["latency_ms"]:
-            assert f"{each['median']:.2f} ms" in found.section("latency")
+        for each in model.latency_ms:
+            assert f"{each.median:.2f} ms" in found.section("latency")
 
 
 def test_confusion_and_recall_are_those_of_teacher_and_student(html: Path, tuned: Path) -> None:
     found = parsed(html.read_text(encoding="utf-8"))
-    metrics = Run.open(tuned).require("finetune")["metrics"]
+    metrics = Run.open(tuned).require(FinetuneRecord).metrics
     kinds = ("right", "wrong", "none")
     cells = [int(e.text) for e in found.elements if e.tag == "td" and e.attributes.get("class", "").startswith(kinds)]
-    expected = [*np.ravel(metrics["teachers"][0]["confusion"]), *np.ravel(metrics["test"]["confusion"])]
+    expected = [*np.ravel(metrics.teachers[0].confusion), *np.ravel(metrics.test.confusion)]
     assert cells == expected
     recall = found.section("recall")
-    for name, student in metrics["test"]["per_class"].items():
-        change = student["recall"] - metrics["teachers"][0]["per_class"][name]["recall"]
+    for name, student in metrics.test.per_class.items():
+        change = student.recall - metrics.teachers[0].per_class[name].recall
         assert re.search(rf"{name}.*?{re.escape(page.points(change))}", recall, re.DOTALL)
 
 
@@ -274,29 +276,29 @@ def test_layers_hold_the_plan_the_scores_and_the_networks_own_maps(
 
 def test_a_run_without_fine_tuning_says_what_is_left_out(scored: Path, tmp_path: Path) -> None:
     run = Run.open(shutil.copytree(scored, tmp_path / "run"))
-    done = report_step(run, bench=False, device=CPU)
+    done = run_report(run, bench=False, device=CPU)
     assert set(done.left_out) == {"channels", "curves", "confusion", "recall", "latency"}
     found = parsed(done.out.read_text(encoding="utf-8"))
     for name in done.left_out:
-        assert "Left out. The run has no prune step." in found.section(name)
+        assert "Left out. The run is not pruned yet." in found.section(name)
     assert "Cluster 1" in found.section("layers")
-    prune_step(run, None, PruneOptions(ratio=0.5), device=CPU)
-    done = report_step(run, bench=False, device=CPU)
-    assert done.left_out == {"curves": step.NOT_TUNED, "latency": "Latency was not measured."}
+    run_prune(run, None, PruneOptions(ratio=0.5), device=CPU)
+    done = run_report(run, bench=False, device=CPU)
+    assert done.left_out == {"curves": report_module.NOT_TUNED, "latency": "Latency was not measured."}
     found = parsed(done.out.read_text(encoding="utf-8"))
-    assert "Left out. The run has no fine-tuning step." in found.section("curves")
+    assert "Left out. The run is not fine-tuned yet." in found.section("curves")
     assert "Pruned:" in found.section("confusion")
-    assert [each["command"] for each in run.steps] == ["score", "report", "prune", "report"]
+    assert [each.command for each in run.records] == ["score", "report", "prune", "report"]
 
 
 def test_latency_that_no_bench_measured_is_measured(
     scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run.open(shutil.copytree(scored, tmp_path / "run"))
-    prune_step(run, None, PruneOptions(ratio=0.5), device=CPU)
-    monkeypatch.setattr(step, "BATCHES", (1,))
-    monkeypatch.setattr(step, "benchmark", functools.partial(step.benchmark, onnx=False))
-    done = report_step(run, device=CPU)
+    run_prune(run, None, PruneOptions(ratio=0.5), device=CPU)
+    monkeypatch.setattr(report_module, "BATCHES", (1,))
+    monkeypatch.setattr(report_module, "benchmark", functools.partial(report_module.benchmark, onnx=False))
+    done = run_report(run, device=CPU)
     assert "batch 1, " in parsed(done.out.read_text(encoding="utf-8")).section("latency")
 
 
@@ -304,11 +306,12 @@ def test_a_changed_file_is_refused(tuned: Path, tmp_path: Path) -> None:
     run = Run.open(shutil.copytree(tuned, tmp_path / "run"))
     changed = tmp_path / "changed.pt"
     changed.write_bytes(run.finetuned.read_bytes() + b" ")
-    run.latest("finetune")["outputs"]["finetuned"] = str(changed)
+    outputs = run.latest(FinetuneRecord).outputs
+    outputs["finetuned"] = replace(outputs["finetuned"], path=changed)
     with pytest.raises(RunError, match="is not what `cfp finetune` wrote"):
-        report_step(run, device=CPU)
-    with pytest.raises(RunError, match="no score step yet"):
-        report_step(Run.open(tmp_path / "nothing"), device=CPU)
+        run_report(run, device=CPU)
+    with pytest.raises(RunError, match="no score record yet"):
+        run_report(Run.open(tmp_path / "nothing"), device=CPU)
 
 
 @pytest.mark.parametrize(("seed", "recorded"), [(0, True), (1, False)])
@@ -316,21 +319,21 @@ def test_figures_of_other_splits_are_measured_anew(tuned: Path, tmp_path: Path, 
     """Another seed makes other splits of the same images."""
     folder = shutil.copytree(tuned, tmp_path / "run")
     content = json.loads((folder / "run.json").read_text())
-    (step,) = (each for each in content["steps"] if each["command"] == "finetune")
-    step["inputs"]["data"]["seed"] += seed
-    step["metrics"]["test"]["accuracy"] = 0.1234
+    (record,) = (each for each in content["records"] if each["command"] == "finetune")
+    record["inputs"]["data"]["seed"] += seed
+    record["metrics"]["test"]["accuracy"] = 0.1234
     (folder / "run.json").write_text(json.dumps(content))
-    shown = report_step(Run.open(folder), bench=False, device=CPU).out.read_text(encoding="utf-8")
+    shown = run_report(Run.open(folder), bench=False, device=CPU).out.read_text(encoding="utf-8")
     assert ("Fine-tuned: 12.3\N{NO-BREAK SPACE}% of" in shown) == recorded
 
 
 def test_another_image_can_be_shown(tuned: Path, scored: Path, tmp_path: Path) -> None:
     image = next((scored.parent / "data" / "test" / "pits").iterdir())
-    done = report_step(Run.open(tuned), out=tmp_path / "page.html", image=image, device=CPU)
+    done = run_report(Run.open(tuned), out=tmp_path / "page.html", image=image, device=CPU)
     layers = parsed(done.out.read_text(encoding="utf-8")).section("layers")
     assert image.name in layers
     with pytest.raises(DataError, match="pass another --image"):
-        report_step(Run.open(tuned), image=scored / "run.json", device=CPU)
+        run_report(Run.open(tuned), image=scored / "run.json", device=CPU)
 
 
 def test_names_are_text_not_markup(contents: Contents) -> None:
@@ -383,7 +386,7 @@ def test_the_missing_extra_is_told_in_one_line(tuned: Path, monkeypatch: pytest.
         importlib.util, "find_spec", lambda name, *rest: None if name == "jinja2" else real(name, *rest)
     )
     with pytest.raises(CfpError, match=re.escape('run pip install "cfp[report]"')):
-        report_step(Run.open(tuned), device=CPU)
+        run_report(Run.open(tuned), device=CPU)
 
 
 def test_images_in_the_page_decode(html: Path) -> None:
@@ -394,9 +397,9 @@ def test_images_in_the_page_decode(html: Path) -> None:
 
 
 def test_the_step_is_recorded(html: Path, tuned: Path) -> None:
-    records = [each for each in json.loads((tuned / "run.json").read_text())["steps"] if each["command"] == "report"]
+    records = [each for each in json.loads((tuned / "run.json").read_text())["records"] if each["command"] == "report"]
     assert records[0]["metrics"]["left_out"] == {}
-    assert str(html) in [each["outputs"]["report"] for each in records]
+    assert str(html) in [each["outputs"]["report"]["path"] for each in records]
 
 
 SCRIPT = """

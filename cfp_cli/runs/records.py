@@ -1,0 +1,300 @@
+"""The records of `run.json`: one dataclass for each command, read and written only here.
+
+A record holds what a command was given (arguments, seed, inputs with their hashes), what it wrote (outputs with their
+hashes) and what it measured.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cfp_cli.exporting.benchmark import Benchmark
+from cfp_cli.exporting.export import ExportReport
+from cfp_cli.foundation.errors import RunError
+from cfp_cli.foundation.files import sha256, write_json
+from cfp_cli.foundation.typed_json import FieldError, read, to_json
+from cfp_cli.foundation.versions import versions
+from cfp_cli.measuring.metrics import Metrics
+
+FORMAT = "cfp-run/2"
+ADVICE = "use another --run, or delete the file"
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A model file that a command read.
+
+    Attributes:
+        path: the file.
+        sha256: hash of its content.
+        arch: `--arch`, where it was given.
+        input_size: `--input-size` in pixels, where it was given.
+        unsafe_pickle: whether `--unsafe-pickle` was given.
+    """
+
+    path: Path
+    sha256: str
+    arch: str | None = None
+    input_size: int | None = None
+    unsafe_pickle: bool = False
+
+    def __post_init__(self) -> None:
+        _require_sha256(self.sha256)
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """A set of images that a command read.
+
+    Attributes:
+        path: folder or list file.
+        sha256: hash of the list of images.
+        seed: seed of the splits that the command made.
+        val_fraction: part of the training images that the validation split took.
+        max_bad: largest accepted fraction of broken images.
+    """
+
+    path: Path
+    sha256: str
+    seed: int
+    val_fraction: float
+    max_bad: float
+
+    def __post_init__(self) -> None:
+        _require_sha256(self.sha256)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a command read.
+
+    Attributes:
+        model: the network that it worked on.
+        data: the images.
+        teachers: the teachers of a fine-tuning, the representation teacher first.
+        models: the networks that `cfp bench` compared.
+    """
+
+    model: ModelRecord | None = None
+    data: DataRecord | None = None
+    teachers: tuple[ModelRecord, ...] = ()
+    models: tuple[ModelRecord, ...] = ()
+
+    @property
+    def by_name(self) -> dict[str, ModelRecord | DataRecord]:
+        """All inputs with a name for each, such as `teacher 1`."""
+        single = {"model": self.model, "data": self.data}
+        named: dict[str, ModelRecord | DataRecord] = {name: each for name, each in single.items() if each is not None}
+        for name, several in (("teacher", self.teachers), ("model", self.models)):
+            named |= {f"{name} {number}": each for number, each in enumerate(several, 1)}
+        return named
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file that a command wrote, and the hash of its content."""
+
+    path: Path
+    sha256: str
+
+    def __post_init__(self) -> None:
+        _require_sha256(self.sha256)
+
+
+def output_files(**paths: Path) -> dict[str, OutputFile]:
+    """Files that a command has just written, by name, with their hashes."""
+    return {name: OutputFile(path.resolve(), sha256(path)) for name, path in paths.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What every record holds; the dataclass of a command adds the type of its metrics.
+
+    Attributes:
+        line: the command line.
+        arguments: options of the command, as plain data.
+        seed: seed of its random choices.
+        inputs: files and images that it read.
+        outputs: files that it wrote, by name.
+        seconds: how long it took.
+        metrics: what it measured.
+        versions: versions of cfp and of the packages it depends on.
+        finished: date and time in UTC, ISO 8601.
+    """
+
+    command: ClassVar[str]
+
+    line: tuple[str, ...] = field(default_factory=lambda: (Path(sys.argv[0]).name, *sys.argv[1:]))
+    arguments: Mapping[str, Any]
+    seed: int
+    inputs: Inputs
+    outputs: Mapping[str, OutputFile] = field(default_factory=dict)
+    seconds: float
+    metrics: object
+    versions: Mapping[str, str] = field(default_factory=versions)
+    finished: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    @property
+    def hashes(self) -> set[str]:
+        """SHA-256 of every input and output."""
+        return {each.sha256 for each in (*self.inputs.by_name.values(), *self.outputs.values())}
+
+
+@dataclass(frozen=True)
+class ScoreMetrics:
+    """What `cfp score` measured: images scored, seconds in all, and seconds of the forward passes alone."""
+
+    images: int
+    seconds: float
+    forward_seconds: float
+
+
+@dataclass(frozen=True)
+class PruneMetrics:
+    """What `cfp prune` measured.
+
+    Attributes:
+        params_before, params_after: number of parameters.
+        compression: ratio of the two.
+        max_abs_logit_error: largest difference of a logit in the proof of the rebuild.
+        accuracy: validation accuracy by stage, such as `before` and `rebuilt`.
+    """
+
+    params_before: int
+    params_after: int
+    compression: float
+    max_abs_logit_error: float
+    accuracy: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class FinetuneMetrics:
+    """What `cfp finetune` measured.
+
+    Attributes:
+        best_epoch: the epoch whose weights were kept, from 0.
+        val: metrics of the student on the validation split.
+        test: metrics of the student on the test split; None without one.
+        teachers: metrics of each teacher on the test split; None without one.
+    """
+
+    best_epoch: int
+    val: Metrics
+    test: Metrics | None
+    teachers: tuple[Metrics | None, ...]
+
+
+@dataclass(frozen=True)
+class BenchMetrics:
+    """What `cfp bench` measured of each model."""
+
+    models: tuple[Benchmark, ...]
+
+
+@dataclass(frozen=True)
+class ReportMetrics:
+    """What `cfp report` wrote: bytes of the page, and why a section is missing, by the section's id."""
+
+    bytes: int
+    left_out: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRecord(Record):
+    """Record of `cfp score`."""
+
+    command: ClassVar[str] = "score"
+    metrics: ScoreMetrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRecord(Record):
+    """Record of `cfp prune`."""
+
+    command: ClassVar[str] = "prune"
+    metrics: PruneMetrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRecord(Record):
+    """Record of `cfp finetune`."""
+
+    command: ClassVar[str] = "finetune"
+    metrics: FinetuneMetrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchRecord(Record):
+    """Record of `cfp bench`."""
+
+    command: ClassVar[str] = "bench"
+    metrics: BenchMetrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRecord(Record):
+    """Record of `cfp export`."""
+
+    command: ClassVar[str] = "export"
+    metrics: ExportReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportRecord(Record):
+    """Record of `cfp report`."""
+
+    command: ClassVar[str] = "report"
+    metrics: ReportMetrics
+
+
+KINDS: dict[str, type[Record]] = {
+    kind.command: kind for kind in (ScoreRecord, PruneRecord, FinetuneRecord, BenchRecord, ExportRecord, ReportRecord)
+}
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read all records of a `run.json`, oldest first.
+
+    Raises:
+        RunError: the file cannot be read, has another format, or a field is missing or wrong.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read ({error}); {ADVICE}") from error
+    if not isinstance(content, dict) or "format" not in content:
+        raise RunError(f"{path}: format is missing; {ADVICE}")
+    if content["format"] != FORMAT:
+        raise RunError(f"{path} has format {content['format']!r}, this version reads {FORMAT}; {ADVICE}")
+    records = content.get("records")
+    if not isinstance(records, list):
+        raise RunError(f"{path}: records is not a list; {ADVICE}")
+    return [_read_record(path, f"records[{index}]", each) for index, each in enumerate(records)]
+
+
+def _read_record(path: Path, place: str, value: object) -> Record:
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: {place} is not an object; {ADVICE}")
+    rest = dict(value)
+    command = rest.pop("command", None)
+    if not isinstance(command, str) or command not in KINDS:
+        raise RunError(f"{path}: {place}.command is {command!r}, not one of {', '.join(KINDS)}; {ADVICE}")
+    return read(KINDS[command], rest, path, place, RunError, ADVICE)
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Write a `run.json`, atomically."""
+    content = {"format": FORMAT, "records": [{"command": each.command, **to_json(each)} for each in records]}
+    write_json(path, content)
+
+
+def _require_sha256(digest: str) -> None:
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        raise FieldError(f"sha256 is {digest[:70]!r}, not 64 hexadecimal digits")
