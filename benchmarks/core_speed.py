@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import processor
 from PIL import Image
 from plot import Axis, line_plot
 from torch import Tensor, nn
@@ -46,34 +46,34 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 @dataclass(frozen=True)
-class Took:
-    """Median seconds of one call: by the clock, and of the CPU over all threads."""
+class Timing:
+    """Median seconds of one call: wall time, and CPU time over all threads."""
 
     wall: float
     cpu: float
 
 
-def in_turn(rounds: int, **sides: Callable[[], object]) -> dict[str, Took]:
-    """Median times of each side; the sides take turns, after one unmeasured call each."""
-    for work in sides.values():
+def alternate(rounds: int, **alternatives: Callable[[], object]) -> dict[str, Timing]:
+    """Median times of each alternative; every round runs all of them, after one call each that is not measured."""
+    for work in alternatives.values():
         work()
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in alternatives}
     for _ in range(rounds):
-        for name, work in sides.items():
+        for name, work in alternatives.items():
             cpu = time.process_time()
             taken[name].append((seconds(work), time.process_time() - cpu))
     return {
-        name: Took(*(statistics.median(each) for each in zip(*times, strict=True))) for name, times in taken.items()
+        name: Timing(*(statistics.median(each) for each in zip(*times, strict=True))) for name, times in taken.items()
     }
 
 
-def ratio(slow: Took, fast: Took, name: str = "ratio") -> dict[str, float]:
-    """How many times longer one side takes, by both clocks."""
+def ratio(slow: Timing, fast: Timing, name: str = "ratio") -> dict[str, float]:
+    """Time of `slow` over time of `fast`, as wall time and as CPU time."""
     return {name: slow.wall / fast.wall, f"cpu_{name}": slow.cpu / fast.cpu}
 
 
 def images_of(folder: Path, count: int) -> Tensor:
-    """Images spread over the whole tree: float32 [count, 3, 224, 224] in [0, 1]."""
+    """Images at equal distances in the sorted list of the tree: float32 [count, 3, 224, 224] in [0, 1]."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png", ".bmp"})
     chosen = [paths[index * len(paths) // count] for index in range(count)]
     pixels = [pil_to_tensor(Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.BILINEAR)) for path in chosen]
@@ -96,13 +96,13 @@ def maps_of(model: nn.Module, images: Tensor) -> list[np.ndarray]:
 
 
 def score_all(taps: list[np.ndarray], similarity: str = "norm") -> None:
-    """One image's or batch's maps of all taps through fresh accumulators."""
+    """Pass the maps of all taps through new accumulators."""
     for maps in taps:
         cfp_core.TapAccumulator(maps.shape[1], similarity).update(maps)
 
 
 def published(taps: list[np.ndarray]) -> None:
-    """The loops of the published scripts: a rank for each map, two norms for each pair of channels and image."""
+    """The loops of the published scripts: one rank for each map, two norms for each image and pair of channels."""
     for maps in taps:
         images, channels, height, _ = maps.shape
         tensor = torch.from_numpy(maps)
@@ -117,7 +117,7 @@ def published(taps: list[np.ndarray]) -> None:
 
 
 def ranks_by_side(taps: list[np.ndarray], rounds: int) -> dict[str, Any]:
-    """`matrix_rank` of the core against batched `torch.linalg.matrix_rank` in float32."""
+    """Time `matrix_rank` of the core against batched `torch.linalg.matrix_rank` in float32."""
     by_side = {maps.shape[-1]: maps for maps in taps}
     by_side[7] = torch.max_pool2d(torch.from_numpy(by_side[14]), 2).numpy()
     rows = {}
@@ -126,7 +126,7 @@ def ranks_by_side(taps: list[np.ndarray], rounds: int) -> dict[str, Any]:
         flat = flat[:: max(1, len(flat) // count)][:count]
         rounded = np.ascontiguousarray(np.round(flat, 4))
         tensor = torch.from_numpy(rounded)
-        took = in_turn(
+        timings = alternate(
             rounds,
             core=lambda rounded=rounded: cfp_core.matrix_rank(rounded),
             torch=lambda tensor=tensor: torch.linalg.matrix_rank(tensor),
@@ -134,15 +134,15 @@ def ranks_by_side(taps: list[np.ndarray], rounds: int) -> dict[str, Any]:
         rows[str(side)] = {
             "maps": len(rounded),
             "mean_rank": float(cfp_core.matrix_rank(rounded).mean()),
-            "core_us_per_map": took["core"].wall / len(rounded) * 1e6,
-            "torch_us_per_map": took["torch"].wall / len(rounded) * 1e6,
-            **ratio(took["torch"], took["core"]),
+            "core_us_per_map": timings["core"].wall / len(rounded) * 1e6,
+            "torch_us_per_map": timings["torch"].wall / len(rounded) * 1e6,
+            **ratio(timings["torch"], timings["core"]),
         }
     return rows
 
 
 def agreement(batches: list[list[np.ndarray]], largest: int) -> dict[str, Any]:
-    """Ranks of the core against singular values by float64 LAPACK under the same threshold."""
+    """Compare ranks of the core with float64 LAPACK singular values under the same threshold."""
     compared = disagreed = 0
     worst = 0.0
     for taps in batches:
@@ -168,12 +168,12 @@ def agreement(batches: list[list[np.ndarray]], largest: int) -> dict[str, Any]:
 
 
 def distances(rounds: int) -> dict[str, Any]:
-    """`pairwise_distance` against `torch.cdist(p=1)`, and its growth with the channels."""
+    """Time `pairwise_distance` against `torch.cdist(p=1)`, and against the number of channels."""
     generator = np.random.default_rng(0)
     norms = generator.random((640, 2048)) * 50
     columns = torch.from_numpy(np.ascontiguousarray(norms.T))
     single = columns.float()
-    took = in_turn(
+    timings = alternate(
         rounds,
         core=lambda: cfp_core.pairwise_distance(norms, 1),
         torch_float64=lambda: torch.cdist(columns, columns, p=1),
@@ -182,20 +182,20 @@ def distances(rounds: int) -> dict[str, Any]:
     growth = {}
     for channels in (256, 512, 1024, 2048, 4096):
         table = generator.random((640, channels))
-        spent = in_turn(rounds, core=lambda table=table: cfp_core.pairwise_distance(table, 1))["core"].cpu
+        spent = alternate(rounds, core=lambda table=table: cfp_core.pairwise_distance(table, 1))["core"].cpu
         growth[str(channels)] = {"cpu_s": spent, "cpu_ps_per_pair_and_image": spent / (channels**2 / 2) / 640 * 1e12}
     return {
         "channels": 2048,
         "images": 640,
-        **{f"{name}_ms": value.wall * 1e3 for name, value in took.items()},
-        **ratio(took["torch_float64"], took["core"], "ratio_float64"),
-        **ratio(took["torch_float32"], took["core"], "ratio_float32"),
+        **{f"{name}_ms": value.wall * 1e3 for name, value in timings.items()},
+        **ratio(timings["torch_float64"], timings["core"], "ratio_float64"),
+        **ratio(timings["torch_float32"], timings["core"], "ratio_float32"),
         "growth": growth,
     }
 
 
 def scaling(taps: list[np.ndarray], threads: int, rounds: int) -> dict[str, float]:
-    """Scoring of all taps with one thread and with several."""
+    """Time the scoring of all taps with one thread and with several."""
 
     def with_threads(count: int) -> Callable[[], None]:
         def work() -> None:
@@ -204,18 +204,18 @@ def scaling(taps: list[np.ndarray], threads: int, rounds: int) -> dict[str, floa
 
         return work
 
-    took = in_turn(rounds, one=with_threads(1), several=with_threads(threads))
+    timings = alternate(rounds, one=with_threads(1), several=with_threads(threads))
     cfp_core.set_threads(threads)
     return {
-        "one_thread_ms_per_image": took["one"].wall / len(taps[0]) * 1e3,
-        "several_threads_ms_per_image": took["several"].wall / len(taps[0]) * 1e3,
-        "ratio": took["one"].wall / took["several"].wall,
-        "cpu_overhead": took["several"].cpu / took["one"].cpu,
+        "one_thread_ms_per_image": timings["one"].wall / len(taps[0]) * 1e3,
+        "several_threads_ms_per_image": timings["several"].wall / len(taps[0]) * 1e3,
+        "ratio": timings["one"].wall / timings["several"].wall,
+        "cpu_overhead": timings["several"].cpu / timings["one"].cpu,
     }
 
 
 def growth_with_images(maps: np.ndarray) -> dict[str, float]:
-    """CPU milliseconds an image of one accumulator while images go by in batches of 16."""
+    """CPU milliseconds for one image after 64, 256, 1,024 and 4,096 images, in batches of 16."""
     accumulator = cfp_core.TapAccumulator(maps.shape[1])
     batch = np.ascontiguousarray(np.repeat(maps[:1], 16, axis=0))
     seen, result = 0, {}
@@ -252,7 +252,7 @@ def draw(result: dict[str, Any], folder: Path) -> None:
 
 
 def main() -> None:
-    """Measure everything and write one JSON file."""
+    """Measure, and write one JSON file and the plots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
@@ -260,27 +260,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, default=6, help="images whose ranks are compared with LAPACK")
-    parser.add_argument("--slow-rounds", type=int, default=5, help="rounds of the published algorithm; 0 leaves it out")
+    parser.add_argument("--slow-rounds", type=int, default=5, help="rounds of the published algorithm; 0 skips it")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/core_speed.json"))
     parser.add_argument("--plots", type=Path, default=Path("docs/figures"), help="folder for the plots")
     options = parser.parse_args()
     info = cfp_core.build_info()
     if info["profile"] != "release":
-        raise SystemExit("error: a debug build is not worth timing; run make setup")
+        raise SystemExit("error: the core is a debug build; run `make setup`")
     torch.set_num_threads(options.threads)
     cfp_core.set_threads(options.threads)
     model = load(options.model, options.arch).eval()
     images = images_of(options.data, options.images)
     taps = maps_of(model, images[:1])
     result: dict[str, Any] = {
-        "cpu": next(
-            (
-                line.split(":")[1].strip()
-                for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if "model name" in line
-            ),
-            platform.processor(),
-        ),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": options.threads,
         "simd": info["simd"],
@@ -294,7 +287,7 @@ def main() -> None:
         with torch.inference_mode():
             model(images[:1])
 
-    took = in_turn(
+    timings = alternate(
         options.rounds,
         forward=forward,
         core=lambda: score_all(taps),
@@ -302,19 +295,19 @@ def main() -> None:
         core_cosine=lambda: score_all(taps, "cosine"),
     )
     result["one_image"] = {
-        **{f"{name}_ms": value.wall * 1e3 for name, value in took.items()},
-        **{f"cpu_{name}_ms": value.cpu * 1e3 for name, value in took.items()},
-        **ratio(took["core"], took["forward"], "core_of_forward"),
-        "ssim_adds_forward_passes": (took["core_ssim"].wall - took["core"].wall) / took["forward"].wall,
-        "cpu_ssim_adds_forward_passes": (took["core_ssim"].cpu - took["core"].cpu) / took["forward"].cpu,
+        **{f"{name}_ms": value.wall * 1e3 for name, value in timings.items()},
+        **{f"cpu_{name}_ms": value.cpu * 1e3 for name, value in timings.items()},
+        **ratio(timings["core"], timings["forward"], "core_of_forward"),
+        "ssim_adds_forward_passes": (timings["core_ssim"].wall - timings["core"].wall) / timings["forward"].wall,
+        "cpu_ssim_adds_forward_passes": (timings["core_ssim"].cpu - timings["core"].cpu) / timings["forward"].cpu,
     }
     result["scaling"] = scaling(taps, options.threads, options.rounds)
     result["matrix_rank"] = ranks_by_side(taps, options.rounds)
     result["pairwise_distance"] = distances(options.rounds)
     result["growth_cpu_ms_per_image"] = growth_with_images(taps[-1])
     if options.slow_rounds:
-        fast = in_turn(options.rounds, core=lambda: score_all(taps))["core"]
-        slow = in_turn(options.slow_rounds, published=lambda: published(taps))["published"]
+        fast = alternate(options.rounds, core=lambda: score_all(taps))["core"]
+        slow = alternate(options.slow_rounds, published=lambda: published(taps))["published"]
         result["published"] = {
             "published_s": slow.wall,
             "core_s": fast.wall,

@@ -1,8 +1,8 @@
-"""Which networks can be pruned: every torchvision CNN, timm families, the built-in ones, and Torch-Pruning beside.
+"""Which networks can be pruned: all torchvision CNNs, timm families and the built-in networks; Torch-Pruning compared.
 
-For every network, in processes of its own: derive the channel graph, prune to two ratios by random scores, prove each
-rebuild, save it, load it in a new process and compare logits there. Then Torch-Pruning (1.6.1) halves the same network,
-and its result is compared with the original whose pruned channels were zeroed.
+For each network, in separate processes: derive the channel graph, prune to two ratios by random scores, prove each
+rebuild, save it, load it in a new process and compare logits. Then Torch-Pruning (1.6.1) halves the same network, and
+the script compares its logits with those of the original with the pruned channels zeroed.
 
     python benchmarks/coverage.py run [NAME...]     # appends to benchmarks/results/coverage.jsonl
     python benchmarks/coverage.py table             # writes docs/coverage.md from it
@@ -49,7 +49,7 @@ TRANSFORMERS = ("vit_b_16", "swin_t", "maxvit_t")
 
 
 def networks() -> list[str]:
-    """All names, small families first."""
+    """All names: built-in networks, torchvision, timm."""
     from torchvision import models
 
     found = [n for n in models.list_models(module=models) if not n.startswith(NOT_CONVOLUTIONAL)]
@@ -57,7 +57,7 @@ def networks() -> list[str]:
 
 
 def build(name: str) -> tuple[nn.Module, tuple[int, int]]:
-    """A network with seeded weights and with norm statistics and layer scales away from their neutral start."""
+    """A network with seeded weights; norm statistics and layer scales get random values instead of neutral ones."""
     from cfp_cli.models.registry import create
 
     torch.manual_seed(0)
@@ -80,7 +80,7 @@ def images(size: tuple[int, int], count: int) -> Tensor:
 
 
 def ours(name: str, folder: Path) -> dict[str, Any]:
-    """Prune with this project, leaving checkpoints and their logits in `folder`."""
+    """Prune with cfp, and write checkpoints and their logits to `folder`."""
     from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, save
     from cfp_cli.graph import Selection, channel_sets
     from cfp_cli.pruning.prune import PruneOptions, apply, plan
@@ -123,7 +123,7 @@ def ours(name: str, folder: Path) -> dict[str, Any]:
 
 
 def random_scores(graph: Any, size: tuple[int, int]) -> Any:
-    """Scores that know nothing: what is measured here is the rebuild, whatever is kept."""
+    """Random scores; the benchmark measures the rebuild, not the choice of channels."""
     from cfp_cli.scoring.scores import Scores, SetScores
 
     rng = np.random.default_rng(0)
@@ -150,22 +150,22 @@ def reload(folder: Path) -> dict[str, Any]:
     """Load pruned checkpoints in a new process and compare their logits, by ratio."""
     from cfp_cli.checkpoints.checkpoint import load, spec_of
 
-    found = {}
+    differences = {}
     for path in sorted(folder.glob("*.pt")):
         model = load(path)
         expected = torch.load(path.with_suffix(".logits"), weights_only=True)
         with torch.no_grad():
-            given = model(images(spec_of(model).input_size, 4))
-        found[path.stem] = float((given - expected).abs().max())
-    return found
+            logits = model(images(spec_of(model).input_size, 4))
+        differences[path.stem] = float((logits - expected).abs().max())
+    return differences
 
 
 def torch_pruning(name: str) -> dict[str, Any]:
-    """Halve with Torch-Pruning and compare with the original whose pruned channels are zeroed.
+    """Halve with Torch-Pruning and compare with the original with the pruned channels zeroed.
 
-    A channel is zeroed in the original by zeroing what makes it: rows of a convolution or linear weight, its bias, and
-    scale and shift of a batch norm. Both must then give the same logits. Networks with norms over channels would see
-    the zeros, so there only running at all is checked.
+    To zero a channel of the original, the script zeroes its rows of a convolution or linear weight, its bias, and its
+    scale and shift in a batch norm. Both networks must then compute the same logits. A norm over channels depends on
+    the zeros, so for networks with such norms the script only checks that they run.
     """
     import torch_pruning as tp
 
@@ -186,23 +186,23 @@ def torch_pruning(name: str) -> dict[str, Any]:
             model, x, importance=tp.importance.MagnitudeImportance(), pruning_ratio=0.5, ignored_layers=classes
         )
         names = {module: key for key, module in model.named_modules()}
-        left: dict[str, Tensor] = {}
+        remaining: dict[str, Tensor] = {}
         for group in pruner.step(interactive=True):
-            for dependency, positions in group:
+            for dependency, indices in group:
                 module = dependency.target.module
                 outgoing = pruner.DG.is_out_channel_pruning_fn(dependency.handler)
                 if module not in names or not outgoing or not hasattr(module, "weight") or module.weight is None:
                     continue
-                _zero(zeroed.get_submodule(names[module]), left, names[module], positions)
+                _zero(zeroed.get_submodule(names[module]), remaining, names[module], indices)
             group.prune()
         with torch.no_grad():
-            given, expected = model(x), zeroed(x)
+            logits, expected = model(x), zeroed(x)
     except Exception as error:
         return {"verdict": "crash", "failure": f"{type(error).__name__}: {str(error)[:160]}"}
     after = sum(parameter.numel() for parameter in model.parameters())
     row: dict[str, Any] = {"seconds": time.perf_counter() - began, "removed": 1 - after / before}
     over_channels = any(isinstance(module, nn.LayerNorm | nn.GroupNorm) for module in model.modules())
-    difference = float((given - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
+    difference = float((logits - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
     row["difference"] = difference
     if after == before:
         row["verdict"] = "nothing pruned"
@@ -213,18 +213,19 @@ def torch_pruning(name: str) -> dict[str, Any]:
     return row
 
 
-def _zero(module: nn.Module, left: dict[str, Tensor], name: str, positions: list[int]) -> None:
+def _zero(module: nn.Module, remaining: dict[str, Tensor], name: str, indices: list[int]) -> None:
     weight, bias = module.weight, module.bias
     dim = 1 if isinstance(module, nn.ConvTranspose2d) and module.groups == 1 else 0
-    remaining = left.setdefault(name, torch.arange(weight.shape[dim]))
-    gone = remaining[positions]
-    keep = torch.ones(len(remaining), dtype=torch.bool)
-    keep[positions] = False
-    left[name] = remaining[keep]
+    # Torch-Pruning counts indices among the channels that it has not removed yet.
+    channels = remaining.setdefault(name, torch.arange(weight.shape[dim]))
+    dropped = channels[indices]
+    keep = torch.ones(len(channels), dtype=torch.bool)
+    keep[indices] = False
+    remaining[name] = channels[keep]
     with torch.no_grad():
-        weight.index_fill_(dim, gone, 0)
+        weight.index_fill_(dim, dropped, 0)
         if bias is not None:
-            bias.index_fill_(0, gone, 0)
+            bias.index_fill_(0, dropped, 0)
 
 
 def _child(task: str, *arguments: str) -> dict[str, Any]:
@@ -242,14 +243,14 @@ def _child(task: str, *arguments: str) -> dict[str, Any]:
 
 
 def run(names: list[str]) -> None:
-    """Measure networks, one line of results each."""
+    """Measure networks and append one line of results for each."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     for name in names or networks():
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            mine = _child("ours", name, folder)
-            mine["reload"] = _child("reload", folder)
-        row = {"name": name, "ours": mine, "torch_pruning": _child("torch-pruning", name)}
+            ours = _child("ours", name, folder)
+            ours["reload"] = _child("reload", folder)
+        row = {"name": name, "ours": ours, "torch_pruning": _child("torch-pruning", name)}
         row |= {"torch": torch.__version__, "machine": platform.machine(), "threads": torch.get_num_threads()}
         row["load"] = os.getloadavg()[0]
         with RESULTS.open("a", encoding="utf-8") as file:
@@ -280,27 +281,28 @@ def table() -> None:
         row = json.loads(line)
         rows[row["name"]] = row
     ordered = [rows[name] for name in networks() if name in rows]
-    whole = sum(_holds(row["ours"]) for row in ordered)
+    proven = sum(_holds(row["ours"]) for row in ordered)
     passed = sum(row["torch_pruning"].get("verdict") == "pass" for row in ordered)
     lines = [
         "# Coverage",
         "",
         "Generated by `benchmarks/coverage.py` (`run`, then `table`). Random weights and scores, 64 x 64 images unless",
-        f"the network needs more, {CLASSES} classes, uniform allocation, torch {ordered[0]['torch']}, "
+        f"the network needs larger ones, {CLASSES} classes, uniform allocation, torch {ordered[0]['torch']}, "
         f"{ordered[0]['threads']} thread(s).",
         "",
-        f"{whole} of {len(ordered)} networks prune to both ratios with the proof holding; Torch-Pruning 1.6.1, asked",
-        f"to halve every layer, gives the right function on {passed}. A ratio that frozen channels do not allow is",
-        "refused with the most that can be removed, and nothing is written.",
+        f"{proven} of {len(ordered)} networks prune to both ratios with the proof holding. Torch-Pruning 1.6.1, asked",
+        f"to halve every layer, computes the right function on {passed}. If frozen channels do not allow a ratio, cfp",
+        "refuses it, reports the largest possible ratio, and writes nothing.",
         "",
-        "- *sets*: channel sets; *frozen*: channels, other than the logits, that are left whole, of all channels.",
+        "- *sets*: channel sets; *frozen*: channels other than the logits that are never pruned, of all channels.",
         "- *50 %*, *90 %*: parameters removed, and the largest absolute logit difference between the rebuilt network",
-        "  and the original with the dropped channels zeroed, which is at most 1e-4 of the largest logit. Each was",
-        "  also saved and loaded in a new process, where it gave the same logits.",
-        "- *graph*, *plan*, *rebuild*: seconds, the last two at 90 %; rebuild includes the proof.",
+        "  and the original with the dropped channels zeroed; it is at most 1e-4 of the largest logit. Each network",
+        "  was also saved and loaded in a new process, where it computed the same logits.",
+        "- *graph*, *plan*, *rebuild*: seconds; plan and rebuild at 90 %, rebuild includes the proof.",
         f"  {_load(ordered)}",
-        "- *Torch-Pruning*: pass = the halved network computes what the zeroed original does; wrong = it runs and does",
-        "  not; not checked = its norms over channels see zeroed channels, so the comparison does not apply.",
+        "- *Torch-Pruning*: pass = the halved network computes the same logits as the zeroed original; wrong = it runs",
+        "  but computes other logits; not checked = norms over channels depend on zeroed channels, so the comparison",
+        "  does not apply.",
         "",
         "| network | parameters | sets | frozen | 50 % | 90 % | graph | plan | rebuild | Torch-Pruning |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -310,7 +312,7 @@ def table() -> None:
         lines.append(_line(row))
         for reason in row["ours"].get("reasons", []):
             reasons.setdefault(reason, []).append(row["name"])
-    lines += ["", "## Why channels are left whole", ""]
+    lines += ["", "## Why channels are frozen", ""]
     lines += [f"- `{reason}`: {', '.join(names)}" for reason, names in sorted(reasons.items())]
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -319,50 +321,50 @@ def table() -> None:
 def _load(rows: list[dict[str, Any]]) -> str:
     loads = [row["load"] for row in rows if "load" in row]
     if len(loads) < len(rows):
-        return "The machine had other work to do meanwhile, so they are upper bounds."
-    return f"The machine's load was {min(loads):.1f} to {max(loads):.1f} meanwhile."
+        return "Other work ran on the machine, so the seconds are upper bounds."
+    return f"The machine's load was {min(loads):.1f} to {max(loads):.1f}."
 
 
 def _holds(row: dict[str, Any]) -> bool:
-    """Whether both ratios were reached, proven and reloaded."""
+    """Whether both ratios were reached, proven and reloaded with the same logits."""
     results = row.get("ratios", {"": {}})
     return all("error" in result and row["reload"].get(ratio) == 0 for ratio, result in results.items())
 
 
 def _line(row: dict[str, Any]) -> str:
-    mine, theirs = row["ours"], row["torch_pruning"]
+    ours, theirs = row["ours"], row["torch_pruning"]
     name = row["name"].removeprefix("torchvision:")
     other = theirs.get("verdict", "?") + (f" ({theirs['removed']:.0%})" if "removed" in theirs else "")
-    if "ratios" not in mine:
-        return f"| {name} | | | | {mine.get('failure')} | | | | | {other} |"
-    low, high = (mine["ratios"][str(ratio)] for ratio in RATIOS)
+    if "ratios" not in ours:
+        return f"| {name} | | | | {ours.get('failure')} | | | | | {other} |"
+    low, high = (ours["ratios"][str(ratio)] for ratio in RATIOS)
     timed = high if "plan_seconds" in high else low
     seconds = [f"{timed.get(key, float('nan')):.1f}" for key in ("plan_seconds", "rebuild_seconds")]
-    reached = [_achieved(mine, str(ratio)) for ratio in RATIOS]
+    reached = [_achieved(ours, str(ratio)) for ratio in RATIOS]
     return (
-        f"| {name} | {mine['params']:,} | {mine['sets']} | {mine['frozen']} / {mine['channels']} | {reached[0]} | "
-        f"{reached[1]} | {mine['graph_seconds']:.1f} | {seconds[0]} | {seconds[1]} | {other} |"
+        f"| {name} | {ours['params']:,} | {ours['sets']} | {ours['frozen']} / {ours['channels']} | {reached[0]} | "
+        f"{reached[1]} | {ours['graph_seconds']:.1f} | {seconds[0]} | {seconds[1]} | {other} |"
     )
 
 
 def main() -> None:
-    """Run one task; the inner tasks print one JSON object."""
+    """Run one task; `ours`, `torch-pruning` and `reload` print one JSON object."""
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=("run", "table", "ours", "torch-pruning", "reload"))
     parser.add_argument("names", nargs="*")
-    given = parser.parse_args()
-    if given.task == "run":
-        run(given.names)
-    elif given.task == "table":
+    arguments = parser.parse_args()
+    if arguments.task == "run":
+        run(arguments.names)
+    elif arguments.task == "table":
         table()
     else:
-        name, *rest = given.names
-        if given.task == "ours":
-            found = ours(name, Path(rest[0]))
+        name, *rest = arguments.names
+        if arguments.task == "ours":
+            result = ours(name, Path(rest[0]))
         else:
-            found = reload(Path(name)) if given.task == "reload" else torch_pruning(name)
-        print(json.dumps(found))
+            result = reload(Path(name)) if arguments.task == "reload" else torch_pruning(name)
+        print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
-"""Seconds per epoch of fine-tuning a heavily pruned student, four ways, in one run.
+"""Seconds for an epoch of fine-tuning a heavily pruned student, by four methods in one run.
 
     OMP_WAIT_POLICY=PASSIVE python benchmarks/finetune_speed.py DATA --threads 2 --out finetune_speed.json
 
 DATA holds `train/CLASS/*`, such as the NEU-CLS steel images. For a 39x VGG-16 and a 59x ResNet-50 (uniform widths,
 random weights: speed does not depend on them) at 64 and 128 pixels:
 
-- student: cross-entropy on cached views, no teacher: the least an epoch can cost;
-- cached: two teachers whose logits are read from the teacher cache, as `cfp finetune` trains;
-- uncached: the same loop with both teachers run on every batch;
-- published: what the authors' scripts do. Each batch is read by Pillow and augmented anew, goes through both full-size
-  teachers, one of which is left in train mode, and through the student, in torch's default memory layout.
+- student: cross-entropy on cached views without a teacher, the lower bound of an epoch;
+- cached: two teachers whose logits are read from the teacher cache, as in `cfp finetune`;
+- uncached: the same loop, with both teachers run on every batch;
+- published: the loop of the authors' scripts. Pillow reads each batch, which is augmented again and passes through both
+  full-size teachers (one of them in train mode) and the student, in torch's default memory layout.
 
-Training steps only, validation apart. The ways take turns, and the fastest epoch of each counts, so that other load on
-the machine favours none; `cpu_seconds` is the processor time of all threads, which such load hardly moves. Uncached and
-published run on fewer images and are scaled to an epoch. Without OMP_WAIT_POLICY=PASSIVE threads spin while they wait
-for one another, which on a busy machine makes a step many times slower, whichever way.
+Validation is not measured. The methods take turns and the fastest epoch of each counts, so that other load on the
+machine favours none. `cpu_seconds` is the processor time of all threads, which such load hardly changes. Uncached and
+published run on fewer images and are scaled to an epoch. Set OMP_WAIT_POLICY=PASSIVE: without it, waiting
+threads keep the cores busy, and on a machine with other load an optimiser step takes many times longer.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
+from machine import processor
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
@@ -51,20 +52,22 @@ from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.stores import Stores
 from cfp_cli.training.teacher_cache import teacher_logits
 
-# Share of the channels of every layer that stays, for 39x and 59x fewer parameters.
+# Share of the channels that each layer keeps, for 39x and 59x fewer parameters.
 STUDENTS = {"vgg16_bn_gap": ("39x VGG-16", 0.1596), "torchvision:resnet50": ("59x ResNet-50", 0.1285)}
 OPTIONS = TrainOptions(augment="paper", views=8)
 Seconds = tuple[float, float]
 
 
 def main() -> None:
-    """Measure, and write the JSON."""
+    """Measure, and write or print the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--images", type=int, default=512, help="images of an epoch that is measured")
-    parser.add_argument("--slow-images", type=int, default=128, help="the same, for uncached and published")
+    parser.add_argument("--images", type=int, default=512, help="images of a measured epoch")
+    parser.add_argument(
+        "--slow-images", type=int, default=128, help="images of a measured epoch of uncached and published"
+    )
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128])
     parser.add_argument("--archs", nargs="+", default=list(STUDENTS))
     parser.add_argument("--out", type=Path)
@@ -109,40 +112,40 @@ class Bench:
         return Stores(part, OPTIONS).views(Preprocessing((self.size, self.size)))
 
     def run(self, rounds: int) -> dict[str, object]:
-        """Measure all ways in turn."""
-        # Speed does not depend on what the teachers say.
+        """Measure all methods in turn."""
+        # Speed does not depend on the values of the logits.
         tables = [
             np.random.default_rng(seed).normal(size=(len(self.views), self.views.views, len(self.classes))).astype("f4")
             for seed in range(2)
         ]
-        fused = Distillation(tables, OPTIONS.epochs)
-        ways: dict[str, Callable[[], Seconds]] = {
+        cached = Distillation(tables, OPTIONS.epochs)
+        methods: dict[str, Callable[[], Seconds]] = {
             "student": lambda: self.epoch(CrossEntropy(), self.views),
-            "cached": lambda: self.epoch(fused, self.views),
+            "cached": lambda: self.epoch(cached, self.views),
             "uncached": lambda: self.epoch(Live(self.teachers, self.slow_views), self.slow_views),
             "published": self.published,
         }
-        measured: dict[str, list[Seconds]] = {way: [] for way in ways}
+        measured: dict[str, list[Seconds]] = {method: [] for method in methods}
         for turn in range(rounds):
-            for way, measure in ways.items():
-                if turn == 0 or way in ("student", "cached"):
-                    measured[way].append(measure())
-                    wall, cpu = measured[way][-1]
+            for method, measure in methods.items():
+                if turn == 0 or method in ("student", "cached"):
+                    measured[method].append(measure())
+                    wall, cpu = measured[method][-1]
                     print(
-                        f"{self.name} {self.size} px {way}: {wall * self.epoch_images:.2f} s an epoch, "
+                        f"{self.name} {self.size} px {method}: {wall * self.epoch_images:.2f} s an epoch, "
                         f"{cpu * self.epoch_images:.2f} s of processor",
                         file=sys.stderr,
                     )
         wall, cpu = (
-            {way: min(pair[kind] for pair in pairs) * self.epoch_images for way, pairs in measured.items()}
+            {method: min(pair[kind] for pair in pairs) * self.epoch_images for method, pairs in measured.items()}
             for kind in (0, 1)
         )
         return {
             "student": self.name,
             "pixels": self.size,
             "compression": round(parameters(self.teachers[0]) / parameters(self.student), 2),
-            "seconds": {way: round(value, 3) for way, value in wall.items()},
-            "cpu_seconds": {way: round(value, 3) for way, value in cpu.items()},
+            "seconds": {method: round(value, 3) for method, value in wall.items()},
+            "cpu_seconds": {method: round(value, 3) for method, value in cpu.items()},
             "cached_over_student": round(wall["cached"] / wall["student"], 3),
             "cached_over_student_cpu": round(cpu["cached"] / cpu["student"], 3),
             "published_over_cached": round(wall["published"] / wall["cached"], 2),
@@ -151,7 +154,7 @@ class Bench:
         }
 
     def epoch(self, objective: Objective, views: ViewStore) -> Seconds:
-        """Wall and processor seconds per image of the second epoch of a real run, the first being warm-up."""
+        """Wall and processor seconds for an image in the second epoch of a run; the first epoch is warm-up."""
         model = copy.deepcopy(self.student)
         marks: list[Seconds] = []
         validation = [(torch.zeros(1, 3, self.size, self.size), torch.zeros(1, dtype=torch.int64))]
@@ -169,7 +172,7 @@ class Bench:
         return (marks[1][0] - marks[0][0]) / len(views), (marks[1][1] - marks[0][1]) / len(views)
 
     def published(self) -> Seconds:
-        """Wall and processor seconds per image of the authors' loop."""
+        """Wall and processor seconds for an image in the authors' loop."""
         augment = transforms.Compose(
             [
                 transforms.RandomChoice([transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip()]),
@@ -199,7 +202,7 @@ class Bench:
         )
 
     def cache_seconds(self) -> float:
-        """Wall seconds to fill the cache of one teacher for all views of an epoch's images, from a few of them."""
+        """Wall seconds to cache one teacher for all views of an epoch, extrapolated from a few images."""
         with tempfile.TemporaryDirectory() as folder:
             began = time.perf_counter()
             teacher_logits(self.teachers[0], self.few_views, len(self.classes), Path(folder))
@@ -230,17 +233,17 @@ class Live:
 
 
 def shrunk(arch: str, classes: int, share: float) -> nn.Module:
-    """A network with `share` of the channels of each layer, and fresh weights."""
+    """A network with `share` of the channels of each layer and new random weights."""
     model = create(arch, classes)
     kept = {3: 3, classes: classes}
-    wanted = {
+    small_shapes = {
         name: tuple(
             kept.get(length, max(1, round(length * share))) if axis < 2 else length
             for axis, length in enumerate(value.shape)
         )
         for name, value in model.state_dict().items()
     }
-    shapes.fit(model, wanted)
+    shapes.fit(model, small_shapes)
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.BatchNorm1d):
             module.reset_parameters()
@@ -253,16 +256,9 @@ def parameters(model: nn.Module) -> int:
 
 
 def machine(threads: int) -> dict[str, object]:
-    """What was measured on."""
-    name = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = lines[0] if lines else name
+    """Facts about the machine and the versions."""
     return {
-        "cpu": name,
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": threads,
         "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "default"),

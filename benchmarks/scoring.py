@@ -1,11 +1,11 @@
-"""Whole scoring against the forward passes alone, and against the best that torch's own operators give.
+"""Time and peak memory of scoring, against the forward passes alone and against batched torch operators.
 
     python benchmarks/scoring.py DATA --vgg vgg16.pt [--threads 2] [--images 256] [--rounds 5] [--out FILE]
 
-DATA is a folder of real images by class. A network without a trained checkpoint (--vgg, --resnet) has seeded random
-weights and its batch norm re-estimated on the images, so that maps are alive. Everything is measured in one process on
-the same images and threads; each row is the median over the rounds, in which the competitors take turns. Peak memory
-is that of two fresh processes.
+DATA is a folder of real images by class. A network without a trained checkpoint (--vgg, --resnet) gets seeded random
+weights and a batch norm re-estimated on the images, so that its maps are not dead. All alternatives run in one process
+on the same images and threads and take turns; each value is the median over the rounds. Peak memory is measured in a
+new process for each alternative.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from machine import processor
 from torch import Tensor, nn
 
 import cfp_core
@@ -36,12 +37,12 @@ from cfp_cli.scoring.score import score
 
 SIDE = 224
 NETWORKS = {"vgg16": "vgg16_bn_gap", "resnet50": "torchvision:resnet50"}
-# The one that `cfp score` takes by default, and the paper's.
+# The default of `cfp score`, and the richness of the paper.
 RICHNESS = ("explained-variance", "rank")
 
 
 def network(name: str, checkpoint: Path | None, batches: list[tuple[Tensor, Tensor]]) -> nn.Module:
-    """A network at 224 pixels: trained where a checkpoint is given, else seeded with re-estimated batch norm."""
+    """A network at 224 pixels: from a checkpoint, or with seeded weights and re-estimated batch norm."""
     if checkpoint is not None:
         return load(checkpoint, NETWORKS[name], input_size=(SIDE, SIDE))
     torch.manual_seed(0)
@@ -52,14 +53,14 @@ def network(name: str, checkpoint: Path | None, batches: list[tuple[Tensor, Tens
 
 
 def forward(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> None:
-    """What any use of the network costs."""
+    """Run the network on all batches, without scoring."""
     with torch.inference_mode():
         for images, _ in batches:
             model(images)
 
 
 def best_in_torch(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> None:
-    """The best that batched torch operators give: one pass, `linalg.matrix_rank` per batch, `cdist` at the end."""
+    """Scoring by batched torch operators: one pass, `linalg.matrix_rank` for each batch, `cdist` at the end."""
     graph = channel_sets(model, batches[0][0][:1])
     norms: dict[str, list[Tensor]] = {tap.node: [] for tap in graph.taps}
 
@@ -75,11 +76,11 @@ def best_in_torch(model: nn.Module, batches: list[tuple[Tensor, Tensor]]) -> Non
             torch.cdist(columns, columns, p=1)
 
 
-def alternate(rounds: int, competitors: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each competitor; in each round all take their turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in competitors}
+def alternate(rounds: int, alternatives: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """Median seconds of each alternative; every round runs all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in alternatives}
     for _ in range(rounds):
-        for name, run in competitors.items():
+        for name, run in alternatives.items():
             began = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - began)
@@ -87,7 +88,7 @@ def alternate(rounds: int, competitors: dict[str, Callable[[], object]]) -> dict
 
 
 def peak(arguments: argparse.Namespace, name: str, what: str) -> int:
-    """Peak resident memory in KiB of a fresh process that does only `what`."""
+    """Peak resident memory in KiB of a new process that does only `what`."""
     command = [sys.executable, __file__, str(arguments.data), "--threads", str(arguments.threads)]
     command += ["--images", str(arguments.images), "--only", f"{name}:{what}"]
     command += [f"--vgg={arguments.vgg}"] if arguments.vgg else []
@@ -119,7 +120,7 @@ def main() -> None:
         name, what = arguments.only.split(":")
         model = network(name, checkpoints[name], [])
         forward(model, batches) if what == "forward" else score(model, batches, richness=what)
-        # Not getrusage: its peak is inherited from the process that started this one.
+        # Not getrusage: its peak includes the peak of the parent process.
         status = Path("/proc/self/status").read_text()
         print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
         return
@@ -128,12 +129,12 @@ def main() -> None:
         model = network(name, checkpoints[name], batches)
         graph = channel_sets(model, batches[0][0][:1])
         forward(model, batches)
-        competitors: dict[str, Callable[[], object]] = {"forward": lambda model=model: forward(model, batches)}
+        alternatives: dict[str, Callable[[], object]] = {"forward": lambda model=model: forward(model, batches)}
         for richness in RICHNESS:
-            competitors[richness] = lambda model=model, graph=graph, richness=richness: score(
+            alternatives[richness] = lambda model=model, graph=graph, richness=richness: score(
                 model, batches, richness=richness, graph=graph
             )
-        times = alternate(arguments.rounds, competitors)
+        times = alternate(arguments.rounds, alternatives)
         row: dict[str, object] = {
             "seconds_per_image": {what: seconds / len(store) for what, seconds in times.items()},
             "score_over_forward": {richness: times[richness] / times["forward"] for richness in RICHNESS},
@@ -150,7 +151,7 @@ def main() -> None:
         results[name] = row
         print(json.dumps({name: row}, indent=2))
     facts = {
-        "cpu": cpu(),
+        "cpu": processor(),
         "threads": arguments.threads,
         "images": len(store),
         "rounds": arguments.rounds,
@@ -160,14 +161,6 @@ def main() -> None:
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps({**facts, "results": results}, indent=2) + "\n")
-
-
-def cpu() -> str:
-    """Name of the processor."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

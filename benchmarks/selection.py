@@ -1,11 +1,11 @@
-"""How near a pruned and reconstructed network comes to its teacher, by the way its channels were chosen.
+"""Distillation loss of pruned and refitted networks, by method of channel selection.
 
     python benchmarks/selection.py DATA --teacher RL.pt --ratio 0.99 --methods cfp cfp-rank random-redundancy
         [--seeds 0 1 2] [--threads 2] [--folder FOLDER] [--out FILE]
 
-Nothing is trained and no test image is read: what is told is the distillation loss (T = 2) between teacher and pruned
-network, on the validation images and on the training images that are not in the scored sample, which no weight was
-fitted to. It tells methods apart that accuracy does not, and the choice of a default rests on it.
+The script trains nothing and reads no test image. It measures the distillation loss (T = 2) between the teacher and the
+pruned network on the validation images and on the training images outside the scored sample, which no weight was fitted
+to. This loss separates methods that accuracy does not separate. The default method was chosen by it.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def logits(model: nn.Module, store: ImageStore) -> Tensor:
 
 
 def loss(student: Tensor, teacher: Tensor) -> float:
-    """T² KL(teacher ‖ student), the mean over the images."""
-    soft, wanted = ((each / TEMPERATURE).log_softmax(1) for each in (student, teacher))
-    return float(TEMPERATURE**2 * kl_div(soft, wanted, reduction="batchmean", log_target=True))
+    """T² KL(teacher ‖ student), mean over the images."""
+    prediction, target = ((logits / TEMPERATURE).log_softmax(1) for logits in (student, teacher))
+    return float(TEMPERATURE**2 * kl_div(prediction, target, reduction="batchmean", log_target=True))
 
 
 def main() -> None:
-    """Measure and write one row a network."""
+    """Measure, and write one row for each network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--teacher", type=Path, required=True)
@@ -63,12 +63,12 @@ def main() -> None:
     rows = []
     for seed in arguments.seeds:
         used = set(sample(dataset, IMAGES, seed, preprocessing).paths)
-        rest = ImageStore([item for item in dataset.split("train") if item.path not in used], preprocessing)
-        wanted = [logits(teacher, store) for store in (val, rest)]
+        unused = ImageStore([item for item in dataset.split("train") if item.path not in used], preprocessing)
+        targets = [logits(teacher, store) for store in (val, unused)]
         for method in chosen(arguments.methods):
             student, made = students.make(method, arguments.ratio, seed, 0)
-            found = [logits(student, store) for store in (val, rest)]
-            losses = [round(loss(*pair), 4) for pair in zip(found, wanted, strict=True)]
+            predictions = [logits(student, store) for store in (val, unused)]
+            losses = [round(loss(*pair), 4) for pair in zip(predictions, targets, strict=True)]
             rows.append([arguments.ratio, seed, method.name, *losses, round(made.compression, 2), made.macs_after])
             print(*rows[-1], flush=True)
             with arguments.out.open("w", encoding="utf-8", newline="") as file:

@@ -1,8 +1,8 @@
-"""The three lines of the README, typed as they stand, on a real data set; the figures come from the run's own record.
+"""Time, memory and metrics of the README's three commands on a real data set.
 
     python benchmarks/three_lines.py MODEL DATA RL CL [--out benchmarks/results/three_lines.json]
 
-MODEL is the network to shrink, DATA its images, RL and CL the two teachers.
+MODEL is the network to prune, DATA its images, RL and CL the two teachers. The metrics are those in `run.json`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-LINES = ("cfp score model.pt data/", "cfp prune --ratio 0.95", "cfp finetune --teachers a.pt b.pt")
+COMMANDS = ("cfp score model.pt data/", "cfp prune --ratio 0.95", "cfp finetune --teachers a.pt b.pt")
 
 
 def main() -> None:
-    """Run the lines and write what they came to."""
+    """Run the commands and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "data", "rl", "cl"):
         parser.add_argument(name, type=Path)
@@ -36,11 +36,11 @@ def main() -> None:
         for link, target in links.items():
             (folder / link).symlink_to(target.resolve())
         search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        for line in LINES:
-            print(f"$ {line}", flush=True)
+        for command in COMMANDS:
+            print(f"$ {command}", flush=True)
             began = time.perf_counter()
-            subprocess.run(line, shell=True, check=True, cwd=folder, env={**os.environ, "PATH": search})
-            results.append({"line": line, "seconds": round(time.perf_counter() - began, 1)})
+            subprocess.run(command, shell=True, check=True, cwd=folder, env={**os.environ, "PATH": search})
+            results.append({"line": command, "seconds": round(time.perf_counter() - began, 1)})
         records = json.loads((folder / "cfp-run" / "run.json").read_text())["records"]
     for result, record in zip(results, records, strict=True):
         result["metrics"] = record["metrics"]
