@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import paired
-from experiments import METHOD_LABELS, Experiment, Figure, load, results_file, rows_of
+from experiments import METHOD_LABELS, Collection, Experiment, load, results_file, rows_of
 from plot import Axis, Point, line_plot
 
 from cfp_cli.comparing.grid import Comparison, Summary, read_rows, summaries, write_rows
@@ -30,7 +30,8 @@ FIGURES = DOCS / "figures"
 
 def page() -> str:
     """The text of docs/results/compression.md."""
-    experiments, figures = load()
+    catalogue = load()
+    experiments = catalogue.experiments
     rows_by_name = {name: rows for name in experiments if (rows := rows_of(name))}
     trained = {experiments[name].title: rows for name, rows in rows_by_name.items() if experiments[name].epochs}
     # Without refit and training every network is at chance, so a difference between two of them means nothing.
@@ -53,11 +54,13 @@ def page() -> str:
         *paired.section("cfp against the other methods, after fine-tuning", trained),
         *paired.section("cfp against the other methods, before any training", untrained),
     ]
-    plots = {figure.experiments[0]: name for name, figure in figures.items()}
+    for collection in catalogue.pooled.values():
+        lines += pooled_section(collection)
+    plots = {figure.experiments[0]: name for name, figure in catalogue.figures.items()}
     for name, rows in rows_by_name.items():
         lines += experiment_section(experiments[name], rows)
         if name in plots:
-            title = figures[plots[name]].title
+            title = catalogue.figures[plots[name]].title
             lines += [f"![{title}: test accuracy against compression](../figures/{plots[name]}.svg)", ""]
     return "\n".join(lines)
 
@@ -115,9 +118,36 @@ def table_row(summary: Summary, rows: Sequence[Comparison]) -> str:
     )
 
 
-def draw(name: str, figure: Figure) -> None:
+def pooled_section(collection: Collection) -> list[str]:
+    """A table of the means over several experiments that differ in their teachers only."""
+    rows = collection.rows()
+    by_experiment = [rows_of(name) for name in collection.experiments]
+    accuracy, macro_f1 = (
+        statistics.mean(getattr(first, metric) for first, *_ in by_experiment)
+        for metric in ("teacher_accuracy", "teacher_macro_f1")
+    )
+    lines = [
+        f"## {collection.title}",
+        "",
+        f"Mean of the original networks: accuracy {accuracy:.2%}, macro-F1 {macro_f1:.2%}.",
+        "",
+        "| method | networks | test accuracy, % | macro-F1, % | lead of cfp in macro-F1 | seeds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for summary in summaries(rows):
+        row = (
+            f"| {METHOD_LABELS[summary.method]} | {summary.seeds} | {summary.shown(summary.accuracy)} "
+            f"| {summary.shown(summary.macro_f1)} |"
+        )
+        lead = paired.leads_over_all(by_experiment, summary.method, "test_macro_f1")
+        own = summary.method == paired.CFP
+        lines.append(row + (" | |" if own else f" {paired.mean_and_deviation(lead)} | {paired.counts(lead)} |"))
+    return [*lines, ""]
+
+
+def draw(name: str, figure: Collection) -> None:
     """Plot test accuracy against compression, with the original network at 1x."""
-    rows = [row for experiment in figure.experiments for row in rows_of(experiment)]
+    rows = figure.rows()
     ratios = {row.ratio for row in rows}
     series: dict[str, list[Point]] = {}
     for summary in summaries(rows):
@@ -139,13 +169,13 @@ def write_page() -> None:
     for folder in (PAGE.parent, FIGURES):
         folder.mkdir(exist_ok=True)
     PAGE.write_text(page(), encoding="utf-8")
-    for name, figure in load()[1].items():
+    for name, figure in load().figures.items():
         draw(name, figure)
 
 
 def run(name: str, data: Path, teachers: Sequence[Path], folder: Path, threads: int) -> int:
     """Run one experiment, copy its finished rows to the results, and return the exit code."""
-    command = load()[0][name].command(str(data), [str(teacher) for teacher in teachers], str(folder), threads)
+    command = load().experiments[name].command(str(data), [str(teacher) for teacher in teachers], str(folder), threads)
     code = subprocess.run([str(Path(sys.executable).with_name("cfp")), *command[1:]], check=False).returncode
     if (folder / "results.csv").exists():
         write_rows(results_file(name), list(read_rows(folder / "results.csv")))
@@ -157,7 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = parser.add_subparsers(dest="task", required=True)
     runner = tasks.add_parser("run")
-    runner.add_argument("experiment", choices=load()[0])
+    runner.add_argument("experiment", choices=load().experiments)
     runner.add_argument("--data", type=Path, required=True)
     runner.add_argument("--teachers", type=Path, nargs="+", required=True)
     runner.add_argument("--threads", type=int, default=2)

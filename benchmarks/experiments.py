@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cfp_cli.comparing.grid import Comparison, read_rows
 
@@ -85,28 +86,49 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A plot of test accuracy against compression over several experiments.
+class Collection:
+    """Experiments that are shown together.
 
     Attributes:
-        title: heading of the plot.
-        experiments: names of the experiments whose rows it draws.
+        title: heading of the plot or table.
+        experiments: names of the experiments.
     """
 
     title: str
     experiments: tuple[str, ...]
 
+    def rows(self) -> list[Comparison]:
+        """The rows of all experiments."""
+        return [row for name in self.experiments for row in rows_of(name)]
 
-def load() -> tuple[dict[str, Experiment], dict[str, Figure]]:
-    """Experiments and figures by name, in the order of the file."""
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The content of `experiments.toml`, by name and in the order of the file.
+
+    Attributes:
+        experiments: the `cfp compare` commands.
+        figures: plots of test accuracy against compression.
+        pooled: tables over experiments that differ in their teachers only.
+    """
+
+    experiments: dict[str, Experiment]
+    figures: dict[str, Collection]
+    pooled: dict[str, Collection]
+
+
+def load() -> Catalogue:
+    """Read `experiments.toml`."""
     tables = tomllib.loads(FILE.read_text(encoding="utf-8"))
 
-    def frozen(entry: dict[str, object]) -> dict[str, object]:
+    def frozen(entry: dict[str, Any]) -> dict[str, Any]:
         return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
 
-    experiments = {name: Experiment(**frozen(entry)) for name, entry in tables["experiments"].items()}
-    figures = {name: Figure(**frozen(entry)) for name, entry in tables["figures"].items()}
-    return experiments, figures
+    return Catalogue(
+        {name: Experiment(**frozen(entry)) for name, entry in tables["experiments"].items()},
+        {name: Collection(**frozen(entry)) for name, entry in tables["figures"].items()},
+        {name: Collection(**frozen(entry)) for name, entry in tables["pooled"].items()},
+    )
 
 
 def results_file(name: str) -> Path:

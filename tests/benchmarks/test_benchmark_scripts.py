@@ -33,13 +33,14 @@ def test_help(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_experiments_name_known_methods_and_have_results() -> None:
     import experiments
 
-    entries, figures = experiments.load()
-    used = {method for entry in entries.values() for method in entry.methods}
+    catalogue = experiments.load()
+    used = {method for entry in catalogue.experiments.values() for method in entry.methods}
     assert used <= METHODS.keys() & experiments.METHOD_LABELS.keys()
-    assert [name for name in entries if not experiments.rows_of(name)] == []
-    for name, figure in figures.items():
-        assert set(figure.experiments) <= entries.keys()
-        assert len({row.ratio for each in figure.experiments for row in experiments.rows_of(each)}) > 1, name
+    assert [name for name in catalogue.experiments if not experiments.rows_of(name)] == []
+    for name, collection in (catalogue.figures | catalogue.pooled).items():
+        assert set(collection.experiments) <= catalogue.experiments.keys(), name
+    for name, figure in catalogue.figures.items():
+        assert len({row.ratio for row in figure.rows()}) > 1, name
 
 
 def test_compression_page_is_current() -> None:
@@ -49,4 +50,4 @@ def test_compression_page_is_current() -> None:
         "docs/results/compression.md is not current; run `python benchmarks/compression.py page`"
     )
     drawn = {path.stem for path in compression.FIGURES.glob("neu-*.svg")}
-    assert drawn == set(compression.load()[1])
+    assert drawn == set(compression.load().figures)
