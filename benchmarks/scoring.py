@@ -29,7 +29,7 @@ from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import sample
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.execution.device import use
+from cfp_cli.execution.device import choose_device
 from cfp_cli.graph import Tap, channel_sets
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.recalibrate import recalibrate
@@ -112,7 +112,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if cfp_core.build_info()["profile"] != "release":
         sys.exit("the core is a debug build; install with `pip install .`")
-    use("cpu", arguments.threads)
+    choose_device("cpu", arguments.threads)
     store = sample(open_dataset(arguments.data), arguments.images, 0, Preprocessing((SIDE, SIDE)))
     batches = list(store.batches(arguments.batch_size))
     checkpoints = {"vgg16": arguments.vgg, "resnet50": arguments.resnet}

@@ -24,7 +24,7 @@ from cfp_cli.comparing.students import Students
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import ImageStore, load_images, sample
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.execution.device import use
+from cfp_cli.execution.device import choose_device
 
 TEMPERATURE = 2.0
 IMAGES = 640
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("cfp-selection"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection.csv"))
     arguments = parser.parse_args()
-    device = use("cpu", arguments.threads)
+    device = choose_device("cpu", arguments.threads)
     teacher = load(arguments.teacher)
     dataset = open_dataset(arguments.data)
     preprocessing = Preprocessing.of(spec_of(teacher))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from cfp_cli.main import cli
+from cfp_cli.commands.cli import cli
 
 PAGE = Path(__file__).resolve().parent / "cli.md"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, model_source, pass_console, placed, run_option, talk
+from cfp_cli.commands.options import device_options, examples, model_options, output_options, pass_console, run_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 )
 @click.option("--channels-last", is_flag=True, help="Time torch with images and weights in NHWC order.")
 @click.option("--onnx/--no-onnx", default=True, show_default=True, help="Also time onnxruntime, where installed.")
-@model_source
+@model_options
 @run_option
-@placed
-@talk
+@device_options
+@output_options
 @pass_console
 def bench(
     console: Console,
@@ -66,7 +66,7 @@ def bench(
     The models are timed in turns, so that a machine that slows down does so for all. The first is compared with the
     others.
     """
-    from cfp_cli.execution.device import use
+    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.bench import run_bench
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.inputs import ModelInput
@@ -78,7 +78,7 @@ def bench(
         seconds=seconds,
         memory="channels-last" if channels_last else "contiguous",
         onnx=onnx,
-        device=use(device, threads),
+        device=choose_device(device, threads),
         progress=console,
     )
     console.result([each.to_json() for each in found], cost_table(found), latency_table(found))

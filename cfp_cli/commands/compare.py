@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, pass_console, placed, reconstruct_option, talk
+from cfp_cli.commands.options import device_options, examples, output_options, pass_console, reconstruct_option
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.training import take_options, telling, training_options
 from cfp_cli.comparing.methods import METHODS
@@ -86,8 +86,8 @@ _MANY = 64
     help="Folder of results.csv; what is in it is not computed again.",
 )
 @training_options(epochs=120, lr=1e-3, batch_size=64, augment="geometric", ema=0.99, resume=False)
-@placed
-@talk
+@device_options
+@output_options
 @pass_console
 def compare(
     console: Console,
@@ -114,7 +114,7 @@ def compare(
     comparison that was stopped goes on where it was.
     """
     from cfp_cli.comparing.grid import summaries
-    from cfp_cli.execution.device import use
+    from cfp_cli.execution.device import choose_device
     from cfp_cli.pruning.restore import Restoration
     from cfp_cli.runs.comparison import run_compare
     from cfp_cli.runs.inputs import DataInput, ModelInput
@@ -131,7 +131,7 @@ def compare(
             folder=out,
             images=images,
             restoration=Restoration(reconstruct),
-            device=use(device, threads),
+            device=choose_device(device, threads),
             progress=console,
             listen=listen,
         )

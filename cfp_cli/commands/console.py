@@ -1,46 +1,103 @@
-"""The only printer: results to stdout, talk and progress to stderr.
+"""The only printer. Results go to stdout; messages and progress go to stderr.
 
 On a terminal, long work shows a bar with its rate and the time left. Without one (a pipe, CI) no control character is
-written and long work logs a plain line now and then.
+written, and long work prints a plain line now and then.
+
+Text is printed as it is: names and paths of the user are never read as markup, and control characters in them are
+replaced by visible symbols.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cfp_cli.foundation.versions import versions
+
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
-    from rich.console import RenderableType
+    from rich.console import ConsoleOptions, RenderableType
     from rich.live import Live
+    from rich.segment import Segment
 
 T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 10.0
 
+# The library logs details here: files read and written, the device, seconds of each part.
+LOGGER = logging.getLogger("cfp_cli")
+
+# Control characters become their visible symbols. Characters that change the direction of text, and bytes that are not
+# UTF-8, become the replacement character. Each is replaced by one character, so that styles keep their positions.
+_VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
+_VISIBLE |= dict.fromkeys((*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD)
+_VISIBLE |= dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
+
+
+def visible(text: str) -> str:
+    """Replace each control character by one visible character; line breaks and tabs stay."""
+    return text.translate(_VISIBLE)
+
 
 class Console:
-    """What a command may show, by the verbosity that the user chose."""
+    """Prints what the user asked for with `--json`, `-q`, `-v` and `--debug`."""
 
     def __init__(self) -> None:
         self.json = False
         self.quiet = False
-        self.verbose = False
         self.debug = False
-        # Of the processes that torchrun starts, the first alone prints; an error is told by whichever meets it.
+        self._verbose = False
+        # Of the processes that torchrun starts, only the first prints results. Each prints its own errors.
         self.silent = os.environ.get("RANK", "0") != "0"
         self._rich: dict[str, RichConsole] = {}
+        self._began = time.perf_counter()
+
+    @property
+    def verbose(self) -> bool:
+        """Whether the log of the library is printed."""
+        return self._verbose
+
+    @verbose.setter
+    def verbose(self, value: bool) -> None:
+        self._verbose = value
+        if value:
+            LOGGER.handlers = [_LogPrinter(self)]
+            LOGGER.setLevel(logging.INFO)
+
+    def finish(self) -> None:
+        """Log how long the command took."""
+        LOGGER.info("finished in %.1f s", time.perf_counter() - self._began)
+
+    def close(self) -> None:
+        """Stop printing the log of the library."""
+        LOGGER.handlers = []
+        LOGGER.setLevel(logging.NOTSET)
 
     def _stream(self, name: str) -> RichConsole:
-        # rich takes a tenth of a second to import: `cfp --help` does without.
+        # rich takes a tenth of a second to import; `cfp --help` does not need it.
         if name not in self._rich:
             from rich.console import Console as RichConsole
+            from rich.text import Text
 
-            self._rich[name] = RichConsole(stderr=name == "stderr", highlight=False, soft_wrap=False)
+            class PlainTextConsole(RichConsole):
+                def render(
+                    self, renderable: RenderableType, options: ConsoleOptions | None = None
+                ) -> Iterable[Segment]:
+                    if isinstance(renderable, Text):
+                        renderable.plain = visible(renderable.plain)
+                    return super().render(renderable, options)
+
+                def render_str(self, text: str, **options: Any) -> Text:
+                    return super().render_str(visible(text), **options)
+
+            self._rich[name] = PlainTextConsole(
+                stderr=name == "stderr", highlight=False, soft_wrap=False, markup=False, emoji=False
+            )
         return self._rich[name]
 
     @property
@@ -49,7 +106,7 @@ class Console:
         return not (self.quiet or self.silent) and self._stream("stderr").is_terminal
 
     def result(self, data: dict[str, Any] | list[Any], *renderables: RenderableType) -> None:
-        """Give a command's result: one JSON value with `--json`, else what is to be read."""
+        """Print the result of a command: one JSON value with `--json`, else tables and text."""
         if self.silent:
             return
         if self.json:
@@ -59,29 +116,29 @@ class Console:
                 self._stream("stdout").print(renderable)
 
     def say(self, message: str) -> None:
-        """Tell one line of talk that stays."""
+        """Print one line to stderr, except with `-q`."""
         if not (self.quiet or self.silent):
-            self._stream("stderr").print(message, markup=False, soft_wrap=True)
-
-    def detail(self, message: str) -> None:
-        """Tell one line of talk that only `-v` shows."""
-        if self.verbose:
-            self.say(message)
+            self._stream("stderr").print(message, soft_wrap=True)
 
     def error(self, message: str) -> None:
-        """Tell a failure in one line, whatever the verbosity."""
-        self._stream("stderr").print(f"error: {' '.join(message.split())}", markup=False, soft_wrap=True, style="red")
+        """Print a failure in one line, even with `-q`."""
+        self._stream("stderr").print(f"error: {' '.join(message.split())}", soft_wrap=True, style="red")
 
     def track(self, items: Iterable[T], description: str, total: int | None = None, unit: str = "batch") -> Iterator[T]:
         """Yield `items` and show how many are done, at what rate, and the time left."""
         if total is None and isinstance(items, Sized):
             total = len(items)
+        began, done = time.perf_counter(), 0
         if self.quiet or self.silent:
-            yield from items
+            shown: Iterable[T] = items
         elif self.interactive:
-            yield from self._bar(items, description, total, unit)
+            shown = self._bar(items, description, total, unit)
         else:
-            yield from self._heartbeat(items, description, total, unit)
+            shown = self._heartbeat(items, description, total, unit)
+        for item in shown:
+            yield item
+            done += 1
+        LOGGER.info("%s: %d x %s in %.1f s", description, done, unit, time.perf_counter() - began)
 
     def live(self, renderable: RenderableType) -> Live:
         """A context in which one renderable is redrawn; for a terminal only, see `interactive`."""
@@ -99,7 +156,7 @@ class Console:
                 return Text(f"{speed:.1f} {unit}/s" if speed else "", style="cyan")
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:.0f}/" + (str(total) if total is not None else "?")),
             Rate(),
@@ -107,15 +164,30 @@ class Console:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self._stream("stderr"), transient=True) as progress:
-            yield from progress.track(items, total=total, description=description)
+            yield from progress.track(items, total=total, description=visible(description))
 
     def _heartbeat(self, items: Iterable[T], description: str, total: int | None, unit: str) -> Iterator[T]:
-        began = told = time.monotonic()
+        began = last_line = time.monotonic()
         for done, item in enumerate(items):
             now = time.monotonic()
-            if done and now - told >= HEARTBEAT_SECONDS:
-                told = now
+            if done and now - last_line >= HEARTBEAT_SECONDS:
+                last_line = now
                 rate = done / (now - began)
-                left = f" of {total}, {(total - done) / rate:.0f} s left" if total else ""
-                self.say(f"{description}: {done}{left}, {rate:.1f} {unit}/s")
+                rest = f" of {total}, {(total - done) / rate:.0f} s left" if total else ""
+                self.say(f"{description}: {done}{rest}, {rate:.1f} {unit}/s")
             yield item
+
+
+class _LogPrinter(logging.Handler):
+    """Prints the log of the library to stderr, under a line of versions."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+        self._started = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._started:
+            self._started = True
+            self._console.say(", ".join(f"{name} {number}" for name, number in versions().items()))
+        self._console.say(record.getMessage())

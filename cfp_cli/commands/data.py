@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, pass_console, seed_option, talk
+from cfp_cli.commands.console import LOGGER, Console
+from cfp_cli.commands.group import CommandGroup
+from cfp_cli.commands.options import examples, output_options, pass_console, seed_option
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def data() -> None:
     """Arrange image folders."""
 
@@ -27,7 +28,7 @@ def data() -> None:
 )
 @click.option("--long-tail", is_flag=True, help="X-SDD: keep 20/20/20/200/10/10/10 training images, as the paper does.")
 @seed_option
-@talk
+@output_options
 @pass_console
 def split(console: Console, source: str, destination: Path, layout: str, long_tail: bool, seed: int) -> None:
     """Copy a public set from its own layout to DESTINATION/{train,val,test}/CLASS/.
@@ -40,6 +41,7 @@ def split(console: Console, source: str, destination: Path, layout: str, long_ta
     from cfp_cli.data.layouts import X_SDD_LONG_TAIL
 
     counts = X_SDD_LONG_TAIL if long_tail else None
+    LOGGER.info("reading %s", source)
     done = split_layout(source, destination, layout, seed, counts=counts, progress=console)
     table = Table("class", *done.images, title=f"{done.layout} layout")
     for name in done.classes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, pass_console, placed, run_option, seed_option, talk
+from cfp_cli.commands.options import device_options, examples, output_options, pass_console, run_option, seed_option
 
 
 @click.command(
@@ -16,8 +16,8 @@ from cfp_cli.commands.options import examples, pass_console, placed, run_option,
 )
 @run_option
 @seed_option
-@placed
-@talk
+@device_options
+@output_options
 @pass_console
 def demo(console: Console, run_folder: Path, seed: int, device: str, threads: int | None) -> None:
     """See the whole pipeline on a generated defect set: two teachers, score, prune, fine-tune.
@@ -27,14 +27,14 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
     from cfp_cli.commands.finetune import summary_table as finetuned_table
     from cfp_cli.commands.prune import summary_table as pruned_table
     from cfp_cli.commands.training import telling
-    from cfp_cli.execution.device import use
+    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.demo import run_demo
     from cfp_cli.runs.directory import Run
 
     done = run_demo(
         Run.open(run_folder),
         seed=seed,
-        device=use(device, threads),
+        device=choose_device(device, threads),
         telling=lambda options: telling(console, options),
         progress=console,
     )

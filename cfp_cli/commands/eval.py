@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, machine, model_source, pass_console, seed_option, talk
+from cfp_cli.commands.options import compute_options, examples, model_options, output_options, pass_console, seed_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
-@model_source
+@model_options
 @click.option(
     "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Split to test on."
 )
 @seed_option
-@machine(batch_size=64)
-@talk
+@compute_options(batch_size=64)
+@output_options
 @pass_console
 def evaluate(
     console: Console,
@@ -45,7 +45,7 @@ def evaluate(
     batch_size: int,
 ) -> None:
     """Measure MODEL on a split of DATA: accuracy, macro and per-class figures, confusion matrix."""
-    from cfp_cli.execution.device import use
+    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.evaluate import run_evaluate
     from cfp_cli.runs.inputs import DataInput, ModelInput
 
@@ -54,7 +54,7 @@ def evaluate(
         DataInput(data, seed),
         split,
         batch_size=batch_size,
-        device=use(device, threads),
+        device=choose_device(device, threads),
         progress=console,
     )
     console.result(metrics.to_json(), metrics_table(metrics, f"{model.name} on {split}"), confusion_table(metrics))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, model_source, pass_console, run_option, seed_option, talk
+from cfp_cli.commands.options import examples, model_options, output_options, pass_console, run_option, seed_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     default=None,
     help="Images to compare on.  [default: those of the run, else procedural ones]",
 )
-@model_source
+@model_options
 @run_option
 @seed_option
 @click.option(
     "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch for int8 accuracy."
 )
-@talk
+@output_options
 @pass_console
 def export(
     console: Console,

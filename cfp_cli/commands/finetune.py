@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, pass_console, placed, run_option, seed_option, talk
+from cfp_cli.commands.options import device_options, examples, output_options, pass_console, run_option, seed_option
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.training import take_options, telling, training_options
 
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 @training_options(epochs=120, lr=1e-3, batch_size=64, augment="geometric", ema=0.99)
 @run_option
 @seed_option
-@placed
-@talk
+@device_options
+@output_options
 @pass_console
 def finetune(
     console: Console,
@@ -75,7 +75,7 @@ def finetune(
     MODEL is what `cfp prune` wrote and DATA what `cfp score` read; both may be left out. The paper's own schedule is
     --epochs 300 --lr 5e-5 --batch-size 128 --augment paper.
     """
-    from cfp_cli.execution.device import use
+    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.finetune import run_finetune
     from cfp_cli.runs.inputs import DataInput, ModelInput
@@ -91,7 +91,7 @@ def finetune(
             resume=resume,
             out=out,
             tensorboard=tensorboard,
-            device=use(device, threads),
+            device=choose_device(device, threads),
             progress=console,
             listen=listen,
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, model_source, pass_console, talk
+from cfp_cli.commands.options import examples, model_options, output_options, pass_console
 
 
 @click.command(
@@ -16,8 +16,8 @@ from cfp_cli.commands.options import examples, model_source, pass_console, talk
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
-@model_source
-@talk
+@model_options
+@output_options
 @pass_console
 def fuse(
     console: Console, model: Path, out: Path, arch: str | None, input_size: int | None, unsafe_pickle: bool

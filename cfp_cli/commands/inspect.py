@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, model_source, pass_console, talk
+from cfp_cli.commands.options import examples, model_options, output_options, pass_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    short_help="Show what can be pruned, what is frozen and why.",
+    short_help="Show which channels can be pruned, and why the others cannot.",
     epilog=examples("cfp inspect model.pt", "cfp inspect weights.pth --arch torchvision:resnet50 --json"),
 )
 @click.argument("model", type=click.Path(path_type=Path))
-@model_source
-@talk
+@model_options
+@output_options
 @pass_console
 def inspect(console: Console, model: Path, arch: str | None, input_size: int | None, unsafe_pickle: bool) -> None:
-    """Show the channel sets of MODEL: what couples them, what is frozen and why."""
+    """Show the channel sets of MODEL: which layers they couple, which are frozen, and why."""
     import torch
 
     from cfp_cli.checkpoints.checkpoint import spec_of
@@ -37,66 +37,66 @@ def inspect(console: Console, model: Path, arch: str | None, input_size: int | N
     network = ModelInput(model, arch, input_size, unsafe_pickle).load(console)
     spec = spec_of(network)
     graph = channel_sets(network, torch.zeros(1, 3, *spec.input_size))
-    everything = sum(parameter.numel() for parameter in network.parameters())
+    parameters = sum(each.numel() for each in network.parameters())
     data = {
         "arch": spec.arch,
         "classes": list(spec.classes),
         "input_size": list(spec.input_size),
-        "params": everything,
+        "params": parameters,
         "sets": [
             {
-                "name": group.name,
-                "channels": group.size,
-                "producers": list(group.producers),
-                "consumers": list(group.consumers),
-                "taps": [graph.taps[index].name for index in group.taps],
-                "frozen": list(group.frozen),
+                "name": each.name,
+                "channels": each.size,
+                "producers": list(each.producers),
+                "consumers": list(each.consumers),
+                "taps": [graph.taps[index].name for index in each.taps],
+                "frozen": list(each.frozen),
             }
-            for group in graph.sets
+            for each in graph.sets
         ],
         "frozen": [
             {"module": module, "operator": operator, "reason": reason} for module, operator, reason in graph.frozen
         ],
     }
     height, width = spec.input_size
-    title = f"{spec.arch}: {everything:,} parameters, {len(spec.classes)} classes, input {height}x{width}"
+    title = f"{spec.arch}: {parameters:,} parameters, {len(spec.classes)} classes, input {height}x{width}"
     console.result(data, _tree(network, graph, title), _sets_table(graph), *graph.left_alone)
 
 
 def _tree(network: nn.Module, graph: ChannelGraph, title: str) -> Tree:
-    """The modules that hold parameters, by their names; each with the channel sets that it makes and reads."""
-    from rich.markup import escape
+    """The modules that contain parameters. Each names the channel sets that it makes and reads."""
+    from rich.text import Text
     from rich.tree import Tree
 
-    made = {module: group for group in graph.sets for module in group.producers}
+    made = {module: channel_set for channel_set in graph.sets for module in channel_set.producers}
     read: dict[str, list[str]] = {}
-    for group in graph.sets:
-        for module in group.consumers:
-            read.setdefault(module, []).append(group.name)
-    tree = Tree(escape(title))
+    for channel_set in graph.sets:
+        for module in channel_set.consumers:
+            read.setdefault(module, []).append(channel_set.name)
+    tree = Tree(title)
     branches = {"": tree}
     for name, module in network.named_modules():
         if not name or not any(True for _ in module.parameters()):
             continue
-        parent, _, own = name.rpartition(".")
-        words = [f"[bold]{escape(own)}[/] {type(module).__name__}"]
+        parent, _, own_name = name.rpartition(".")
+        label = Text.assemble((own_name, "bold"), f" {type(module).__name__}")
         if next(module.children(), None) is None:
-            words.append(f"{sum(parameter.numel() for parameter in module.parameters()):,}")
+            label.append(f"  {sum(parameter.numel() for parameter in module.parameters()):,}")
         if name in made:
-            state = "yellow" if made[name].frozen else "green"
-            words.append(f"makes [{state}]{escape(made[name].name)}[/] ({made[name].size})")
+            label.append("  makes ").append(made[name].name, "yellow" if made[name].frozen else "green")
+            label.append(f" ({made[name].size})")
         if name in read:
-            words.append("reads " + escape(", ".join(dict.fromkeys(read[name]))))
-        branches[name] = branches[parent].add("  ".join(words))
+            label.append("  reads " + ", ".join(dict.fromkeys(read[name])))
+        branches[name] = branches[parent].add(label)
     return tree
 
 
 def _sets_table(graph: ChannelGraph) -> Table:
-    """Every channel set, what couples it, and whether it may be pruned."""
+    """Every channel set, the modules that make and read it, and whether it can be pruned."""
     from rich.table import Table
 
     table = Table("channel set", "channels", "made by", "read by", "", title="channel sets")
-    for group in graph.sets:
-        state = f"frozen: {'; '.join(group.frozen)}" if group.frozen else "prunable"
-        table.add_row(group.name, str(group.size), ", ".join(group.producers), ", ".join(group.consumers), state)
+    for each in graph.sets:
+        state = f"frozen: {'; '.join(each.frozen)}" if each.frozen else "prunable"
+        table.add_row(each.name, str(each.size), ", ".join(each.producers), ", ".join(each.consumers), state)
     return table

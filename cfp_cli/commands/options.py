@@ -16,7 +16,7 @@ pass_console = click.pass_obj
 
 
 def examples(*lines: str) -> str:
-    """The end of a command's help: one example a line."""
+    """The last part of a command's help: one example per line."""
     # click reads the backspace as "keep these lines as they are".
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
@@ -29,19 +29,26 @@ def _flag(attribute: str) -> Callable[[click.Context, click.Parameter, bool], No
     return set_flag
 
 
-def talk(command: Command) -> Command:
-    """`--json`, `-q`, `-v` and `--debug`: how much a command says, and in what form."""
+def output_options(command: Command) -> Command:
+    """Add `--json`, `-q`, `-v` and `--debug`: how much a command prints, and in what form."""
     for decorator in (
         click.option(
             "--debug",
             is_flag=True,
             expose_value=False,
             callback=_flag("debug"),
-            help="Show the traceback of a failure.",
+            help="Show the traceback of an error.",
         ),
-        click.option("-v", "--verbose", is_flag=True, expose_value=False, callback=_flag("verbose"), help="Say more."),
         click.option(
-            "-q", "--quiet", is_flag=True, expose_value=False, callback=_flag("quiet"), help="Say only errors."
+            "-v",
+            "--verbose",
+            is_flag=True,
+            expose_value=False,
+            callback=_flag("verbose"),
+            help="Also print versions, device, files read and written, and the time of each part.",
+        ),
+        click.option(
+            "-q", "--quiet", is_flag=True, expose_value=False, callback=_flag("quiet"), help="Print errors only."
         ),
         click.option(
             "--json", is_flag=True, expose_value=False, callback=_flag("json"), help="Print one JSON value on stdout."
@@ -62,19 +69,19 @@ run_option = click.option(
     help="Run directory.",
 )
 seed_option = click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of every random choice."
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random choices."
 )
 
 reconstruct_option = click.option(
     "--reconstruct/--no-reconstruct",
     default=True,
     show_default=True,
-    help="Fit each layer that is left to its outputs in the original.",
+    help="After the rebuild, refit the weights of each remaining layer to its outputs in the original.",
 )
 
 
-def placed(command: Command) -> Command:
-    """`--device` and `--threads`: where the work runs."""
+def device_options(command: Command) -> Command:
+    """Add `--device` and `--threads`."""
     for decorator in (
         click.option(
             "--threads", type=click.IntRange(1, 1024), default=None, help="CPU threads.  [default: all cores]"
@@ -87,32 +94,37 @@ def placed(command: Command) -> Command:
     return command
 
 
-def machine(batch_size: int) -> Callable[[Command], Command]:
-    """`--device`, `--threads` and `--batch-size`: where and how the work runs."""
+def compute_options(batch_size: int) -> Callable[[Command], Command]:
+    """Add `--device`, `--threads` and `--batch-size`."""
     batches = click.option(
-        "--batch-size", type=click.IntRange(1), default=batch_size, show_default=True, help="Images a batch."
+        "--batch-size", type=click.IntRange(1), default=batch_size, show_default=True, help="Images per batch."
     )
 
     def decorate(command: Command) -> Command:
-        return placed(batches(command))
+        return device_options(batches(command))
 
     return decorate
 
 
-def model_source(command: Command) -> Command:
-    """`--arch`, `--input-size` and `--unsafe-pickle`: how to read a model that is not a cfp checkpoint."""
+def model_options(command: Command) -> Command:
+    """Add `--arch`, `--input-size` and `--unsafe-pickle`, for a model that is not a cfp checkpoint."""
     for decorator in (
         click.option(
-            "--unsafe-pickle", is_flag=True, help="Also load files that can run code. Only for files you trust."
+            "--unsafe-pickle",
+            is_flag=True,
+            help="Also load files that can run code. Use it only for files that you trust.",
         ),
         click.option(
             "--input-size",
             type=click.IntRange(8),
             default=None,
-            help="Input side in pixels, where the file does not say.",
+            help="Input side in pixels, if the file does not contain it.",
         ),
         click.option(
-            "--arch", default=None, metavar="NAME", help="vgg16_bn_gap, torchvision:NAME, timm:NAME or file.py:factory."
+            "--arch",
+            default=None,
+            metavar="NAME",
+            help="Architecture: vgg16_bn_gap, torchvision:NAME, timm:NAME or file.py:factory.",
         ),
     ):
         command = decorator(command)

@@ -9,14 +9,14 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import (
+    compute_options,
     examples,
-    machine,
-    model_source,
+    model_options,
+    output_options,
     pass_console,
     reconstruct_option,
     run_option,
     seed_option,
-    talk,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
-@model_source
+@model_options
 @click.option("--ratio", type=float, default=None, help="Fraction of the target to remove, such as 0.95.")
 @click.option("--rates", default=None, help="Rates by hand: '[0.]+[0.25]*6' in network order, or 'layer1.*=0.5,...'.")
 @click.option(
@@ -77,8 +77,8 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @run_option
 @seed_option
-@machine(batch_size=64)
-@talk
+@compute_options(batch_size=64)
+@output_options
 @pass_console
 def prune(
     console: Console,
@@ -113,7 +113,7 @@ def prune(
 
     MODEL is the one that `cfp score` read and may be left out.
     """
-    from cfp_cli.execution.device import use
+    from cfp_cli.execution.device import choose_device
     from cfp_cli.foundation.errors import UsageError
     from cfp_cli.pruning.plan import Plan
     from cfp_cli.pruning.prune import PruneOptions
@@ -150,7 +150,7 @@ def prune(
         dry_run=dry_run,
         batch_size=batch_size,
         seed=seed,
-        device=use(device, threads),
+        device=choose_device(device, threads),
         progress=console,
     )
     plan = done.plan

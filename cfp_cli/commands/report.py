@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, machine, pass_console, run_option, talk
+from cfp_cli.commands.options import compute_options, examples, output_options, pass_console, run_option
 
 
 @click.command(
@@ -26,8 +26,8 @@ from cfp_cli.commands.options import examples, machine, pass_console, run_option
     "--bench/--no-bench", default=True, show_default=True, help="Measure latency where `cfp bench` did not yet."
 )
 @run_option
-@machine(batch_size=64)
-@talk
+@compute_options(batch_size=64)
+@output_options
 @pass_console
 def report(
     console: Console,
@@ -44,7 +44,7 @@ def report(
 
     It needs no network and opens in any browser. What the run did not do yet is left out, and said so.
     """
-    from cfp_cli.execution.device import use
+    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.report import run_report
 
@@ -54,7 +54,7 @@ def report(
         image=image,
         bench=bench,
         batch_size=batch_size,
-        device=use(device, threads),
+        device=choose_device(device, threads),
         progress=console,
     )
     missing = [f"left out: {name}. {why}" for name, why in done.left_out.items()]

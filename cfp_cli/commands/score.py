@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, machine, model_source, pass_console, run_option, seed_option, talk
+from cfp_cli.commands.options import (
+    compute_options,
+    examples,
+    model_options,
+    output_options,
+    pass_console,
+    run_option,
+    seed_option,
+)
 
 
 @click.command(
@@ -18,7 +26,7 @@ from cfp_cli.commands.options import examples, machine, model_source, pass_conso
 )
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path))
-@model_source
+@model_options
 @click.option("--images", type=click.IntRange(1), default=640, show_default=True, help="Training images to sample.")
 @click.option(
     "--similarity",
@@ -38,8 +46,8 @@ from cfp_cli.commands.options import examples, machine, model_source, pass_conso
 @click.option("--max-bad", default="1%", show_default=True, help="Most broken images before that is an error.")
 @run_option
 @seed_option
-@machine(batch_size=8)
-@talk
+@compute_options(batch_size=8)
+@output_options
 @pass_console
 def score(
     console: Console,
@@ -66,7 +74,7 @@ def score(
     """
     from rich.table import Table
 
-    from cfp_cli.execution.device import use
+    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.inputs import DataInput, ModelInput
     from cfp_cli.runs.score import ScoreOptions, run_score
@@ -77,7 +85,7 @@ def score(
         ModelInput(model, arch, input_size, unsafe_pickle),
         DataInput(data, seed, max_bad=fraction(max_bad)),
         ScoreOptions(images, similarity, richness, decimals, seed, batch_size),
-        device=use(device, threads),
+        device=choose_device(device, threads),
         progress=console,
     )
     layers = [

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, pass_console, placed, seed_option, talk
+from cfp_cli.commands.options import device_options, examples, output_options, pass_console, seed_option
 from cfp_cli.commands.training import take_options, telling, training_options
 
 
@@ -33,8 +33,8 @@ from cfp_cli.commands.training import take_options, telling, training_options
 )
 @training_options(epochs=60, lr=5e-4, batch_size=64, augment="strong")
 @seed_option
-@placed
-@talk
+@device_options
+@output_options
 @pass_console
 def train(
     console: Console,
@@ -57,7 +57,7 @@ def train(
     Use --sampler instance for the representation teacher, --sampler balanced and --init for the classifier one.
     """
     from cfp_cli.commands.eval import metrics_table
-    from cfp_cli.execution.device import use
+    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.inputs import DataInput, ModelInput
     from cfp_cli.runs.train import run_train
 
@@ -73,7 +73,7 @@ def train(
             new_head=new_head,
             resume=resume,
             tensorboard=tensorboard,
-            device=use(device, threads),
+            device=choose_device(device, threads),
             progress=console,
             listen=listen,
         )

@@ -1,7 +1,8 @@
-"""Where the work runs: one place sets the device and the threads of torch and of the scoring core together."""
+"""The choice of the device, and of the CPU threads of torch and of the scoring core together."""
 
 from __future__ import annotations
 
+import logging
 import os
 
 import torch
@@ -10,21 +11,29 @@ import cfp_core
 from cfp_cli.execution.cores import usable_cores
 from cfp_cli.foundation.errors import UsageError
 
+LOGGER = logging.getLogger(__name__)
 
-def use(device: str = "auto", threads: int | None = None) -> torch.device:
-    """Choose a device and a number of CPU threads for all that follows in this process.
+
+def choose_device(device: str = "auto", threads: int | None = None) -> torch.device:
+    """Choose the device, and set the number of CPU threads of this process.
 
     Args:
         device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
-        threads: CPU threads of torch and of the scoring core; None takes all cores this process may use.
+        threads: CPU threads of torch and of the scoring core; None takes all cores that this process may use.
 
     Raises:
-        UsageError: the device does not exist here.
+        UsageError: this machine has no such device.
     """
     # Processes that torchrun starts on one machine share its cores.
     count = threads or max(usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
     torch.set_num_threads(count)
     cfp_core.set_threads(count)
+    chosen = _device(device)
+    LOGGER.info("device %s, %d CPU thread%s", chosen, count, "" if count == 1 else "s")
+    return chosen
+
+
+def _device(device: str) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -61,3 +61,7 @@ class TargetError(CfpError):
     """A target that cannot be met."""
 
     exit_code = 3
+
+
+class Interrupted(BaseException):
+    """The user interrupted a command; like KeyboardInterrupt, but no library handles it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cfp_cli.foundation.errors import CfpError
+
+LOGGER = logging.getLogger(__name__)
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -32,6 +35,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)
         temporary.replace(path)
+        LOGGER.info("wrote %s, %d bytes", path, path.stat().st_size)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

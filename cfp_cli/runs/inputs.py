@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from cfp_cli.foundation.files import sha256, write_json
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.records import DataRecord, ModelRecord, ScoreRecord
+
+LOGGER = logging.getLogger(__name__)
 
 OTHER_CLASSES = "use the data that it was trained on, or train a new head with `cfp train --init CKPT --new-head`"
 
@@ -43,7 +46,10 @@ class ModelInput:
             CheckpointError: the file cannot be read, built or trusted.
         """
         size = (self.input_size, self.input_size) if self.input_size else None
-        return load(self.path, self.arch, input_size=size, unsafe_pickle=self.unsafe_pickle, progress=progress)
+        model = load(self.path, self.arch, input_size=size, unsafe_pickle=self.unsafe_pickle, progress=progress)
+        spec, params = spec_of(model), sum(parameter.numel() for parameter in model.parameters())
+        LOGGER.info("read %s: %s, %d parameters, %d classes", self.path, spec.arch, params, len(spec.classes))
+        return model
 
     def record(self) -> ModelRecord:
         """Return the record of this input for `run.json`."""
@@ -79,9 +85,12 @@ class DataInput:
         Raises:
             DataError: the path contains no usable images.
         """
-        return open_dataset(
+        dataset = open_dataset(
             self.path, self.seed, val_fraction=self.val_fraction, max_bad=self.max_bad, progress=progress
         )
+        counts = ", ".join(f"{len(items)} {name}" for name, items in dataset.splits.items())
+        LOGGER.info("read %s: %d classes, images: %s", self.path, len(dataset.classes), counts)
+        return dataset
 
     def record(self, dataset: Dataset) -> DataRecord:
         """Return the record of this input for `run.json`."""

@@ -7,6 +7,7 @@ hashes) and what it measured.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from cfp_cli.foundation.files import sha256, write_json
 from cfp_cli.foundation.typed_json import FieldError, read, to_json
 from cfp_cli.foundation.versions import versions
 from cfp_cli.measuring.metrics import Metrics
+
+LOGGER = logging.getLogger(__name__)
 
 FORMAT = "cfp-run/2"
 ADVICE = "use another --run, or delete the file"
@@ -276,6 +279,7 @@ def read_records(path: Path) -> list[Record]:
     records = content.get("records")
     if not isinstance(records, list):
         raise RunError(f"{path}: records is not a list; {ADVICE}")
+    LOGGER.info("read %s: %d records", path, len(records))
     return [_read_record(path, f"records[{index}]", each) for index, each in enumerate(records)]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load, save, spec_of
-from cfp_cli.main import cli
+from cfp_cli.commands.cli import cli
 from cfp_cli.models.registry import create
 
 FAST = ("--no-onnx", "--seconds", 0.01, "--threads", 1)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from cfp_cli.main import cli
+from cfp_cli.commands.cli import cli
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
@@ -17,7 +17,7 @@ def test_every_command_has_help(cfp, name: str) -> None:
 
 def test_help_imports_no_heavy_package() -> None:
     code = (
-        "import sys\nfrom cfp_cli.main import cli\ncli.main(['--help'], standalone_mode=False)\n"
+        "import sys\nfrom cfp_cli.commands.cli import cli\ncli.main(['--help'], standalone_mode=False)\n"
         "print([name for name in ('torch', 'numpy', 'scipy', 'rich', 'PIL', 'cfp_core') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -11,7 +11,7 @@ import click
 import pytest
 
 import cfp_cli
-from cfp_cli.main import cli
+from cfp_cli.commands.cli import cli
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

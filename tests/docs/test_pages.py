@@ -15,7 +15,8 @@ from small_resnet import small_resnet
 from torchvision.models._api import BUILTIN_MODELS
 
 from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, save
-from cfp_cli.main import cli, main
+from cfp_cli.commands.cli import cli
+from cfp_cli.main import main
 from cfp_cli.models import vgg
 from cfp_cli.models.registry import create
 

@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM leave with 130 and one line, whenever they come and however often."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+# A shell that runs tests in the background makes its children ignore SIGINT.
+SCRIPT = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from cfp_cli.main import main; main()"
+)
+
+
+def interrupted(arguments: list[str], delay: float, signals: list[signal.Signals], cwd: Path) -> tuple[int, str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(delay)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.01)
+    error = process.communicate(timeout=60)[1]
+    return process.returncode, error
+
+
+def test_the_first_second(model: Path, images: Path, tmp_path: Path) -> None:
+    arguments = ["score", str(model), str(images), "-q"]
+    codes = []
+    # Before about 0.1 s Python itself is starting.
+    for delay in (0.25, 0.5, 0.75, 1.0):
+        code, error = interrupted(arguments, delay, [signal.SIGINT], tmp_path)
+        codes.append(code)
+        if code == 130:
+            assert error == "error: interrupted; files written so far are kept\n"
+        else:
+            # The command was faster.
+            assert (code, error) == (0, "")
+    assert codes[0] == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_repeated_signals(arch: str, images: Path, tmp_path: Path, number: signal.Signals) -> None:
+    arguments = ["train", str(images), "--arch", arch, "--input-size", "32", "--epochs", "500", "--out", "t.pt", "-q"]
+    code, error = interrupted(arguments, 3.5, [number] * 5, tmp_path)
+    assert code == 130
+    assert error == "error: interrupted; files written so far are kept; continue with --resume\n"
