@@ -25,7 +25,16 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch_pruning as tp
 from torch import Tensor, nn
+from torchvision import models
+
+from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load, save, spec_of
+from cfp_cli.graph import ChannelGraph, Selection, channel_sets
+from cfp_cli.graph.probe import HARD_CODED
+from cfp_cli.models.registry import create
+from cfp_cli.pruning.prune import PruneOptions, apply, plan
+from cfp_cli.scoring.scores import Scores, SetScores
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "coverage.jsonl"
@@ -50,16 +59,12 @@ TRANSFORMERS = ("vit_b_16", "swin_t", "maxvit_t")
 
 def networks() -> list[str]:
     """All names: built-in networks, torchvision, timm."""
-    from torchvision import models
-
     found = [n for n in models.list_models(module=models) if not n.startswith(NOT_CONVOLUTIONAL)]
     return [*BUILT_IN, *found, *TRANSFORMERS, *(f"timm:{name}" for name in TIMM)]
 
 
 def build(name: str) -> tuple[nn.Module, tuple[int, int]]:
     """A network with seeded weights; norm statistics and layer scales get random values instead of neutral ones."""
-    from cfp_cli.models.registry import create
-
     torch.manual_seed(0)
     model = create(name, CLASSES).eval()
     with torch.no_grad():
@@ -81,10 +86,6 @@ def images(size: tuple[int, int], count: int) -> Tensor:
 
 def ours(name: str, folder: Path) -> dict[str, Any]:
     """Prune with cfp, and write checkpoints and their logits to `folder`."""
-    from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, save
-    from cfp_cli.graph import Selection, channel_sets
-    from cfp_cli.pruning.prune import PruneOptions, apply, plan
-
     model, size = build(name)
     spec = ModelSpec(name, tuple(str(index) for index in range(CLASSES)), input_size=size)
     describe(model, spec)
@@ -96,7 +97,7 @@ def ours(name: str, folder: Path) -> dict[str, Any]:
         "params": Selection(graph).parameters,
         "sets": len(graph.sets),
         "channels": int(graph.offsets[-1]),
-        "frozen": sum(group.size for group in graph.sets if group.frozen and group.frozen != ("logits",)),
+        "frozen": sum(s.size for s in graph.sets if s.frozen and s.frozen != ("logits",)),
         "reasons": sorted({f"{operator}: {reason}" for _, operator, reason in graph.frozen} | _probed(graph)),
         "ratios": {},
     }
@@ -122,34 +123,28 @@ def ours(name: str, folder: Path) -> dict[str, Any]:
     return row
 
 
-def random_scores(graph: Any, size: tuple[int, int]) -> Any:
+def random_scores(graph: ChannelGraph, size: tuple[int, int]) -> Scores:
     """Random scores; the benchmark measures the rebuild, not the choice of channels."""
-    from cfp_cli.scoring.scores import Scores, SetScores
-
     rng = np.random.default_rng(0)
     sets = tuple(
         SetScores(
-            group.name,
-            rng.random(group.size),
-            rng.random(group.size * (group.size - 1) // 2, np.float32),
-            rng.random(group.size),
-            float(group.size),
+            channel_set.name,
+            rng.random(channel_set.size),
+            rng.random(channel_set.size * (channel_set.size - 1) // 2, np.float32),
+            rng.random(channel_set.size),
+            float(channel_set.size),
         )
-        for group in graph.prunable
+        for channel_set in graph.prunable
     )
     return Scores((), sets, "norm", "rank", 0, size, 0.0, 0.0, {})
 
 
-def _probed(graph: Any) -> set[str]:
-    from cfp_cli.graph.probe import FIXED
-
-    return {f"trial rebuild: {FIXED}"} if any(FIXED in g.frozen for g in graph.sets) else set()
+def _probed(graph: ChannelGraph) -> set[str]:
+    return {f"trial rebuild: {HARD_CODED}"} if any(HARD_CODED in s.frozen for s in graph.sets) else set()
 
 
 def reload(folder: Path) -> dict[str, Any]:
     """Load pruned checkpoints in a new process and compare their logits, by ratio."""
-    from cfp_cli.checkpoints.checkpoint import load, spec_of
-
     differences = {}
     for path in sorted(folder.glob("*.pt")):
         model = load(path)
@@ -167,8 +162,6 @@ def torch_pruning(name: str) -> dict[str, Any]:
     scale and shift in a batch norm. Both networks must then compute the same logits. A norm over channels depends on
     the zeros, so for networks with such norms the script only checks that they run.
     """
-    import torch_pruning as tp
-
     model, size = build(name)
     x = images(size, 2)
     zeroed, _ = build(name)
@@ -274,8 +267,8 @@ def _achieved(row: dict[str, Any], ratio: str) -> str:
     return f"{result['achieved']:.1%}, {result['error']:.0e}"
 
 
-def table() -> None:
-    """Write the page from the last result of every network."""
+def page() -> str:
+    """The text of the page, from the last result of each network."""
     rows: dict[str, Any] = {}
     for line in RESULTS.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -314,8 +307,7 @@ def table() -> None:
             reasons.setdefault(reason, []).append(row["name"])
     lines += ["", "## Why channels are frozen", ""]
     lines += [f"- `{reason}`: {', '.join(names)}" for reason, names in sorted(reasons.items())]
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
 
 
 def _load(rows: list[dict[str, Any]]) -> str:
@@ -357,7 +349,7 @@ def main() -> None:
     if arguments.task == "run":
         run(arguments.names)
     elif arguments.task == "table":
-        table()
+        PAGE.write_text(page(), encoding="utf-8")
     else:
         name, *rest = arguments.names
         if arguments.task == "ours":

@@ -21,10 +21,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from coverage import CLASSES, build, images, networks, random_scores
+from onnx import numpy_helper
 from torch import nn
 
+from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
+from cfp_cli.exporting.export import export
 from cfp_cli.foundation.errors import CfpError, TargetError
 from cfp_cli.graph import ChannelGraph, channel_sets
 from cfp_cli.pruning.plan import Plan
@@ -41,9 +45,6 @@ FORMATS = ("onnx", "pt2")
 
 def measure(name: str) -> dict[str, Any]:
     """Prune a network and export it in both formats."""
-    from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
-    from cfp_cli.exporting.export import export
-
     model, size = build(name)
     x = images(size, 4)
     graph = channel_sets(model, x[:1])
@@ -84,9 +85,6 @@ def most(model: nn.Module, graph: ChannelGraph, scores: Scores) -> Plan:
 
 def _onnx_weights(path: Path) -> int:
     """Bytes of all tensors in an ONNX file."""
-    import onnx
-    from onnx import numpy_helper
-
     return sum(numpy_helper.to_array(each).nbytes for each in onnx.load(path).graph.initializer)
 
 
@@ -116,8 +114,8 @@ def _child(name: str) -> dict[str, Any]:
     return found
 
 
-def table() -> None:
-    """Write the page from the last result of every network."""
+def page() -> str:
+    """The text of the page, from the last result of each network."""
     rows: dict[str, Any] = {}
     for line in RESULTS.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -152,8 +150,7 @@ def table() -> None:
         share = f"{weights / (4 * row['params']):.1%}" if weights is not None else ""
         kept = f"{row['removed']:.0%} | {row['params']:,}"
         lines.append(f"| {row['name']} | {kept} | {share} | {_cell(row, 'onnx')} | {_cell(row, 'pt2')} |")
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
 
 
 def _cell(row: dict[str, Any], format: str) -> str:
@@ -172,7 +169,7 @@ def main() -> None:
     if arguments.task == "run":
         run(arguments.names)
     elif arguments.task == "table":
-        table()
+        PAGE.write_text(page(), encoding="utf-8")
     else:
         print(json.dumps(measure(arguments.names[0])))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import sys
 from pathlib import Path
@@ -43,11 +44,15 @@ def test_experiments_name_known_methods_and_have_results() -> None:
         assert len({row.ratio for row in figure.rows()}) > 1, name
 
 
-def test_compression_page_is_current() -> None:
+@pytest.mark.parametrize(("name", "task"), [("compression", "page"), ("coverage", "table"), ("export_table", "table")])
+def test_page_is_current(name: str, task: str) -> None:
+    script = importlib.import_module(name)
+    current = script.PAGE.read_text(encoding="utf-8") == script.page()
+    assert current, f"{script.PAGE.name} is not current; run `python benchmarks/{name}.py {task}`"
+
+
+def test_every_figure_of_an_experiment_is_in_the_data_file() -> None:
     import compression
 
-    assert compression.PAGE.read_text(encoding="utf-8") == compression.page(), (
-        "docs/results/compression.md is not current; run `python benchmarks/compression.py page`"
-    )
     drawn = {path.stem for path in compression.FIGURES.glob("neu-*.svg")}
     assert drawn == set(compression.load().figures)
