@@ -1,6 +1,7 @@
 """Collaborative filter pruning: shrink defect-inspection CNNs 40 to 100 times without losing the rare classes.
 
-The public functions and types, each imported when it is first used: the command line's `--help` needs no torch.
+Everything that a script needs is imported from here. A name is loaded when it is first used, so that
+`import cfp_cli` and `cfp --help` do not wait for torch.
 """
 
 from __future__ import annotations
@@ -8,78 +9,67 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load, save
-    from cfp_cli.comparing.grid import Comparison, compare
-    from cfp_cli.data.dataset import Dataset, open_dataset
-    from cfp_cli.exporting.export import export
-    from cfp_cli.graph import ChannelGraph, channel_sets
-    from cfp_cli.measuring.metrics import Metrics, evaluate
-    from cfp_cli.pruning.plan import Plan
-    from cfp_cli.pruning.prune import prune
-    from cfp_cli.pruning.restore import Restoration
-    from cfp_cli.scoring.score import score
-    from cfp_cli.scoring.scores import Scores
-    from cfp_cli.training.finetune import finetune
-    from cfp_cli.training.history import History
-    from cfp_cli.training.options import TrainOptions
-    from cfp_cli.training.teacher import train
-
-_HOMES = {
-    "ChannelGraph": "graph",
-    "Comparison": "comparing.grid",
-    "Dataset": "data.dataset",
-    "History": "training.history",
-    "Metrics": "measuring.metrics",
-    "ModelSpec": "checkpoints.checkpoint",
-    "Plan": "pruning.plan",
-    "Restoration": "pruning.restore",
-    "Scores": "scoring.scores",
-    "TrainOptions": "training.options",
-    "channel_sets": "graph",
-    "compare": "comparing.grid",
-    "describe": "checkpoints.checkpoint",
-    "evaluate": "measuring.metrics",
-    "export": "exporting.export",
-    "finetune": "training.finetune",
-    "load": "checkpoints.checkpoint",
-    "open_dataset": "data.dataset",
-    "prune": "pruning.prune",
-    "save": "checkpoints.checkpoint",
-    "score": "scoring.score",
-    "train": "training.teacher",
+# The public names and the modules that define them. `__all__` and `__getattr__` follow from this table; the imports
+# below repeat it for type checkers, and a test compares the two.
+_MODULES = {
+    "checkpoints.checkpoint": ("ModelSpec", "describe", "load", "save"),
+    "comparing.grid": ("Comparison", "compare"),
+    "data.dataset": ("Dataset", "open_dataset"),
+    "data.images": ("load_images",),
+    "data.transforms": ("Preprocessing",),
+    "exporting.export": ("ExportReport", "export"),
+    "foundation.errors": ("CfpError",),
+    "graph": ("ChannelGraph", "channel_sets"),
+    "measuring.metrics": ("Metrics", "evaluate"),
+    "models.registry": ("create",),
+    "pruning.plan": ("Plan",),
+    "pruning.prune": ("prune",),
+    "pruning.restore": ("Restoration",),
+    "scoring.score": ("score",),
+    "scoring.scores": ("Scores",),
+    "training.finetune": ("finetune",),
+    "training.history": ("History",),
+    "training.options": ("TrainOptions",),
+    "training.teacher": ("train",),
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = [
-    "ChannelGraph",
-    "Comparison",
-    "Dataset",
-    "History",
-    "Metrics",
-    "ModelSpec",
-    "Plan",
-    "Restoration",
-    "Scores",
-    "TrainOptions",
-    "channel_sets",
-    "compare",
-    "describe",
-    "evaluate",
-    "export",
-    "finetune",
-    "load",
-    "open_dataset",
-    "prune",
-    "save",
-    "score",
-    "train",
-]
+__all__ = sorted(_MODULE_OF)
+
+if TYPE_CHECKING:
+    from cfp_cli.checkpoints.checkpoint import ModelSpec as ModelSpec
+    from cfp_cli.checkpoints.checkpoint import describe as describe
+    from cfp_cli.checkpoints.checkpoint import load as load
+    from cfp_cli.checkpoints.checkpoint import save as save
+    from cfp_cli.comparing.grid import Comparison as Comparison
+    from cfp_cli.comparing.grid import compare as compare
+    from cfp_cli.data.dataset import Dataset as Dataset
+    from cfp_cli.data.dataset import open_dataset as open_dataset
+    from cfp_cli.data.images import load_images as load_images
+    from cfp_cli.data.transforms import Preprocessing as Preprocessing
+    from cfp_cli.exporting.export import ExportReport as ExportReport
+    from cfp_cli.exporting.export import export as export
+    from cfp_cli.foundation.errors import CfpError as CfpError
+    from cfp_cli.graph import ChannelGraph as ChannelGraph
+    from cfp_cli.graph import channel_sets as channel_sets
+    from cfp_cli.measuring.metrics import Metrics as Metrics
+    from cfp_cli.measuring.metrics import evaluate as evaluate
+    from cfp_cli.models.registry import create as create
+    from cfp_cli.pruning.plan import Plan as Plan
+    from cfp_cli.pruning.prune import prune as prune
+    from cfp_cli.pruning.restore import Restoration as Restoration
+    from cfp_cli.scoring.score import score as score
+    from cfp_cli.scoring.scores import Scores as Scores
+    from cfp_cli.training.finetune import finetune as finetune
+    from cfp_cli.training.history import History as History
+    from cfp_cli.training.options import TrainOptions as TrainOptions
+    from cfp_cli.training.teacher import train as train
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'cfp_cli' has no attribute '{name}'")
-    return getattr(import_module(f"cfp_cli.{_HOMES[name]}"), name)
+    return getattr(import_module(f"cfp_cli.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -34,12 +34,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import cfp_cli as cfp
-from cfp_cli.data.images import load_images
-from cfp_cli.data.transforms import Preprocessing
 
 data = cfp.open_dataset("data")
 model = cfp.load("model.pt")
-train = load_images(data, "train", Preprocessing.of(model.spec))
+train = cfp.load_images(data, "train", cfp.Preprocessing.of(model.spec))
 
 scores = cfp.score(model, train.batches(16))
 student, plan = cfp.prune(model, scores, 0.9, loader=train.batches(64))
@@ -103,6 +101,8 @@ def _type(name: str) -> str:
 
 def _signature(name: str, made: Any) -> str:
     """The signature, one parameter a line, without what changes from run to run."""
+    if inspect.isclass(made) and issubclass(made, Exception):
+        return f"{name}(message: str)"
     signature = inspect.signature(made)
     lines: list[str] = []
     keyword_only = False

@@ -1,4 +1,4 @@
-"""From a folder of images to a small network and its ONNX file, by the Python API.
+"""From a folder of images to a small network and its ONNX file, with the Python API.
 
 python examples/shrink.py data/ small/ --arch torchvision:resnet18 --input-size 64 --ratio 0.95
 """
@@ -12,14 +12,10 @@ from pathlib import Path
 import torch
 
 import cfp_cli as cfp
-from cfp_cli.data.images import load_images
-from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.exporting.export import export
-from cfp_cli.models.registry import create
 
 
 def main() -> None:
-    """Train two teachers, score, prune, fine-tune, export; everything is written to the folder OUT."""
+    """Train two teachers, score, prune, fine-tune and export. All files go to the folder OUT."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="images as DATA/CLASS/*")
     parser.add_argument("out", type=Path, help="folder to write to")
@@ -34,21 +30,22 @@ def main() -> None:
     data = cfp.open_dataset(args.data)
     print(f"{len(data.split('train'))} training images of {len(data.classes)} classes")  # noqa: T201
 
-    # The representation teacher sees images as often as they occur, the classifier teacher all classes equally often.
+    # The representation teacher sees images as often as they occur. The class-balanced teacher sees each class equally
+    # often.
     torch.manual_seed(0)
     size = (args.input_size, args.input_size)
     network = cfp.describe(
-        create(args.arch, len(data.classes)), cfp.ModelSpec(args.arch, data.classes, input_size=size)
+        cfp.create(args.arch, len(data.classes)), cfp.ModelSpec(args.arch, data.classes, input_size=size)
     )
-    taught = cfp.TrainOptions(epochs=args.teacher_epochs, batch_size=32, lr=5e-4, augment="strong")
-    cfp.train(network, data, taught, args.out / "rl.pt")
-    balanced = replace(taught, sampler="balanced", epochs=max(args.teacher_epochs // 3, 1), lr=1e-4)
+    options = cfp.TrainOptions(epochs=args.teacher_epochs, batch_size=32, lr=5e-4, augment="strong")
+    cfp.train(network, data, options, args.out / "rl.pt")
+    balanced = replace(options, sampler="balanced", epochs=max(args.teacher_epochs // 3, 1), lr=1e-4)
     cfp.train(cfp.load(args.out / "rl.pt"), data, balanced, args.out / "cl.pt")
     teachers = [cfp.load(args.out / "rl.pt"), cfp.load(args.out / "cl.pt")]
 
-    # The student starts from the representation teacher, less what its feature maps say is redundant.
+    # The student is the representation teacher without the channels whose feature maps are redundant.
     model = cfp.load(args.out / "rl.pt")
-    images = load_images(data, "train", Preprocessing.of(model.spec))
+    images = cfp.load_images(data, "train", cfp.Preprocessing.of(model.spec))
     scores = cfp.score(model, images.batches(16))
     student, plan = cfp.prune(model, scores, args.ratio, loader=images.batches(64))
     cfp.describe(student, replace(model.spec.followed_by("prune", ratio=args.ratio), plan=plan.to_json()))
@@ -66,8 +63,8 @@ def main() -> None:
     if history.test is not None:
         print(f"accuracy {history.test.accuracy:.2%}, macro F1 {history.test.macro_f1:.2%} on test")  # noqa: T201
 
-    done = export(cfp.load(args.out / "small.pt"), args.out / "small.onnx")
-    print(f"{done.path}: {done.bytes:,} bytes, logits equal to {done.max_relative_error:.1e}")  # noqa: T201
+    exported = cfp.export(cfp.load(args.out / "small.pt"), args.out / "small.onnx")
+    print(f"{exported.path}: {exported.bytes:,} bytes, largest logit error {exported.max_relative_error:.1e}")  # noqa: T201
 
 
 if __name__ == "__main__":
