@@ -1,7 +1,7 @@
 """Distillation loss of pruned and refitted networks, by method of channel selection.
 
     python benchmarks/selection.py DATA --teacher RL.pt --ratio 0.99 --methods cfp cfp-rank random-redundancy
-        [--seeds 0 1 2] [--threads 2] [--folder FOLDER] [--out FILE]
+        [--seeds 0 1 2] [--images 640] [--threads 2] [--folder FOLDER] [--out FILE]
 
 The script trains nothing and reads no test image. It measures the distillation loss (T = 2) between the teacher and the
 pruned network on the validation images and on the training images outside the scored sample, which no weight was fitted
@@ -27,7 +27,6 @@ from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution.device import choose_device
 
 TEMPERATURE = 2.0
-IMAGES = 640
 
 
 def logits(model: nn.Module, store: ImageStore) -> Tensor:
@@ -50,6 +49,7 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, required=True)
     parser.add_argument("--methods", nargs="+", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--images", type=int, default=640, help="size of the scored sample; fewer than train/ has")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("cfp-selection"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection.csv"))
@@ -59,10 +59,10 @@ def main() -> None:
     dataset = open_dataset(arguments.data)
     preprocessing = Preprocessing.of(spec_of(teacher))
     val = load_images(dataset, "val", preprocessing)
-    students = Students(teacher, dataset, arguments.folder, IMAGES, device)
+    students = Students(teacher, dataset, arguments.folder, arguments.images, device)
     rows = []
     for seed in arguments.seeds:
-        used = set(sample(dataset, IMAGES, seed, preprocessing).paths)
+        used = set(sample(dataset, arguments.images, seed, preprocessing).paths)
         unused = ImageStore([item for item in dataset.split("train") if item.path not in used], preprocessing)
         targets = [logits(teacher, store) for store in (val, unused)]
         for method in chosen(arguments.methods):

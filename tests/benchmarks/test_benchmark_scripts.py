@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cfp_cli.commands.cli import cli
 from cfp_cli.comparing.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +43,18 @@ def test_experiments_name_known_methods_and_have_results() -> None:
         assert set(collection.experiments) <= catalogue.experiments.keys(), name
     for name, figure in catalogue.figures.items():
         assert len({row.ratio for row in figure.rows()}) > 1, name
+
+
+def test_cfp_accepts_the_command_of_every_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import experiments
+
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    for name in ("rl.pt", "cl.pt"):
+        Path(name).touch()
+    for experiment in experiments.load().experiments.values():
+        arguments = experiment.command("data", list(experiment.teachers), "cfp-compare", 1)[2:]
+        cli.commands["compare"].make_context("compare", arguments)
 
 
 @pytest.mark.parametrize(("name", "task"), [("compression", "page"), ("coverage", "table"), ("export_table", "table")])
