@@ -1,4 +1,4 @@
-# Everything sets itself up: a fresh clone needs only Python 3.11 or newer and cargo.
+# Every target installs what it needs. A fresh clone needs only Python 3.11 or newer and cargo.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,10 +9,10 @@ RUST := Cargo.toml Cargo.lock cfp_core/Cargo.toml $(shell find cfp_core/src -nam
 
 .PHONY: help setup demo test test-fast rust lint lint-rust lint-python format clean
 
-help: ## show what can be made
+help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-setup: $(STAMP) ## create .venv and install cfp in it, with the tools of its developers
+setup: $(STAMP) ## create .venv and install cfp and the development tools in it
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cfp needs Python 3.11 or newer; set PYTHON=python3.11")'
@@ -27,22 +27,22 @@ $(STAMP): $(TOOLS) $(RUST)
 	$(BIN)/python -m pip install --quiet --editable '.[export,report]'
 	touch $@
 
-demo: setup ## the whole pipeline on a generated defect set
+demo: setup ## run the whole pipeline on a generated defect set
 	$(BIN)/cfp demo
 
-# The tools' installation uses one core for minutes; meanwhile cargo, which must not take its threads from make, works.
-test: ## all checks: Rust tests, format, lint, types, pytest
+# The installation uses one core for minutes, so cargo runs beside it. Cargo must not take its number of threads from make.
+test: ## run all checks: Rust tests, format, lint, types, pytest
 	$(MAKE) --jobs=2 setup rust lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-fast: setup ## pytest without the slow tests
+test-fast: setup ## run pytest without the slow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
-# Programs that run for a second are not worth a minute of link-time optimisation.
-rust: ## Rust tests, without the Python bindings, which pytest tests
+# Link-time optimisation takes a minute, and the tests run for a second.
+rust: ## run the Rust tests; pytest tests the Python bindings
 	MAKEFLAGS= CARGO_PROFILE_RELEASE_LTO=off cargo test --release --workspace --quiet --no-default-features
 
-lint: lint-rust lint-python ## format, lint and types, of Rust and Python
+lint: lint-rust lint-python ## check format, lint and types of Rust and Python
 
 lint-rust:
 	cargo fmt --all --check
@@ -54,10 +54,10 @@ lint-python: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-format: setup ## format and fix what can be fixed
+format: setup ## format the code and apply automatic fixes
 	cargo fmt --all
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## remove what was built
+clean: ## remove .venv, target and cfp-run
 	rm -rf $(VENV) target cfp-run

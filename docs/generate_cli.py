@@ -1,7 +1,7 @@
-"""Writes docs/cli.md from the commands themselves.
+"""Write docs/cli.md from the commands.
 
-python docs/generate_cli.py             # write it
-python docs/generate_cli.py --check     # exit 1 where it is not current
+python docs/generate_cli.py             # write the page
+python docs/generate_cli.py --check     # exit 1 if the page is not up to date
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ HEAD = """\
 
 Generated from the commands by `python docs/generate_cli.py`; do not edit.
 
-Results go to stdout, everything else to stderr. With `--json` one JSON value, and nothing else, is on stdout. An error
-is one line, `error: what is wrong; what to do`; `--debug` shows its traceback. Without a terminal no control characters
-are written; `NO_COLOR` takes the colours away.
+Commands print results to stdout and everything else to stderr. With `--json`, stdout contains one JSON value and nothing
+else. An error is one line, `error: what is wrong; what to do`; `--debug` also prints its traceback. If the output is not a
+terminal, commands print no control characters. Set `NO_COLOR` to turn colours off.
 
 | exit code | meaning |
 |---|---|
 | 0 | done |
-| 1 | a failure that the message explains |
+| 1 | failed; the message explains why |
 | 2 | wrong usage |
 | 3 | the target cannot be met |
-| 130 | interrupted; finished steps and the state of a training are kept |
+| 130 | interrupted; finished stages and the state of a training are kept |
 
-Defaults of options are read from `cfp.toml`, or from `[tool.cfp]` in `pyproject.toml`, in the current folder. An option
-at the top holds for every command that has it, one in a table for the command of that name:
+Set your own defaults in `cfp.toml`, or under `[tool.cfp]` in `pyproject.toml`, in the current folder. An option at the top
+applies to every command that has it. An option in a table applies to the command of that name:
 ```toml
 run = "runs/line-3"
 
@@ -43,14 +43,14 @@ run = "runs/line-3"
 images = 320
 ```
 
-`--help` shows what this page shows, `cfp --version` the versions of cfp, its core and torch.
+`--help` prints the same text as this page. `cfp --version` prints the versions of cfp, its core and torch.
 """
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the text of the page."""
     commands = list(_walk(cli, "cfp"))
-    parts = [HEAD, "| command | does |\n|---|---|"]
+    parts = [HEAD, "| command | what it does |\n|---|---|"]
     parts += [f"| [`{name}`](#{_anchor(name)}) | {_cell(_summary(command))} |" for name, command in commands]
     head = "\n".join(parts) + "\n"
     return "\n".join([head, *(_section(name, command) for name, command in commands)])
@@ -74,7 +74,7 @@ def _section(name: str, command: click.Command) -> str:
     ]
     if examples:
         lines += ["```console", *(f"$ {line}" for line in examples), "```"]
-    lines += ["| option | default | |", "|---|---|---|", *map(_row, options)]
+    lines += ["| option | default | meaning |", "|---|---|---|", *map(_row, options)]
     return "\n".join(lines) + "\n"
 
 
@@ -86,7 +86,7 @@ def _argument(argument: click.Argument) -> str:
 def _row(option: click.Option) -> str:
     names = ", ".join(f"`{flag}`" for flag in (*option.opts, *option.secondary_opts))
     value = _value(option)
-    help_text, _ = _told(option)
+    help_text, _ = _help_and_default(option)
     if option.multiple and "Repeatable" not in help_text:
         help_text += " Repeatable."
     if option.envvar:
@@ -95,7 +95,7 @@ def _row(option: click.Option) -> str:
 
 
 def _value(option: click.Option) -> str:
-    """What the option takes, in words that do not change from one version of click to another."""
+    """The type of the option's value, in words that do not depend on the version of click."""
     if option.is_flag:
         return ""
     if option.metavar:
@@ -115,9 +115,9 @@ def _value(option: click.Option) -> str:
 def _default(option: click.Option) -> str:
     if option.required:
         return "required"
-    told = _told(option)[1]
-    if told:
-        return told
+    stated = _help_and_default(option)[1]
+    if stated:
+        return stated
     if isinstance(option.show_default, str):
         return option.show_default
     value = option.default
@@ -128,8 +128,8 @@ def _default(option: click.Option) -> str:
     return f"`{value}`"
 
 
-def _told(option: click.Option) -> tuple[str, str]:
-    """The help of an option, and the default that stands in its text where no value says it."""
+def _help_and_default(option: click.Option) -> tuple[str, str]:
+    """The help text of an option without `[default: ...]`, and the default that stands there; empty if there is none."""
     found = re.search(r"\s*\[default: (.*)\]", option.help or "")
     return (option.help or "", "") if found is None else ((option.help or "").replace(found[0], ""), found[1])
 
@@ -152,7 +152,7 @@ def _anchor(name: str) -> str:
 
 
 def main() -> int:
-    """Write the page, or check it."""
+    """Write or check the page."""
     text = page()
     if "--check" in sys.argv[1:]:
         return int(not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text)

@@ -1,7 +1,7 @@
-"""Writes docs/python.md from the docstrings of what `cfp_cli` offers.
+"""Write docs/python.md from the docstrings of the public names of `cfp_cli`.
 
-python docs/generate_python.py             # write it
-python docs/generate_python.py --check     # exit 1 where it is not current
+python docs/generate_python.py             # write the page
+python docs/generate_python.py --check     # exit 1 if the page is not up to date
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ HEAD = """\
 
 Generated from the docstrings by `python docs/generate_python.py`; do not edit.
 
-Everything here is imported from `cfp_cli`. The command line only parses, calls these functions and renders. They raise
-classes of `cfp_cli.foundation.errors`, all of them `CfpError`, with one line that says what is wrong and what to do.
-Long work takes `progress`: `cfp_cli.foundation.progress.SILENT` by default.
+Import every name on this page from `cfp_cli`. The command line parses options, calls these functions and prints their results.
+They raise subclasses of `CfpError` (in `cfp_cli.foundation.errors`). The message of an error is one line: what is wrong and
+what to do. Functions that run long accept `progress`; the default, `cfp_cli.foundation.progress.SILENT`, reports nothing.
 
-Images are float32 tensors [N, 3, H, W] in the preprocessing that a network's spec names, labels int64 [N].
+Images are float32 tensors [N, 3, H, W], preprocessed as the network's spec states. Labels are int64 [N].
 
-From a trained network to a small one, as `cfp score`, `cfp prune` and `cfp finetune` go:
+This example makes a small network from a trained one, as `cfp score`, `cfp prune` and `cfp finetune` do:
 ```python
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +56,7 @@ history = cfp.finetune(
 )
 print(f"accuracy {history.test.accuracy:.2%}, macro F1 {history.test.macro_f1:.2%}")
 ```
-[examples/shrink.py](../examples/shrink.py) goes the whole road, teachers and fine-tuning too.
+[examples/shrink.py](../examples/shrink.py) shows the whole pipeline, including the teachers.
 """
 
 FUNCTIONS = (
@@ -74,7 +74,7 @@ FUNCTIONS = (
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the text of the page."""
     names = list(cfp_cli.__all__)
     first = [name for name in FUNCTIONS if name in names]
     functions = first + [name for name in names if not inspect.isclass(getattr(cfp_cli, name)) and name not in first]
@@ -84,26 +84,26 @@ def page() -> str:
 
 
 def _function(name: str) -> str:
-    made = getattr(cfp_cli, name)
-    return f"### {name}\n```text\n{_signature(name, made)}\n```\n{_markdown(inspect.getdoc(made) or '')}"
+    function = getattr(cfp_cli, name)
+    return f"### {name}\n```text\n{_signature(name, function)}\n```\n{_markdown(inspect.getdoc(function) or '')}"
 
 
 def _type(name: str) -> str:
-    made = getattr(cfp_cli, name)
+    public = getattr(cfp_cli, name)
     rows = [
         f"- `{member}{_arguments(value)}`: {_first_line(value)}"
-        for member, value in vars(made).items()
+        for member, value in vars(public).items()
         if not member.startswith("_") and (callable(value) or isinstance(value, property | classmethod | staticmethod))
     ]
     methods = "Methods and properties:\n" + "\n".join(rows) + "\n" if rows else ""
-    return f"### {name}\n```text\n{_signature(name, made)}\n```\n{_markdown(inspect.getdoc(made) or '')}{methods}"
+    return f"### {name}\n```text\n{_signature(name, public)}\n```\n{_markdown(inspect.getdoc(public) or '')}{methods}"
 
 
-def _signature(name: str, made: Any) -> str:
-    """The signature, one parameter a line, without what changes from run to run."""
-    if inspect.isclass(made) and issubclass(made, Exception):
+def _signature(name: str, public: Any) -> str:
+    """The signature with one parameter a line, without values that change from run to run."""
+    if inspect.isclass(public) and issubclass(public, Exception):
         return f"{name}(message: str)"
-    signature = inspect.signature(made)
+    signature = inspect.signature(public)
     lines: list[str] = []
     keyword_only = False
     for parameter in signature.parameters.values():
@@ -113,8 +113,8 @@ def _signature(name: str, made: Any) -> str:
             lines.append("*,")
             keyword_only = True
         lines.append(f"{_parameter(parameter)},")
-    gives = signature.return_annotation
-    tail = f" -> {gives}" if gives not in (signature.empty, "None", None) else ""
+    returned = signature.return_annotation
+    tail = f" -> {returned}" if returned not in (signature.empty, "None", None) else ""
     return "\n".join([f"{name}(", *(f"    {line}" for line in lines), f"){tail}"]) if lines else f"{name}(){tail}"
 
 
@@ -148,7 +148,7 @@ def _first_line(member: Any) -> str:
 
 
 def _markdown(docstring: str) -> str:
-    """A Google docstring as Markdown: its sections become lists."""
+    """A docstring in Google style as Markdown; its sections become lists."""
     return "\n".join(_lines(docstring)) + "\n"
 
 
@@ -168,7 +168,7 @@ def _lines(docstring: str) -> Iterator[str]:
 
 
 def main() -> int:
-    """Write the page, or check it."""
+    """Write or check the page."""
     text = page()
     if "--check" in sys.argv[1:]:
         return int(not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text)
