@@ -22,9 +22,9 @@ HEAD = """\
 
 Generated from the commands by `python docs/generate_cli.py`; do not edit.
 
-Commands print results to stdout and everything else to stderr. With `--json`, stdout contains one JSON value and nothing
-else. An error is one line, `error: what is wrong; what to do`; `--debug` also prints its traceback. If the output is not a
-terminal, commands print no control characters. Set `NO_COLOR` to turn colours off.
+Commands print results to stdout and everything else to stderr. With `--json`, stdout contains one JSON value and
+nothing else. An error is one line, `error: what is wrong; what to do`; `--debug` also prints its traceback. If the
+output is not a terminal, commands print no control characters. Set `NO_COLOR` to turn colours off.
 
 | exit code | meaning |
 |---|---|
@@ -34,8 +34,8 @@ terminal, commands print no control characters. Set `NO_COLOR` to turn colours o
 | 3 | the target cannot be met |
 | 130 | interrupted; finished stages and the state of a training are kept |
 
-Set your own defaults in `cfp.toml`, or under `[tool.cfp]` in `pyproject.toml`, in the current folder. An option at the top
-applies to every command that has it. An option in a table applies to the command of that name:
+Set your own defaults in `cfp.toml`, or under `[tool.cfp]` in `pyproject.toml`, in the current folder. An option at
+the top applies to every command that has it. An option in a table applies to the command of that name:
 ```toml
 run = "runs/line-3"
 
@@ -129,7 +129,7 @@ def _default(option: click.Option) -> str:
 
 
 def _help_and_default(option: click.Option) -> tuple[str, str]:
-    """The help text of an option without `[default: ...]`, and the default that stands there; empty if there is none."""
+    """The help text of an option without its `[default: ...]`, and that default or an empty string."""
     found = re.search(r"\s*\[default: (.*)\]", option.help or "")
     return (option.help or "", "") if found is None else ((option.help or "").replace(found[0], ""), found[1])
 

@@ -22,9 +22,10 @@ HEAD = """\
 
 Generated from the docstrings by `python docs/generate_python.py`; do not edit.
 
-Import every name on this page from `cfp_cli`. The command line parses options, calls these functions and prints their results.
-They raise subclasses of `CfpError`, which `except cfp.CfpError` catches. The message of an error is one line: what is wrong and
-what to do. Functions that run long accept `progress`; the default, `cfp_cli.foundation.progress.SILENT`, reports nothing.
+Import every name on this page from `cfp_cli`. The command line parses options, calls these functions and prints
+their results. They raise subclasses of `CfpError`, which `except cfp.CfpError` catches. The message of an error is
+one line: what is wrong and what to do. Functions that run long accept `progress`; the default,
+`cfp_cli.foundation.progress.SILENT`, reports nothing.
 
 Images are float32 tensors [N, 3, H, W], preprocessed as the network's spec states. Labels are int64 [N].
 
