@@ -21,7 +21,7 @@ import paired
 from experiments import METHOD_LABELS, Collection, Experiment, load, results_file, rows_of
 from plot import Axis, Point, line_plot
 
-from cfp_cli.comparing.grid import Comparison, Summary, read_rows, summaries, write_rows
+from cfp_cli.comparing.rows import Comparison, Summary, read_rows, summaries, write_rows
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "results" / "compression.md"

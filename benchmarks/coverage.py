@@ -33,7 +33,9 @@ from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load, save, spec
 from cfp_cli.graph import ChannelGraph, Selection, channel_sets
 from cfp_cli.graph.probe import HARD_CODED
 from cfp_cli.models.registry import create
-from cfp_cli.pruning.prune import PruneOptions, apply, plan
+from cfp_cli.pruning.options import PruneOptions
+from cfp_cli.pruning.planning import make_plan
+from cfp_cli.pruning.pruner import apply
 from cfp_cli.scoring.scores import Scores, SetScores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,7 +107,7 @@ def ours(name: str, folder: Path) -> dict[str, Any]:
     for ratio in RATIOS:
         began = time.perf_counter()
         try:
-            made = plan(model, scores, PruneOptions(ratio=ratio, allocation="uniform"), graph=graph)
+            made = make_plan(model, scores, PruneOptions(ratio=ratio, allocation="uniform"), graph=graph)
             planned = time.perf_counter()
             pruned, made = apply(model, made, graph=graph, example=x)
             result = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cfp_cli.comparing.grid import Comparison, read_rows
+from cfp_cli.comparing.rows import Comparison, read_rows
 
 BENCHMARKS = Path(__file__).resolve().parent
 FILE = BENCHMARKS / "experiments.toml"

@@ -31,8 +31,10 @@ from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
 from cfp_cli.exporting.export import export
 from cfp_cli.foundation.errors import CfpError, TargetError
 from cfp_cli.graph import ChannelGraph, channel_sets
+from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
-from cfp_cli.pruning.prune import PruneOptions, apply, plan
+from cfp_cli.pruning.planning import make_plan
+from cfp_cli.pruning.pruner import apply
 from cfp_cli.scoring.scores import Scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,7 +79,7 @@ def most(model: nn.Module, graph: ChannelGraph, scores: Scores) -> Plan:
     """The plan with the highest of `RATIOS` that the network's frozen channels allow."""
     for ratio in RATIOS:
         try:
-            return plan(model, scores, PruneOptions(ratio=ratio, allocation="uniform"), graph=graph)
+            return make_plan(model, scores, PruneOptions(ratio=ratio, allocation="uniform"), graph=graph)
         except TargetError:
             continue
     raise AssertionError("a ratio of 0 is always possible")

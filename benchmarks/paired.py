@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from experiments import METHOD_LABELS
 
-from cfp_cli.comparing.grid import Comparison
+from cfp_cli.comparing.rows import Comparison
 
 CFP = "cfp"
 METRICS = {"test_accuracy": "accuracy", "test_macro_f1": "macro-F1"}

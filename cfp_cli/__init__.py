@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 # below repeat it for type checkers, and a test compares the two.
 _MODULES = {
     "checkpoints.checkpoint": ("ModelSpec", "describe", "load", "save"),
-    "comparing.grid": ("Comparison", "compare"),
+    "comparing.grid": ("compare",),
+    "comparing.rows": ("Comparison",),
     "data.dataset": ("Dataset", "open_dataset"),
     "data.images": ("load_images",),
     "data.transforms": ("Preprocessing",),
@@ -24,7 +25,7 @@ _MODULES = {
     "models.registry": ("create",),
     "pruning.plan": ("Plan",),
     "pruning.prune": ("prune",),
-    "pruning.restore": ("Restoration",),
+    "pruning.refit": ("Refit",),
     "scoring.score": ("score",),
     "scoring.scores": ("Scores",),
     "training.finetune": ("finetune",),
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
     from cfp_cli.checkpoints.checkpoint import describe as describe
     from cfp_cli.checkpoints.checkpoint import load as load
     from cfp_cli.checkpoints.checkpoint import save as save
-    from cfp_cli.comparing.grid import Comparison as Comparison
-    from cfp_cli.comparing.grid import compare as compare
+        from cfp_cli.comparing.grid import compare as compare
+    from cfp_cli.comparing.rows import Comparison as Comparison
     from cfp_cli.data.dataset import Dataset as Dataset
     from cfp_cli.data.dataset import open_dataset as open_dataset
     from cfp_cli.data.images import load_images as load_images
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from cfp_cli.models.registry import create as create
     from cfp_cli.pruning.plan import Plan as Plan
     from cfp_cli.pruning.prune import prune as prune
-    from cfp_cli.pruning.restore import Restoration as Restoration
+    from cfp_cli.pruning.refit import Refit as Refit
     from cfp_cli.scoring.score import score as score
     from cfp_cli.scoring.scores import Scores as Scores
     from cfp_cli.training.finetune import finetune as finetune

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from cfp_cli.comparing.grid import Summary
+    from cfp_cli.comparing.rows import Summary
 
 _MANY = 64
 
@@ -111,11 +111,11 @@ def compare(
     """Prune with every method, ratio and seed, fine-tune alike, and compare on the test split.
 
     All methods remove the same fraction of parameters and learn from the same teachers for the same number of epochs. A
-    comparison that was stopped goes on where it was.
+    comparison that was stopped continues where it stopped.
     """
-    from cfp_cli.comparing.grid import summaries
+    from cfp_cli.comparing.rows import summaries
     from cfp_cli.execution.device import choose_device
-    from cfp_cli.pruning.restore import Restoration
+    from cfp_cli.pruning.refit import Refit
     from cfp_cli.runs.comparison import run_compare
     from cfp_cli.runs.inputs import DataInput, ModelInput
 
@@ -130,7 +130,7 @@ def compare(
             options if finetune else None,
             folder=out,
             images=images,
-            restoration=Restoration(reconstruct),
+            refit=Refit(reconstruct),
             device=choose_device(device, threads),
             progress=console,
             listen=listen,

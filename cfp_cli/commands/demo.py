@@ -52,7 +52,7 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
             "export": str(done.export) if done.export else None,
             "report": str(done.report) if done.report else None,
         },
-        pruned_table(done.pruned),
+        pruned_table(plan, done.pruned.validation),
         finetuned_table(done.finetuned),
         f"the small network is {done.finetuned.out}, exported to {done.export or 'nowhere'}; "
         f"see {done.report or 'the rest of the run in ' + str(run_folder)}",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,11 +19,18 @@ from cfp_cli.commands.options import (
     run_option,
     seed_option,
 )
+from cfp_cli.pruning.options import ALLOCATIONS, TARGETS, Allocation, Target
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cfp_cli.runs.prune import Pruned
+    from cfp_cli.measuring.metrics import Metrics
+    from cfp_cli.pruning.plan import Plan
+
+
+def _macs(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """The one name of a target; `flops` is a second spelling of `macs`."""
+    return "macs" if value == "flops" else value
 
 
 @click.command(
@@ -37,43 +45,76 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @model_options
 @click.option("--ratio", type=float, default=None, help="Fraction of the target to remove, such as 0.95.")
-@click.option("--rates", default=None, help="Rates by hand: '[0.]+[0.25]*6' in network order, or 'layer1.*=0.5,...'.")
+@click.option(
+    "--rates",
+    default=None,
+    help="Fraction to remove from each channel set: '[0.]+[0.25]*6' in network order, or 'layer1.*=0.5,...' by name.",
+)
 @click.option(
     "--target",
-    type=click.Choice(["params", "flops", "latency"]),
+    type=click.Choice([*TARGETS, "flops"]),
     default="params",
     show_default=True,
-    help="What --ratio counts; latency is measured here.",
+    callback=_macs,
+    help="What --ratio counts: parameters, multiply-adds (also flops), or latency measured on this machine.",
 )
 @click.option(
     "--allocation",
-    type=click.Choice(["redundancy", "uniform"]),
+    type=click.Choice(ALLOCATIONS),
     default="redundancy",
     show_default=True,
-    help="How the ratio is spread over the layers.",
+    help="How the ratio is spread over the channel sets: more from redundant sets, or one fraction for all.",
 )
-@click.option("--clusters", default="adaptive:2", show_default=True, help="K clusters a set, or adaptive:S.")
-@click.option("--min-channels", type=click.IntRange(1), default=1, show_default=True, help="Fewest channels of a set.")
 @click.option(
-    "--round-to", type=click.IntRange(1), default=1, show_default=True, help="Kept counts are multiples of it."
+    "--clusters",
+    default="adaptive:2",
+    show_default=True,
+    help="Clusters of a channel set: K for K clusters, adaptive:S to cut the tree at a distance.",
+)
+@click.option(
+    "--min-channels", type=click.IntRange(1), default=1, show_default=True, help="Keep at least so many channels a set."
+)
+@click.option(
+    "--round-to", type=click.IntRange(1), default=1, show_default=True, help="Keep multiples of so many channels."
 )
 @click.option("--keep", multiple=True, metavar="PATTERN", help="Keep all outputs of matching modules. Repeatable.")
-@click.option("--ignore", multiple=True, metavar="PATTERN", help="Leave matching modules untouched. Repeatable.")
+@click.option(
+    "--ignore", multiple=True, metavar="PATTERN", help="Keep all outputs and inputs of matching modules. Repeatable."
+)
 @click.option("--compat", type=click.Choice(["reference"]), default=None, help="Select as the published results did.")
-@click.option("--plan", "plan_file", type=click.Path(path_type=Path), default=None, help="Carry out this plan again.")
+@click.option(
+    "--plan",
+    "plan_file",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Carry out this plan again.",
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), default=None, help="Checkpoint to write.  [default: RUN/pruned.pt]"
 )
-@click.option("--steps", type=click.IntRange(1), default=1, show_default=True, help="Prune in so many steps.")
+@click.option(
+    "--rounds",
+    "--steps",
+    "rounds",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Prune in so many rounds with a short training between them.",
+)
 @click.option(
     "--recovery-epochs",
     type=click.IntRange(1),
     default=10,
     show_default=True,
-    help="With --steps: epochs of distillation from MODEL between two steps.",
+    help="With --rounds: epochs of distillation from MODEL between two rounds.",
 )
 @reconstruct_option
-@click.option("--bn-recalibrate/--no-bn-recalibrate", default=True, show_default=True, help="Re-estimate batch norm.")
+@click.option(
+    "--bn-recalibrate/--no-bn-recalibrate",
+    default=True,
+    show_default=True,
+    help="Re-estimate the statistics of batch norm.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and write nothing.")
 @run_option
 @seed_option
@@ -88,8 +129,8 @@ def prune(
     unsafe_pickle: bool,
     ratio: float | None,
     rates: str | None,
-    target: str,
-    allocation: str,
+    target: Target,
+    allocation: Allocation,
     clusters: str,
     min_channels: int,
     round_to: int,
@@ -98,7 +139,7 @@ def prune(
     compat: str | None,
     plan_file: Path | None,
     out: Path | None,
-    steps: int,
+    rounds: int,
     recovery_epochs: int,
     reconstruct: bool,
     bn_recalibrate: bool,
@@ -109,24 +150,25 @@ def prune(
     threads: int | None,
     batch_size: int,
 ) -> None:
-    """Prune the scored model: cluster, select, rebuild, prove, reconstruct.
+    """Prune the scored model: cluster, select, rebuild, prove, refit.
 
-    MODEL is the one that `cfp score` read and may be left out.
+    MODEL is the model that `cfp score` read; you can leave it out.
     """
     from cfp_cli.execution.device import choose_device
     from cfp_cli.foundation.errors import UsageError
+    from cfp_cli.pruning.options import PruneOptions
     from cfp_cli.pruning.plan import Plan
-    from cfp_cli.pruning.prune import PruneOptions
-    from cfp_cli.pruning.restore import Restoration
+    from cfp_cli.pruning.refit import Refit
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.inputs import ModelInput
-    from cfp_cli.runs.prune import run_prune
+    from cfp_cli.runs.prune import plan_prune, run_prune
 
-    if plan_file is not None and (ratio is not None or rates is not None or steps > 1):
-        raise UsageError("a plan already says what is kept; leave out --ratio, --rates and --steps, or --plan")
-    options = None
-    if plan_file is None:
-        options = PruneOptions(
+    if plan_file is not None and (ratio is not None or rates is not None or rounds > 1):
+        raise UsageError("--plan already says what is kept; leave out --ratio, --rates and --rounds, or --plan")
+    request = (
+        Plan.load(plan_file)
+        if plan_file is not None
+        else PruneOptions(
             ratio=ratio,
             rates=rates,
             target=target,
@@ -136,70 +178,91 @@ def prune(
             round_to=round_to,
             keep=keep,
             ignore=ignore,
-            reference=compat == "reference",
+            published=compat == "reference",
         )
+    )
+    run = Run.open(run_folder)
+    source = ModelInput(model, arch, input_size, unsafe_pickle) if model is not None else None
+    where = choose_device(device, threads)
+    if dry_run:
+        plan = plan_prune(run, source, request, rounds=rounds, device=where, progress=console)
+        console.result(
+            {**facts(plan), "rounds": rounds, "out": None, "accuracy": {}},
+            sets_table(plan),
+            summary_table(plan, {}),
+            "dry run: nothing written" if rounds == 1 else first_round_note(plan, rounds, ratio),
+        )
+        return
     done = run_prune(
-        Run.open(run_folder),
-        ModelInput(model, arch, input_size, unsafe_pickle) if model is not None else None,
-        options,
-        replay=Plan.load(plan_file) if plan_file is not None else None,
-        steps=steps,
+        run,
+        source,
+        request,
+        rounds=rounds,
         recovery_epochs=recovery_epochs,
         out=out,
-        restoration=Restoration(reconstruct, bn_recalibrate),
-        dry_run=dry_run,
+        refit=Refit(reconstruct, bn_recalibrate),
         batch_size=batch_size,
         seed=seed,
-        device=choose_device(device, threads),
+        device=where,
         progress=console,
     )
-    plan = done.plan
+    accuracy = {stage: metrics.accuracy for stage, metrics in done.validation.items()}
     console.result(
-        {
-            "params_before": plan.params_before,
-            "params_after": plan.params_after,
-            "macs_before": plan.macs_before,
-            "macs_after": plan.macs_after,
-            "requested": plan.requested,
-            "achieved": plan.achieved,
-            "compression": plan.compression,
-            "max_abs_logit_error": plan.max_abs_logit_error,
-            "out": str(done.out) if done.out else None,
-            "target": plan.target,
-            "accuracy": {stage: metrics.accuracy for stage, metrics in done.validation.items()},
-            "sets": [
-                {
-                    "name": group.name,
-                    "channels": group.channels,
-                    "kept": len(group.kept),
-                    "clusters": max(group.clusters, default=0),
-                    "frozen": list(group.frozen),
-                }
-                for group in plan.sets
-            ],
-        },
-        sets_table(done),
-        summary_table(done),
-        f"written {done.out}" if done.out else "dry run: nothing written",
+        {**facts(done.plan), "rounds": rounds, "out": str(done.out), "accuracy": accuracy},
+        sets_table(done.plan),
+        summary_table(done.plan, done.validation),
+        f"written {done.out}",
     )
 
 
-def sets_table(done: Pruned) -> Table:
-    """What each channel set keeps."""
+def first_round_note(plan: Plan, rounds: int, ratio: float | None) -> str:
+    """What a dry run of several rounds shows."""
+    return (
+        f"dry run: nothing written; this is round 1 of {rounds}, which removes {plan.achieved:.2%}. The later rounds "
+        f"depend on the training between them and remove {ratio or 0:.2%} in all"
+    )
+
+
+def facts(plan: Plan) -> dict[str, Any]:
+    """The figures of a plan as plain data."""
+    return {
+        "params_before": plan.params_before,
+        "params_after": plan.params_after,
+        "macs_before": plan.macs_before,
+        "macs_after": plan.macs_after,
+        "requested": plan.requested,
+        "achieved": plan.achieved,
+        "compression": plan.compression,
+        "max_abs_logit_error": plan.max_abs_logit_error,
+        "target": plan.target,
+        "sets": [
+            {
+                "name": each.name,
+                "channels": each.channels,
+                "kept": len(each.kept),
+                "clusters": max(each.clusters, default=0),
+                "frozen": list(each.frozen),
+            }
+            for each in plan.sets
+        ],
+    }
+
+
+def sets_table(plan: Plan) -> Table:
+    """How many channels each channel set keeps."""
     from rich.table import Table
 
     table = Table("channel set", "before", "after", "clusters", "frozen", title="plan")
-    for group in done.plan.sets:
-        clusters = str(max(group.clusters)) if group.clusters else ""
-        table.add_row(group.name, str(group.channels), str(len(group.kept)), clusters, "; ".join(group.frozen))
+    for each in plan.sets:
+        clusters = str(max(each.clusters)) if each.clusters else ""
+        table.add_row(each.name, str(each.channels), str(len(each.kept)), clusters, "; ".join(each.frozen))
     return table
 
 
-def summary_table(done: Pruned) -> Table:
-    """Before and after."""
+def summary_table(plan: Plan, validation: Mapping[str, Metrics]) -> Table:
+    """Figures before and after."""
     from rich.table import Table
 
-    plan = done.plan
     table = Table("", "before", "after", "change", title="pruned")
     table.add_row("parameters", f"{plan.params_before:,}", f"{plan.params_after:,}", f"{plan.compression:.1f}x fewer")
     times = plan.macs_before / max(plan.macs_after, 1)
@@ -208,9 +271,9 @@ def summary_table(done: Pruned) -> Table:
     )
     asked = f"asked {plan.requested:.2%}" if plan.requested is not None else "by rates"
     table.add_row(f"removed ({plan.target})", "", f"{plan.achieved:.2%}", asked)
-    for stage, metrics in list(done.validation.items())[1:]:
-        before, after = (f"{each.accuracy:.2%}" for each in (done.validation["before"], metrics))
+    for stage, metrics in list(validation.items())[1:]:
+        before, after = (f"{each.accuracy:.2%}" for each in (validation["before"], metrics))
         table.add_row(f"val accuracy, {stage}", before, after, "")
-    if done.out:
+    if validation:
         table.add_row("largest logit error of the rebuild", "", f"{plan.max_abs_logit_error:.1e}", "proven")
     return table

@@ -1,16 +1,13 @@
-"""The grid: every method at every ratio with every seed, one row of results each; what is done is not done again."""
+"""The grid of a comparison: every method at every ratio with every seed. Finished cells are not computed again."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import shutil
-import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,86 +16,22 @@ from torch import nn
 
 from cfp_cli.checkpoints.checkpoint import describe, fingerprint, spec_of
 from cfp_cli.comparing.methods import Method
+from cfp_cli.comparing.rows import Comparison, read_rows, write_rows
 from cfp_cli.comparing.students import Students, recovery_epochs
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.foundation.errors import DataError, RunError, UsageError
-from cfp_cli.foundation.files import write_bytes
+from cfp_cli.foundation.errors import DataError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.versions import versions
 from cfp_cli.measuring.metrics import Metrics, evaluate
-from cfp_cli.pruning.restore import FULL, Restoration
+from cfp_cli.pruning.refit import FULL, Refit
 from cfp_cli.training.finetune import finetune
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import Amp, TrainOptions
 
 BATCH = 64
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One row: what was asked for, and what came of it.
-
-    Attributes:
-        network: fingerprint of the representation teacher; data: fingerprint of the images.
-        method, ratio, seed: the cell of the grid.
-        options: of the fine-tuning and the scoring, as JSON.
-        compression: parameters before / after; params, macs: after.
-        val_accuracy, test_accuracy, test_macro_f1: of the best epoch on the validation split.
-        teacher_accuracy, teacher_macro_f1: of the representation teacher on the test split.
-        best_epoch: from 1, 0 without fine-tuning; seconds: from the scores to the finished student.
-        versions: of what computed it, as JSON.
-    """
-
-    network: str
-    data: str
-    method: str
-    ratio: float
-    seed: int
-    options: str
-    compression: float
-    params: int
-    macs: int
-    val_accuracy: float
-    test_accuracy: float
-    test_macro_f1: float
-    teacher_accuracy: float
-    teacher_macro_f1: float
-    best_epoch: int
-    seconds: float
-    versions: str
-
-    @property
-    def cell(self) -> tuple[Any, ...]:
-        """What makes two rows the same measurement."""
-        return (self.network, self.data, self.method, self.ratio, self.seed, self.options)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """All seeds of one method at one ratio: means and sample standard deviations (0 for one seed).
-
-    Attributes:
-        method, ratio: the cell; seeds: how many.
-        compression: mean of parameters before / after.
-        accuracy, macro_f1: mean and deviation on the test split.
-        lost: mean of the teacher's test accuracy minus the student's.
-    """
-
-    method: str
-    ratio: float
-    seeds: int
-    compression: float
-    accuracy: tuple[float, float]
-    macro_f1: tuple[float, float]
-    lost: float
-
-    def shown(self, figure: tuple[float, float], unit: str = "") -> str:
-        """A mean in percent with its deviation; one run has none."""
-        mean, deviation = (f"{100 * value:.2f}{unit}" for value in figure)
-        return f"{mean} ± {deviation}" if self.seeds > 1 else mean
 
 
 def compare(
@@ -111,7 +44,7 @@ def compare(
     *,
     folder: Path,
     images: int = 640,
-    restoration: Restoration = FULL,
+    refit: Refit = FULL,
     device: torch.device | str = "cpu",
     progress: Progress = SILENT,
     listen: Listener | None = None,
@@ -127,25 +60,25 @@ def compare(
         methods: see `methods.METHODS`.
         ratios: fractions of parameters to remove.
         seeds: one run each.
-        options: of the fine-tuning; the seed in it is not used. None compares what pruning leaves, before any training.
-        folder: results, scores and teachers' logits; a killed comparison goes on from there.
+        options: of the fine-tuning; its seed is not used. None compares the pruned networks before any training.
+        folder: results, scores and teachers' logits; a killed comparison continues from it.
         images: size of the scored sample.
-        restoration: what is done after each rebuild.
+        refit: what is done after each rebuild.
         device: where to compute.
-        progress: told of what takes long.
-        listen: called with all rows of the fine-tuning after each of its epochs.
+        progress: reports progress.
+        listen: called after each epoch with all rows of the fine-tuning so far.
 
     Raises:
         DataError: there is no test split.
-        UsageError: a method that trains between its steps is asked for without fine-tuning.
+        UsageError: a method with several rounds is asked for without fine-tuning.
         CfpError: an input cannot be used, or a target cannot be met.
     """
     if "test" not in dataset.splits:
         raise DataError("a comparison needs a test split; see `cfp data split`")
-    training = [method.name for method in methods if method.steps > 1]
+    training = [method.name for method in methods if method.rounds > 1]
     if options is None and training:
-        raise UsageError(f"{training[0]} trains between its steps; leave it out without fine-tuning")
-    grid = _Grid(teachers, dataset, options, folder, images, restoration, torch.device(device), progress, listen)
+        raise UsageError(f"{training[0]} trains between its rounds; leave it out with --no-finetune")
+    grid = _Grid(teachers, dataset, options, folder, images, refit, torch.device(device), progress, listen)
     rows = list(read_rows(folder / "results.csv"))
     known = {row.cell: row for row in rows}
     found = []
@@ -168,7 +101,7 @@ class _Grid:
     options: TrainOptions | None
     folder: Path
     images: int
-    restoration: Restoration
+    refit: Refit
     device: torch.device
     progress: Progress
     listen: Listener | None
@@ -182,13 +115,13 @@ class _Grid:
             self.folder,
             self.images,
             self.device,
-            self.restoration,
+            self.refit,
             self.progress,
         )
 
     def cell(self, method: Method, ratio: float, seed: int) -> tuple[Any, ...]:
         options = {"epochs": 0} if self.options is None else self.options.to_json()
-        facts = {**options, "images": self.images, "teachers": self.hashes, **asdict(self.restoration)}
+        facts = {**options, "images": self.images, "teachers": self.hashes, **asdict(self.refit)}
         text = json.dumps({name: value for name, value in facts.items() if name != "seed"}, sort_keys=True)
         return (self.hashes[0], self.dataset.fingerprint, method.name, ratio, seed, text)
 
@@ -241,7 +174,7 @@ class _Grid:
             student,
             self.dataset,
             self.teachers,
-            replace(options, epochs=options.epochs - (method.steps - 1) * recovering),
+            replace(options, epochs=options.epochs - (method.rounds - 1) * recovering),
             out=current / "finetuned.pt",
             last=current / "last.pt",
             cache_folder=self.folder / "cache",
@@ -257,53 +190,3 @@ class _Grid:
         preprocessing = Preprocessing.of(spec_of(self.teachers[0]))
         store = load_images(self.dataset, split, preprocessing, progress=self.progress)
         return evaluate(model, store.batches(BATCH), progress=self.progress)
-
-
-def summaries(rows: Sequence[Comparison]) -> tuple[Summary, ...]:
-    """The rows by ratio, then by mean test accuracy, the best first."""
-    cells: dict[tuple[float, str], list[Comparison]] = {}
-    for row in rows:
-        cells.setdefault((row.ratio, row.method), []).append(row)
-    found = [
-        Summary(
-            method,
-            ratio,
-            len(group),
-            statistics.mean(row.compression for row in group),
-            _spread([row.test_accuracy for row in group]),
-            _spread([row.test_macro_f1 for row in group]),
-            statistics.mean(row.teacher_accuracy - row.test_accuracy for row in group),
-        )
-        for (ratio, method), group in cells.items()
-    ]
-    return tuple(sorted(found, key=lambda each: (each.ratio, -each.accuracy[0])))
-
-
-def _spread(values: list[float]) -> tuple[float, float]:
-    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-def read_rows(path: Path) -> Iterator[Comparison]:
-    """The rows of a result file; none where it does not exist.
-
-    Raises:
-        RunError: it is not a result file of this version.
-    """
-    if not path.exists():
-        return
-    types: dict[str, Callable[[str], Any]] = {"str": str, "float": float, "int": int}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                yield Comparison(**{each.name: types[str(each.type)](row[each.name]) for each in fields(Comparison)})
-            except (KeyError, ValueError, TypeError) as error:
-                raise RunError(f"{path} is not a result file of this version ({error}); use another --out") from error
-
-
-def write_rows(path: Path, rows: Sequence[Comparison]) -> None:
-    """Write the result file, atomically."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [each.name for each in fields(Comparison)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_bytes(path, text.getvalue().encode())

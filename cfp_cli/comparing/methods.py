@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cfp_cli.foundation.errors import UsageError
+from cfp_cli.pruning.options import Allocation
 
 
 @dataclass(frozen=True)
@@ -18,11 +19,10 @@ class Method:
         richness: of the feature maps, as `score` takes it.
         clusters: cluster rule; `1` ranks across the whole layer.
         allocation: how the ratio is spread over the layers.
-        reference: keep of each cluster what the published results kept.
-        round_to: kept counts are multiples of it.
-        steps: prune in so many steps, each followed by a recovery; the epochs of the recoveries are taken from those of
-            the fine-tuning.
-        scratch: forget the weights that were kept, and train the pruned shape from its initialisation.
+        published: keep in each cluster what the published results kept.
+        round_to: kept counts are multiples of this number.
+        rounds: number of rounds, with a recovery between two of them. The recoveries use epochs of the fine-tuning.
+        scratch: train the pruned shape from its initialisation, without the kept weights.
         source: where the method comes from.
     """
 
@@ -30,10 +30,10 @@ class Method:
     criterion: str = "scores"
     richness: str = "explained-variance"
     clusters: str = "1"
-    allocation: str = "uniform"
-    reference: bool = False
+    allocation: Allocation = "uniform"
+    published: bool = False
     round_to: int = 1
-    steps: int = 1
+    rounds: int = 1
     scratch: bool = False
     source: str = ""
 
@@ -45,19 +45,19 @@ _RANK = replace(_CFP, name="cfp-rank", richness="rank", source="as cfp, with the
 _ALL = (
     _CFP,
     replace(_CFP, name="cfp-no-clusters", clusters="1", source="as cfp, with one cluster a layer"),
-    replace(_CFP, name="cfp-round-8", round_to=8, source="as cfp, with counts that are multiples of eight"),
-    replace(_CFP, name="cfp-steps", steps=3, source="as cfp, in three steps with recoveries between them"),
+    replace(_CFP, name="cfp-round-8", round_to=8, source="as cfp, with kept counts in multiples of eight"),
+    replace(_CFP, name="cfp-rounds", rounds=3, source="as cfp, in three rounds with recoveries between them"),
     _RANK,
     replace(_RANK, name="cfp-rank-uniform", allocation="uniform", source="Wang et al. 2023, one rate for all layers"),
     replace(_RANK, name="cfp-rank-two", clusters="2", source="as cfp-rank, with two clusters a layer"),
-    replace(_RANK, name="cfp-rank-round-8", round_to=8, source="as cfp-rank, with counts that are multiples of eight"),
+    replace(_RANK, name="cfp-rank-round-8", round_to=8, source="as cfp-rank, with kept counts in multiples of eight"),
     replace(_CFP, name="cfp-effective-rank", richness="effective-rank", source="as cfp, with another richness"),
     replace(_CFP, name="cfp-entropy", richness="entropy", source="as cfp, with another richness"),
     Method(
-        "cfp-reference",
+        "cfp-published",
         richness="rank",
         clusters="2",
-        reference=True,
+        published=True,
         source="Wang et al. 2023, as the published scripts keep",
     ),
     Method("hrank", richness="rank", source="Lin et al., HRank, CVPR 2020"),

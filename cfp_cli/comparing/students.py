@@ -12,16 +12,17 @@ from torch import nn
 from cfp_cli.checkpoints.checkpoint import fingerprint, spec_of
 from cfp_cli.comparing.criteria import rescored
 from cfp_cli.comparing.methods import Method
-from cfp_cli.comparing.published import reference_plan
+from cfp_cli.comparing.published import published_plan
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import ImageStore, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.graph import ChannelGraph, Selection, channel_sets
-from cfp_cli.pruning.iterate import prune_in_steps
+from cfp_cli.graph import ChannelGraph, channel_sets
+from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
-from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
-from cfp_cli.pruning.restore import FULL, Restoration
+from cfp_cli.pruning.planning import make_plan
+from cfp_cli.pruning.pruner import Pruner, Rounds
+from cfp_cli.pruning.refit import FULL, Refit
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.training.options import Amp
@@ -29,13 +30,14 @@ from cfp_cli.training.recovery import Recovery
 
 _BATCH = 64
 _SCORED = 8
-# Of the epochs of the fine-tuning, what one recovery between two steps of pruning takes.
+# Share of the epochs of the fine-tuning that one recovery between two rounds of pruning takes.
 _RECOVERY = 1 / 8
+_WITHOUT_REFIT = Refit(reconstruct=False, recalibrate=False)
 
 
 def recovery_epochs(method: Method, epochs: int) -> int:
     """Epochs of each recovery, so that recoveries and fine-tuning together have `epochs`."""
-    return min(max(1, round(_RECOVERY * epochs)), (epochs - 1) // (method.steps - 1)) if method.steps > 1 else 0
+    return min(max(1, round(_RECOVERY * epochs)), (epochs - 1) // (method.rounds - 1)) if method.rounds > 1 else 0
 
 
 @dataclass
@@ -43,13 +45,13 @@ class Students:
     """Prunes one network with any method.
 
     Attributes:
-        original: the network, with a spec; it is left as it is.
+        original: the network, with a spec; it is not changed.
         dataset: images to score and recover on.
-        folder: where scores and teachers' logits are kept.
+        folder: folder of the scores and of the teachers' logits.
         images: size of the scored sample.
         device: where to compute.
-        restoration: what is done after each rebuild.
-        progress: told of what takes long.
+        refit: what is done after each rebuild.
+        progress: reports progress.
     """
 
     original: nn.Module
@@ -57,7 +59,7 @@ class Students:
     folder: Path
     images: int
     device: torch.device
-    restoration: Restoration = FULL
+    refit: Refit = FULL
     progress: Progress = SILENT
     _graph: ChannelGraph | None = None
 
@@ -67,13 +69,13 @@ class Students:
     def make(
         self, method: Method, ratio: float, seed: int, recovering: int, amp: Amp = "off"
     ) -> tuple[nn.Module, Plan]:
-        """The network that `method` leaves, restored, and its plan.
+        """The network that a method prunes, refitted, and its plan.
 
         Args:
             method: how to choose channels.
             ratio: fraction of the parameters to remove.
             seed: of the sample of images and of every random choice.
-            recovering: epochs of each recovery of a method with steps.
+            recovering: epochs of each recovery of a method with several rounds; 0 prunes in one round.
             amp: autocast of the recoveries.
 
         Raises:
@@ -85,34 +87,31 @@ class Students:
         options = PruneOptions(
             ratio=ratio, clusters=method.clusters, allocation=method.allocation, round_to=method.round_to
         )
-        if method.steps > 1 and recovering:
-            guide = Recovery(
-                self.original, self.dataset, self.folder / "cache", recovering, seed, self.device, amp, self.progress
-            )
-            return prune_in_steps(
-                self.original,
-                options,
-                method.steps,
-                score=lambda each: score(each, store.batches(_SCORED), richness=method.richness),
-                recover=guide.recover,
-                loader=loader,
-                restoration=self.restoration,
-                progress=self.progress,
-            )
-        example = proof_images(loader, spec.input_size).to(self.device)
-        graph = self._graph = self._graph or channel_sets(self.original, example[:1])
+        pruner = Pruner(
+            loader,
+            _WITHOUT_REFIT if method.scratch else self.refit,
+            published_plan if method.published else make_plan,
+            progress=self.progress,
+        )
+        first = next(iter(loader))[0][:1].to(self.device)
+        graph = self._graph = self._graph or channel_sets(self.original, first)
         scores = self._scores(store, method.richness, seed, graph)
         if method.criterion != "scores":
             scores = rescored(scores, method.criterion, self.original, graph, loader, seed)
-        chosen = reference_plan if method.reference else plan
-        student, made = apply(
-            self.original, chosen(self.original, scores, options, graph=graph), graph=graph, example=example
-        )
+        rounds = self._rounds(method, store, seed, recovering, amp) if method.rounds > 1 and recovering else None
+        student, plan = pruner.prune(self.original, scores, options, graph=graph, rounds=rounds)
         if method.scratch:
             forget(student, seed)
-        else:
-            self.restoration.apply(student, self.original, Selection(graph, made.kept), loader, self.progress)
-        return student, made
+        return student, plan
+
+    def _rounds(self, method: Method, store: ImageStore, seed: int, epochs: int, amp: Amp) -> Rounds:
+        cache = self.folder / "cache"
+        recovery = Recovery(self.original, self.dataset, cache, epochs, seed, self.device, amp, self.progress)
+        return Rounds(
+            method.rounds,
+            lambda network: score(network, store.batches(_SCORED), richness=method.richness),
+            recovery.recover,
+        )
 
     def _scores(self, store: ImageStore, richness: str, seed: int, graph: ChannelGraph) -> Scores:
         facts = {"network": self._network, "data": self.dataset.fingerprint, "images": self.images}

@@ -1,6 +1,6 @@
-"""From one target to a number of kept channels for every set.
+"""Turn one target into a number of kept channels for every set.
 
-A rule gives each set a share; one scale for all shares is then found by bisection so that the target is met.
+A rule gives each set a share. Bisection then finds the one scale of all shares that meets the target.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import numpy as np
 
 from cfp_cli.foundation.errors import TargetError
 from cfp_cli.pruning.budget import kept_count
+from cfp_cli.pruning.options import ALLOCATIONS, Allocation
 from cfp_cli.scoring.scores import SetScores
 
-ALLOCATIONS = ("redundancy", "uniform")
 TOLERANCE = 0.005
 MOST_PAIRS = 24
-MOST_HALVINGS = 40
-# 0 would be uniform; 1 would keep equally many independent channels everywhere, which learns much more slowly.
+# 0 is uniform; 1 keeps equally many independent channels in every set, and such a network learns much more slowly.
 DAMPING = 0.5
 
 Counts = dict[str, int]
@@ -30,32 +29,44 @@ class Limits:
     """Bounds on what a set may keep.
 
     Attributes:
-        minimum: fewest channels of a set.
-        multiple: kept counts are multiples of it.
-        whole: sets that keep all their channels.
+        minimum: smallest number of channels of a set.
+        multiple: kept counts are multiples of this number.
+        full: names of sets that keep all their channels.
     """
 
     minimum: int = 1
     multiple: int = 1
-    whole: frozenset[str] = frozenset()
+    full: frozenset[str] = frozenset()
 
     def count(self, name: str, size: int, keep: float) -> int:
         """Channels that a set keeps at a fraction."""
-        return size if name in self.whole else kept_count(size, keep, self.minimum, self.multiple)
+        return size if name in self.full else kept_count(size, keep, self.minimum, self.multiple)
 
 
-def at_scale(allocation: str, scores: Mapping[str, SetScores], limits: Limits) -> Callable[[float], Counts]:
+@dataclass(frozen=True)
+class Search:
+    """How a scale is searched.
+
+    Attributes:
+        tolerance: how far from the ratio the result may be, as a fraction of the total cost.
+        halvings: how often the interval of scales is halved at most.
+    """
+
+    tolerance: float = TOLERANCE
+    halvings: int = 40
+
+
+def at_scale(allocation: Allocation, scores: Mapping[str, SetScores], limits: Limits) -> Callable[[float], Counts]:
     """The rule that turns a scale in [0, 1] into kept counts by set name: 0 keeps the least, 1 keeps all.
 
     - `uniform`: every set keeps the same fraction.
-    - `redundancy`: a set of which fewer channels vary independently keeps less: the fraction is proportional to the
-      share of independent channels, damped by a power.
+    - `redundancy`: the fraction is proportional to a power of the share of channels that vary independently.
     """
     if allocation == "uniform":
         return lambda scale: {name: limits.count(name, s.channels, scale) for name, s in scores.items()}
     if allocation == "redundancy":
         tendency = _tendencies(scores)
-        # Scaled so that 1 keeps all of the most redundant set too.
+        # At scale 1 the most redundant set keeps all its channels too.
         widest = 1 / min(tendency.values(), default=1.0)
         return lambda scale: {
             # Rounding may leave the product just below 1.
@@ -69,31 +80,28 @@ def solve(
     counts_at: Callable[[float], Counts],
     cost: Callable[[Counts], float],
     ratio: float,
-    *,
-    tolerance: float = TOLERANCE,
-    most: int = MOST_HALVINGS,
+    search: Search = Search(),
 ) -> Counts:
     """Find the scale at which the fraction `ratio` of the cost is removed.
 
     Args:
         counts_at: kept counts by scale, growing with it.
-        cost: what a set of counts costs.
+        cost: total cost of a network with these counts.
         ratio: fraction to remove, in [0, 1).
-        tolerance: how far from `ratio` the result may be, as a fraction of the whole cost.
-        most: how often the interval of scales is halved.
+        search: tolerance and effort.
 
     Raises:
-        TargetError: the floors, frozen channels or roundings do not allow it; the message gives what can be reached.
+        TargetError: the floors, frozen channels or roundings do not allow it; the message has the reachable range.
     """
-    whole = cost(counts_at(1.0))
+    total = cost(counts_at(1.0))
     low, high = 0.0, 1.0
     tried: list[tuple[float, Counts]] = [(0.0, counts_at(1.0))]
     least = counts_at(0.0)
-    tried.append((1 - cost(least) / whole, least))
-    for _ in range(most):
+    tried.append((1 - cost(least) / total, least))
+    for _ in range(search.halvings):
         scale = (low + high) / 2
         counts = counts_at(scale)
-        removed = 1 - cost(counts) / whole
+        removed = 1 - cost(counts) / total
         tried.append((removed, counts))
         if removed > ratio:
             low = scale
@@ -102,9 +110,9 @@ def solve(
         if high - low < 1e-9:
             break
     removed, counts = min(tried, key=lambda pair: abs(pair[0] - ratio))
-    if abs(removed - ratio) > tolerance:
-        removed, counts = _one_by_one(counts, counts_at, lambda each: 1 - cost(each) / whole, ratio, tolerance)
-    if abs(removed - ratio) > tolerance:
+    if abs(removed - ratio) > search.tolerance:
+        removed, counts = _one_by_one(counts, counts_at, lambda each: 1 - cost(each) / total, ratio, search.tolerance)
+    if abs(removed - ratio) > search.tolerance:
         most_removed = max(pair[0] for pair in tried)
         reachable = (
             f"at most {most_removed:.2%} can be removed"
@@ -125,18 +133,18 @@ def _one_by_one(
     ratio: float,
     tolerance: float,
 ) -> tuple[float, Counts]:
-    """Come nearer to `ratio` by changing one or two sets at a time, to the next count that some scale gave them.
+    """Approach `ratio` by changing one or two sets at a time, to the next count that some scale gave them.
 
-    In a small network one scale moves several sets at once, and the target lies between two of its steps.
+    In a small network one scale changes several sets at once, and the target lies between two scales.
     """
     grid = [counts, *(counts_at(scale) for scale in np.linspace(0, 1, 513))]
-    steps = {name: sorted({each[name] for each in grid}) for name in counts}
+    levels = {name: sorted({each[name] for each in grid}) for name in counts}
 
     def moves(start: Counts) -> list[Counts]:
         found = []
-        for name, choices in steps.items():
-            place = choices.index(start[name])
-            found += [{name: choice} for choice in choices[max(place - 1, 0) : place + 2] if choice != start[name]]
+        for name, choices in levels.items():
+            index = choices.index(start[name])
+            found += [{name: choice} for choice in choices[max(index - 1, 0) : index + 2] if choice != start[name]]
         return found
 
     best = (removed(counts), counts)
@@ -144,7 +152,7 @@ def _one_by_one(
         single = [(removed(best[1] | move), move) for move in moves(best[1])]
         nearest = min(single, key=lambda pair: abs(pair[0] - ratio), default=best)
         if abs(nearest[0] - ratio) >= abs(best[0] - ratio):
-            # Two sets at once only where one alone gets no nearer, and only those whose changes promise most together.
+            # Change two sets at once only where one alone does not help, and try the most promising pairs only.
             promising = sorted(combinations(single, 2), key=lambda pair: abs(pair[0][0] + pair[1][0] - best[0] - ratio))
             pairs = [one[1] | two[1] for one, two in promising[:MOST_PAIRS]]
             nearest = min(

@@ -1,19 +1,23 @@
-"""The plan of a prune: for every channel set what stays, and why. Plain data that can be replayed on the original."""
+"""The plan of a prune: the kept channels of every channel set, and why. Plain data that can be carried out again."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import write_json
-from cfp_cli.pruning.selection import Kept
+from cfp_cli.foundation.typed_json import FieldError, read, to_json
+from cfp_cli.pruning.options import Target
 
-FORMAT = "cfp-plan/1"
+FORMAT = "cfp-plan/2"
+ADVICE = "run `cfp prune --ratio` again"
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,9 @@ class SetPlan:
     Attributes:
         name: the set's name in the channel graph.
         channels: number of channels before.
-        kept: indices of the channels that stay, ascending.
+        kept: indices of the kept channels, ascending.
         clusters: cluster label of every channel, 1-based; empty where the set was not clustered.
-        frozen: why the set may not be pruned; empty where it may.
+        frozen: reasons why the set may not be pruned; empty where it may.
     """
 
     name: str
@@ -34,18 +38,34 @@ class SetPlan:
     clusters: tuple[int, ...] = ()
     frozen: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Check the indices.
+
+        Raises:
+            FieldError: an index is out of range or not above the one before it, or a channel has no cluster.
+        """
+        if not self.kept:
+            raise FieldError(f"kept of set '{self.name}' is empty")
+        for before, index in zip((-1, *self.kept), self.kept, strict=False):
+            if not 0 <= index < self.channels:
+                raise FieldError(f"kept of set '{self.name}' has {index}, which is not from 0 to {self.channels - 1}")
+            if index <= before:
+                raise FieldError(f"kept of set '{self.name}' has {index} after {before}; indices must ascend")
+        if self.clusters and len(self.clusters) != self.channels:
+            raise FieldError(f"clusters of set '{self.name}' has {len(self.clusters)} labels, not {self.channels}")
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What a prune keeps, what it was asked for, and what came of it.
+    """What a prune keeps, and the figures before and after.
 
     Attributes:
         sets: every channel set, in network order.
         params_before, params_after: number of parameters.
         macs_before, macs_after: multiply-adds of convolutions and linear layers for one image.
         requested: fraction of the target to remove, or None where rates were given.
-        achieved: fraction of the target that was removed.
-        target: `params`, `flops` or `latency`.
+        achieved: fraction of the target that is removed.
+        target: `params`, `macs` or `latency`.
         max_abs_logit_error: largest difference of a logit between the rebuilt network and its channel-zeroed original.
         options: further options and hashes, as plain data.
     """
@@ -57,9 +77,20 @@ class Plan:
     macs_after: int
     requested: float | None
     achieved: float
-    target: str = "params"
+    target: Target = "params"
     max_abs_logit_error: float = 0.0
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that every set is there once.
+
+        Raises:
+            FieldError: a set is there twice.
+        """
+        names = [each.name for each in self.sets]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise FieldError(f"sets has '{twice}' twice")
 
     @property
     def compression(self) -> float:
@@ -67,32 +98,41 @@ class Plan:
         return self.params_before / self.params_after
 
     @property
-    def kept(self) -> Kept:
+    def kept(self) -> dict[str, NDArray[np.int64]]:
         """Kept channel indices by set name."""
-        return {group.name: np.array(group.kept, np.int64) for group in self.sets}
+        return {each.name: np.array(each.kept, np.int64) for each in self.sets}
+
+    def followed_by(self, second: Plan) -> Plan:
+        """This plan and the next round's as one, from the channels before this plan to those after the next."""
+        then = second.kept
+        sets = tuple(replace(each, kept=tuple(each.kept[index] for index in then[each.name])) for each in self.sets)
+        return replace(
+            self,
+            sets=sets,
+            params_after=second.params_after,
+            macs_after=second.macs_after,
+            max_abs_logit_error=max(self.max_abs_logit_error, second.max_abs_logit_error),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain data."""
-        return {"format": FORMAT, **json.loads(json.dumps(asdict(self)))}
+        return {"format": FORMAT, **to_json(self)}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Plan:
-        """The plan that `to_json` gave.
+    def from_json(cls, data: object, file: Path) -> Plan:
+        """The plan that `to_json` returned.
+
+        Args:
+            data: decoded JSON.
+            file: the file that it comes from, for messages.
 
         Raises:
-            RunError: the data are not a plan of this version.
+            RunError: the data are not a plan of this version; the message names the field.
         """
-        try:
-            fields = {name: value for name, value in data.items() if name != "format"}
-            if data["format"] != FORMAT:
-                raise RunError(f"the plan has format {data['format']}, this version reads {FORMAT}; prune again")
-            sets = tuple(
-                SetPlan(g["name"], g["channels"], tuple(g["kept"]), tuple(g["clusters"]), tuple(g["frozen"]))
-                for g in fields.pop("sets")
-            )
-            return cls(sets=sets, **fields)
-        except (KeyError, TypeError) as error:
-            raise RunError(f"this is not a plan ({error}); prune again") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            found = repr(data.get("format")) if isinstance(data, dict) else "no format"
+            raise RunError(f"{file} is not a plan of this version ({found}, not '{FORMAT}'); {ADVICE}")
+        return read(cls, {name: value for name, value in data.items() if name != "format"}, file, "", RunError, ADVICE)
 
     def save(self, path: Path) -> None:
         """Write the plan as JSON, atomically."""
@@ -106,6 +146,7 @@ class Plan:
             RunError: the file is missing or not a plan of this version.
         """
         try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+            data = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise RunError(f"{path} is not a readable plan ({error}); run `cfp prune` first") from error
+            raise RunError(f"{path} is not a readable plan ({error}); {ADVICE}") from error
+        return cls.from_json(data, path)

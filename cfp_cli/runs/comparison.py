@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from cfp_cli.comparing.grid import Comparison, compare
+from cfp_cli.comparing.grid import compare
 from cfp_cli.comparing.methods import chosen
+from cfp_cli.comparing.rows import Comparison
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.pruning.restore import Restoration
+from cfp_cli.pruning.refit import Refit
 from cfp_cli.runs.inputs import DataInput, ModelInput, load_for
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
@@ -26,7 +27,7 @@ def run_compare(
     *,
     folder: Path,
     images: int,
-    restoration: Restoration,
+    refit: Refit,
     device: torch.device,
     progress: Progress = SILENT,
     listen: Listener | None = None,
@@ -49,7 +50,7 @@ def run_compare(
         options,
         folder=folder,
         images=images,
-        restoration=restoration,
+        refit=refit,
         device=device,
         progress=progress,
         listen=listen,

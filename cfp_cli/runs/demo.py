@@ -12,7 +12,7 @@ import torch
 from cfp_cli.data.synthetic import generate
 from cfp_cli.foundation.errors import MissingExtraError, RunError
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.pruning.prune import PruneOptions
+from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.export import run_export
 from cfp_cli.runs.finetune import Finetuned, run_finetune

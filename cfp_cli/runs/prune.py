@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, save, spec_of
-from cfp_cli.data.images import ImageStore, load_images, sample
+from cfp_cli.checkpoints.checkpoint import save, spec_of
+from cfp_cli.data.dataset import Dataset
+from cfp_cli.data.images import load_images, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.graph import Selection, channel_sets
+from cfp_cli.graph import ChannelGraph, channel_sets
 from cfp_cli.measuring.metrics import Metrics, evaluate
-from cfp_cli.pruning.iterate import prune_in_steps
+from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
-from cfp_cli.pruning.prune import PruneOptions, apply, plan, proof_images
+from cfp_cli.pruning.planning import make_plan
+from cfp_cli.pruning.pruner import Pruner, Rounds, round_options
 from cfp_cli.pruning.reconstruct import IMAGES
-from cfp_cli.pruning.restore import FULL, Restoration
+from cfp_cli.pruning.refit import FULL, Refit
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import ModelInput, load_for, scored_data, scored_model
+from cfp_cli.runs.inputs import DataInput, ModelInput, load_for, scored_data, scored_model
 from cfp_cli.runs.records import Inputs, PruneMetrics, PruneRecord, output_files
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
@@ -32,31 +35,60 @@ from cfp_cli.training.recovery import Recovery
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a prune came to.
+    """The result of `cfp prune`.
 
     Attributes:
         plan: the plan, with the proof's error.
-        validation: metrics on the validation split by stage, in their order: `before` any change, `rebuilt`, and
-            `reconstructed` or `recalibrated`; empty for a dry run.
-        out: the checkpoint, or None for a dry run.
+        validation: metrics on the validation split by stage, in their order: `before`, `rebuilt`, and `reconstructed`
+            or `recalibrated`.
+        out: the checkpoint.
     """
 
     plan: Plan
-    validation: Mapping[str, Metrics] = field(default_factory=dict)
-    out: Path | None = None
+    validation: Mapping[str, Metrics]
+    out: Path
+
+
+def plan_prune(
+    run: Run,
+    model: ModelInput | None,
+    request: PruneOptions | Plan,
+    *,
+    rounds: int = 1,
+    device: torch.device,
+    progress: Progress = SILENT,
+) -> Plan:
+    """The plan of a prune; writes nothing.
+
+    Of several rounds this is the plan of the first. The later ones depend on the training between them.
+
+    Args:
+        run: the run directory.
+        model: the model, which must be the one that was scored; None takes that one.
+        request: options, or a plan, which is checked and returned.
+        rounds: number of rounds.
+        device: where to compute.
+        progress: reports progress.
+
+    Raises:
+        CfpError: an input does not fit the run, or the target cannot be met.
+    """
+    scored = _Scored.open(run, model, device, progress)
+    if isinstance(request, Plan):
+        return _one_round(request)
+    options = round_options(request, 1, rounds) if rounds > 1 else request
+    return make_plan(scored.network, scored.scores, options, graph=scored.graph(Pruner(progress=progress)))
 
 
 def run_prune(
     run: Run,
     model: ModelInput | None,
-    options: PruneOptions | None,
+    request: PruneOptions | Plan,
     *,
-    replay: Plan | None = None,
-    steps: int = 1,
+    rounds: int = 1,
     recovery_epochs: int = 10,
     out: Path | None = None,
-    restoration: Restoration = FULL,
-    dry_run: bool = False,
+    refit: Refit = FULL,
     batch_size: int = 64,
     seed: int = 0,
     device: torch.device,
@@ -67,93 +99,111 @@ def run_prune(
     Args:
         run: the run directory.
         model: the model, which must be the one that was scored; None takes that one.
-        options: what is asked for; None with `replay`.
-        replay: a plan to carry out again instead of making one.
-        steps: prune in so many steps, with a recovery between them.
+        request: options to make a plan by, or a plan to carry out again.
+        rounds: number of rounds, with a recovery between two of them.
         recovery_epochs: epochs of each recovery, a distillation from the original network.
         out: where the checkpoint goes, if not `RUN/pruned.pt`.
-        restoration: what is done after the rebuild, on a sample of training images.
-        dry_run: make the plan and write nothing.
+        refit: what is done after each rebuild, on a sample of training images.
         batch_size: images a batch.
         seed: seed of the sample of training images.
         device: where to compute.
-        progress: told of what takes long.
+        progress: reports progress.
 
     Raises:
         CfpError: an input does not fit the run, the target cannot be met, or the proof fails.
     """
     began = time.perf_counter()
-    source = scored_model(run, model)
-    data, dataset = scored_data(run, None, progress)
-    network = load_for(dataset, source, progress).to(device)
-    spec = spec_of(network)
-    scores = Scores.load(run.scores)
-    if replay is not None and replay.options.get("steps", 1) > 1:
-        raise RunError(
-            "this plan was made in steps with training between them; repeat its command with --steps instead"
-        )
-    images = sample(dataset, IMAGES, seed, Preprocessing.of(spec), progress).batches(batch_size)
-    example = proof_images(images, scores.input_size).to(device)
-    graph = channel_sets(network, example[:1])
-    in_steps = steps > 1 and not dry_run
-    if replay is not None:
-        made = replay
+    scored = _Scored.open(run, model, device, progress)
+    spec = spec_of(scored.network)
+    images = sample(scored.dataset, IMAGES, seed, scored.preprocessing, progress).batches(batch_size)
+    held_out = load_images(scored.dataset, "val", scored.preprocessing, progress=progress)
+    validation: dict[str, Metrics] = {}
+
+    def measure(stage: str, network: nn.Module) -> None:
+        validation[stage] = evaluate(network, held_out.batches(batch_size), spec.classes, progress=progress)
+
+    measure("before", scored.network)
+    pruner = Pruner(images, refit, on_stage=measure, progress=progress)
+    graph = scored.graph(pruner)
+    if isinstance(request, Plan):
+        pruned, plan = pruner.carry_out(scored.network, _one_round(request), graph=graph, scores=scored.scores)
+        arguments: dict[str, Any] = {"plan": request.options}
     else:
-        assert options is not None
-        made = plan(network, scores, options, graph=graph)
-    if dry_run:
-        return Pruned(made)
-    if in_steps:
-        assert options is not None
-        guide = Recovery(network, dataset, run.folder / "cache", recovery_epochs, seed, device, progress=progress)
-        criteria = {
-            "similarity": scores.similarity,
-            "richness": scores.richness,
-            "decimals": scores.options["decimals"],
-        }
-        scored = sample(dataset, scores.images, scores.options["seed"], Preprocessing.of(spec), progress)
-        pruned, made = prune_in_steps(
-            network,
-            options,
-            steps,
-            score=lambda each: score(each, scored.batches(batch_size), **criteria, progress=progress),
-            recover=guide.recover,
-            loader=images,
-            restoration=restoration,
-            progress=progress,
-        )
-    else:
-        pruned, made = apply(network, made, graph=graph, example=example)
-    held_out = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
-    validation = {"before": _measured(network, held_out, spec, batch_size, progress)}
-    if not in_steps:
-        validation["rebuilt"] = _measured(pruned, held_out, spec, batch_size, progress)
-        restoration.apply(pruned, network, Selection(graph, made.kept), images, progress)
-    if in_steps or restoration.stage is not None:
-        validation[restoration.stage or "rebuilt"] = _measured(pruned, held_out, spec, batch_size, progress)
-    model_record = source.record()
+        between = scored.rounds(run, rounds, recovery_epochs, seed, batch_size) if rounds > 1 else None
+        pruned, plan = pruner.prune(scored.network, scored.scores, request, graph=graph, rounds=between)
+        arguments = {**asdict(request), "rounds": rounds}
+    model_record = scored.model.record()
     path = out or run.pruned
-    facts = {"from": model_record.sha256, "compression": made.compression, "achieved": made.achieved}
-    save(path, pruned, replace(spec.followed_by("prune", **facts), plan=made.to_json()))
-    made.save(run.plan)
+    facts = {"from": model_record.sha256, "compression": plan.compression, "achieved": plan.achieved}
+    save(path, pruned, replace(spec.followed_by("prune", **facts), plan=plan.to_json()))
+    plan.save(run.plan)
     run.add(
         PruneRecord(
-            arguments={**(asdict(options) if options is not None else {"plan": made.options}), "steps": steps},
+            arguments=arguments,
             seed=seed,
-            inputs=Inputs(model=model_record, data=data.record(dataset)),
+            inputs=Inputs(model=model_record, data=scored.data.record(scored.dataset)),
             outputs=output_files(pruned=path, plan=run.plan),
             seconds=time.perf_counter() - began,
             metrics=PruneMetrics(
-                made.params_before,
-                made.params_after,
-                made.compression,
-                made.max_abs_logit_error,
+                plan.params_before,
+                plan.params_after,
+                plan.compression,
+                plan.max_abs_logit_error,
                 {stage: metrics.accuracy for stage, metrics in validation.items()},
             ),
         )
     )
-    return Pruned(made, validation, path)
+    return Pruned(plan, validation, path)
 
 
-def _measured(model: nn.Module, store: ImageStore, spec: ModelSpec, batch_size: int, progress: Progress) -> Metrics:
-    return evaluate(model, store.batches(batch_size), spec.classes, progress=progress)
+def _one_round(plan: Plan) -> Plan:
+    if plan.options.get("rounds", 1) > 1:
+        raise RunError(
+            "this plan has several rounds with training between them; repeat its command with --rounds instead"
+        )
+    return plan
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The network, images and scores that a run holds."""
+
+    model: ModelInput
+    data: DataInput
+    dataset: Dataset
+    network: nn.Module
+    scores: Scores
+    device: torch.device
+    progress: Progress
+
+    @classmethod
+    def open(cls, run: Run, model: ModelInput | None, device: torch.device, progress: Progress) -> _Scored:
+        source = scored_model(run, model)
+        data, dataset = scored_data(run, None, progress)
+        network = load_for(dataset, source, progress).to(device)
+        return cls(source, data, dataset, network, Scores.load(run.scores), device, progress)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing.of(spec_of(self.network))
+
+    def graph(self, pruner: Pruner) -> ChannelGraph:
+        return channel_sets(self.network, pruner.proof_images(self.scores).to(self.device)[:1])
+
+    def rounds(self, run: Run, count: int, epochs: int, seed: int, batch_size: int) -> Rounds:
+        """Between two rounds: a recovery from the original network, and scores made as the run's were."""
+        cache = run.folder / "cache"
+        recovery = Recovery(self.network, self.dataset, cache, epochs, seed, self.device, progress=self.progress)
+        images = sample(
+            self.dataset, self.scores.images, self.scores.options["seed"], self.preprocessing, self.progress
+        )
+        criteria: dict[str, Any] = {
+            "similarity": self.scores.similarity,
+            "richness": self.scores.richness,
+            "decimals": self.scores.options["decimals"],
+        }
+        return Rounds(
+            count,
+            lambda network: score(network, images.batches(batch_size), **criteria, progress=self.progress),
+            recovery.recover,
+        )

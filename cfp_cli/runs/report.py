@@ -109,7 +109,7 @@ def run_report(
         pruned = pruned_model(run)
         networks.append(_Network("pruned", pruned, load_for(dataset, pruned, progress).to(device)))
         # The plan comes from the checkpoint: RUN/plan.json may have been overwritten since.
-        plan = Plan.from_json(spec_of(networks[1].model).plan or {})
+        plan = Plan.from_json(spec_of(networks[1].model).plan, pruned.path)
     if finetune is not None:
         finetuned = finetuned_model(run)
         networks.append(_Network("fine-tuned", finetuned, load_for(dataset, finetuned, progress).to(device)))

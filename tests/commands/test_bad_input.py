@@ -135,7 +135,7 @@ def test_steps_out_of_order(cfp, tmp_path: Path, model: Path, monkeypatch: pytes
         (("prune", "--ratio", "0.5", "--rates", "[0.5]"), ("either",)),
         (("prune", "--ratio", "0.5", "--clusters", "x"), ("cluster rule",)),
         (("prune", "--ratio", "0.5", "--keep", "nothing.*"), ("nothing.*", "cfp inspect")),
-        (("prune", "--plan", "plan.json", "--steps", "2"), ("--plan", "--steps")),
+        (("prune", "--plan", "plan.json", "--rounds", "2"), ("--plan", "--rounds")),
         (("prune", "--ratoi", "0.5"), ("--ratoi", "--ratio")),
         (("prun",), ("prun", "prune")),
         (("finetune",), ("--teachers",)),

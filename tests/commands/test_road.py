@@ -109,6 +109,24 @@ def test_a_dry_run_writes_nothing(cfp, scored: Path) -> None:
     assert {path: path.read_bytes() for path in scored.rglob("*") if path.is_file()} == before
 
 
+def test_a_dry_run_of_rounds_shows_the_first_round_and_the_end(cfp, scored: Path) -> None:
+    before = {path: path.read_bytes() for path in scored.rglob("*") if path.is_file()}
+    result = cfp("prune", "--ratio", 0.75, "--rounds", 2, "--dry-run", "--json")
+    assert result.code == 0, result.err
+    assert result.json["achieved"] == pytest.approx(0.5, abs=0.005)
+    shown = cfp("prune", "--ratio", 0.75, "--steps", 2, "--dry-run").out
+    assert "round 1 of 2" in " ".join(shown.split())
+    assert "75.00%" in shown
+    assert {path: path.read_bytes() for path in scored.rglob("*") if path.is_file()} == before
+
+
+def test_flops_is_a_second_name_of_macs(cfp, scored: Path) -> None:
+    plans = [cfp("prune", "--ratio", 0.5, "--target", name, "--dry-run", "--json").json for name in ("macs", "flops")]
+    assert plans[0] == plans[1]
+    assert plans[0]["target"] == "macs"
+    assert plans[0]["macs_after"] == pytest.approx(0.5 * plans[0]["macs_before"], rel=0.02)
+
+
 def test_accuracy_is_told_by_stage(cfp, scored: Path) -> None:
     ask = ("prune", "--ratio", 0.5, "--json")
     assert [*cfp(*ask).json["accuracy"]] == ["before", "rebuilt", "reconstructed"]
@@ -194,15 +212,15 @@ def test_the_demo(cfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Path(result.json["out"]).is_file()
 
 
-def test_pruning_in_steps_without_restoration_measures_the_rebuilt_network(cfp, scored: Path) -> None:
-    options = ("--steps", 2, "--recovery-epochs", 1, "--no-reconstruct", "--no-bn-recalibrate")
+def test_pruning_in_rounds_without_refit_measures_the_rebuilt_network(cfp, scored: Path) -> None:
+    options = ("--rounds", 2, "--recovery-epochs", 1, "--no-reconstruct", "--no-bn-recalibrate")
     result = cfp("prune", "--ratio", 0.5, *options, "--json")
     assert result.code == 0, result.err
     assert list(result.json["accuracy"]) == ["before", "rebuilt"]
 
 
-def test_pruning_in_steps(cfp, scored: Path, model: Path, images: Path) -> None:
-    result = cfp("prune", "--ratio", 0.7, "--steps", 2, "--recovery-epochs", 1, "--json")
+def test_pruning_in_rounds(cfp, scored: Path, model: Path, images: Path) -> None:
+    result = cfp("prune", "--ratio", 0.7, "--rounds", 2, "--recovery-epochs", 1, "--json")
     assert result.code == 0, result.err
     assert abs(result.json["achieved"] - 0.7) <= 0.005
     pruned = load(result.json["out"])
@@ -214,7 +232,7 @@ def test_pruning_in_steps(cfp, scored: Path, model: Path, images: Path) -> None:
     assert all(max(group["kept"]) < group["channels"] for group in plan["sets"])
     replay = cfp("prune", "--plan", scored / "plan.json")
     assert replay.code == 1
-    assert "--steps" in replay.err
+    assert "--rounds" in replay.err
 
 
 def test_compare_takes_lists_and_goes_on(cfp, tmp_path: Path, model: Path, images: Path) -> None:

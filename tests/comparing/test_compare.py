@@ -14,8 +14,9 @@ from torch import nn
 
 from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, spec_of
 from cfp_cli.commands.compare import summary_table
-from cfp_cli.comparing.grid import Comparison, compare, read_rows, summaries, write_rows
+from cfp_cli.comparing.grid import compare
 from cfp_cli.comparing.methods import METHODS, chosen
+from cfp_cli.comparing.rows import Comparison, read_rows, summaries, write_rows
 from cfp_cli.comparing.students import Students
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.images import load_images
@@ -23,7 +24,7 @@ from cfp_cli.data.synthetic import generate
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.errors import DataError, RunError, UsageError
 from cfp_cli.measuring.metrics import evaluate
-from cfp_cli.pruning.restore import Restoration
+from cfp_cli.pruning.refit import Refit
 from cfp_cli.training.history import EpochRow
 from cfp_cli.training.options import TrainOptions
 
@@ -74,8 +75,8 @@ def test_what_is_done_is_not_done_again(
     compare([teacher], dataset, chosen(["l1"]), [0.5], [0], OPTIONS, folder=tmp_path, images=18)
     compare([teacher], dataset, chosen(["l1"]), [0.6], [0], replace(OPTIONS, epochs=2), folder=tmp_path, images=18)
     assert done == ["l2", "l1", "l1", "l1"]
-    sliced = Restoration(reconstruct=False)
-    compare([teacher], dataset, chosen(["l1"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18, restoration=sliced)
+    sliced = Refit(reconstruct=False)
+    compare([teacher], dataset, chosen(["l1"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18, refit=sliced)
     assert done.pop() == "l1"
     # So is another class-balanced teacher.
     compare([teacher, teacher], dataset, chosen(["l1"]), [0.6], [0], OPTIONS, folder=tmp_path, images=18)
@@ -93,8 +94,8 @@ def test_without_fine_tuning_rows_are_what_pruning_leaves(dataset: Dataset, teac
         store = load_images(dataset, split, Preprocessing.of(spec_of(teacher)))
         assert evaluate(student, store.batches(8)).accuracy == accuracy
     assert row.best_epoch == 0
-    with pytest.raises(UsageError, match="trains between its steps"):
-        compare([teacher], dataset, chosen(["cfp-steps"]), [0.6], [0], None, folder=tmp_path, images=18)
+    with pytest.raises(UsageError, match="trains between its rounds"):
+        compare([teacher], dataset, chosen(["cfp-rounds"]), [0.6], [0], None, folder=tmp_path, images=18)
 
 
 def test_a_stopped_cell_goes_on_and_another_does_not_take_its_state(
@@ -212,5 +213,5 @@ def test_recoveries_compute_as_the_fine_tuning_does(
     monkeypatch.setattr(
         "cfp_cli.training.recovery.finetune", lambda _model, _data, _teachers, options, **_: taught.append(options)
     )
-    Students(teacher, dataset, tmp_path, 18, torch.device("cpu")).make(METHODS["cfp-steps"], 0.6, 0, 2, "bf16")
+    Students(teacher, dataset, tmp_path, 18, torch.device("cpu")).make(METHODS["cfp-rounds"], 0.6, 0, 2, "bf16")
     assert [(options.amp, options.epochs) for options in taught] == [("bf16", 2), ("bf16", 2)]

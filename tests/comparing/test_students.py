@@ -10,14 +10,14 @@ from torch import nn
 
 from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
 from cfp_cli.comparing.methods import METHODS
-from cfp_cli.comparing.published import reference_plan
+from cfp_cli.comparing.published import published_plan
 from cfp_cli.comparing.students import Students, recovery_epochs
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.synthetic import generate
 from cfp_cli.foundation.errors import TargetError
 from cfp_cli.graph import channel_sets
-from cfp_cli.pruning.prune import PruneOptions
-from cfp_cli.pruning.selection import Ranking
+from cfp_cli.pruning.options import PruneOptions
+from cfp_cli.pruning.ranking import Ranking
 from cfp_cli.scoring.clusters import ClusterRule
 from cfp_cli.scoring.score import score
 
@@ -42,28 +42,28 @@ def students(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Stud
     return Students(model, dataset, tmp_path_factory.mktemp("folder"), 12, torch.device("cpu"))
 
 
-def test_reference_keeps_what_the_scripts_keep_at_the_ratio() -> None:
+def test_the_published_selection_keeps_what_the_scripts_keep_at_the_ratio() -> None:
     model = network(32, 48, classes=4)
     batches = [(torch.rand(8, 3, 24, 24, generator=torch.Generator().manual_seed(1)), torch.zeros(8))]
     graph = channel_sets(model, batches[0][0][:1])
     scores = score(model, batches, graph=graph)
-    made = reference_plan(model, scores, PruneOptions(ratio=0.6, clusters="2"), graph=graph)
+    made = published_plan(model, scores, PruneOptions(ratio=0.6, clusters="2"), graph=graph)
     assert abs(made.achieved - 0.6) <= 0.005
     assert made.requested == 0.6
     for group in scores.sets:
         ranking = Ranking.of(group, ClusterRule(count=2))
         # One of the floors of (1 - rate) x size, for some rate.
-        ways = [ranking.keep_reference(rate) for rate in np.linspace(0, 0.999, 2000)]
+        ways = [ranking.keep_published(rate) for rate in np.linspace(0, 0.999, 2000)]
         assert any(np.array_equal(made.kept[group.name], way) for way in ways)
 
 
-def test_reference_that_cannot_meet_the_ratio_is_refused() -> None:
+def test_the_published_selection_that_cannot_meet_the_ratio_is_refused() -> None:
     model = network(4, 4, classes=4)
     batches = [(torch.rand(4, 3, 24, 24, generator=torch.Generator().manual_seed(1)), torch.zeros(4))]
     graph = channel_sets(model, batches[0][0][:1])
     scores = score(model, batches, graph=graph)
     with pytest.raises(TargetError, match=r"cannot remove 99\.00% of the parameters"):
-        reference_plan(model, scores, PruneOptions(ratio=0.99, clusters="2"), graph=graph)
+        published_plan(model, scores, PruneOptions(ratio=0.99, clusters="2"), graph=graph)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 8, 40])
@@ -71,19 +71,19 @@ def test_recoveries_and_fine_tuning_have_all_epochs_together(epochs: int) -> Non
     for method in METHODS.values():
         recovering = recovery_epochs(method, epochs)
         assert recovering >= 0
-        assert epochs - (method.steps - 1) * recovering >= 1
+        assert epochs - (method.rounds - 1) * recovering >= 1
     assert recovery_epochs(METHODS["cfp"], epochs) == 0
-    assert recovery_epochs(METHODS["cfp-steps"], 40) == 5
+    assert recovery_epochs(METHODS["cfp-rounds"], 40) == 5
 
 
-def test_steps_train_between_them_and_reach_the_ratio(students: Students) -> None:
-    student, made = students.make(METHODS["cfp-steps"], 0.7, 0, 1)
-    assert made.options["steps"] == 3
+def test_rounds_train_between_them_and_reach_the_ratio(students: Students) -> None:
+    student, made = students.make(METHODS["cfp-rounds"], 0.7, 0, 1)
+    assert made.options["rounds"] == 3
     assert abs(made.achieved - 0.7) <= 0.005
     # Recovered weights are none of the original's.
     original = students.original[0].weight[torch.as_tensor(made.kept[made.sets[0].name])]
     assert not torch.allclose(student[0].weight, original)
-    assert torch.equal(students.make(METHODS["cfp-steps"], 0.7, 0, 1)[0][0].weight, student[0].weight)
+    assert torch.equal(students.make(METHODS["cfp-rounds"], 0.7, 0, 1)[0][0].weight, student[0].weight)
 
 
 def test_another_richness_has_scores_of_its_own(students: Students) -> None:

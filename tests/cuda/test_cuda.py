@@ -19,9 +19,11 @@ from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.synthetic import generate
 from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.models.registry import create
+from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
-from cfp_cli.pruning.prune import PruneOptions, apply, plan
-from cfp_cli.pruning.restore import FULL
+from cfp_cli.pruning.planning import make_plan
+from cfp_cli.pruning.pruner import apply
+from cfp_cli.pruning.refit import FULL
 from cfp_cli.scoring.score import score
 from cfp_cli.training.options import TrainOptions
 
@@ -47,7 +49,7 @@ def made_on(device: str, batches: Batches) -> Plan:
     model = network("torchvision:resnet18", device)
     graph = channel_sets(model, batches[0][0][:1].to(device))
     scores = score(model, batches, graph=graph)
-    return plan(model, scores, PruneOptions(ratio=0.8, allocation="redundancy"), graph=graph)
+    return make_plan(model, scores, PruneOptions(ratio=0.8, allocation="redundancy"), graph=graph)
 
 
 @pytest.mark.parametrize("arch", ARCHS)
@@ -94,7 +96,7 @@ def test_a_comparison_with_steps_recovers_on_the_device(amp: str, tmp_path: Path
     describe(teacher, ModelSpec("torchvision:resnet18", dataset.classes, input_size=(32, 32)))
     teacher.fc = nn.Linear(512, len(dataset.classes), device="cuda")
     options = TrainOptions(epochs=4, batch_size=16, lr=1e-3, views=1, amp=amp)
-    methods = chosen(["cfp", "cfp-steps", "taylor", "scratch"])
+    methods = chosen(["cfp", "cfp-rounds", "taylor", "scratch"])
     rows = compare([teacher], dataset, methods, [0.8], [0], options, folder=tmp_path, images=18, device="cuda")
     assert [abs(1 - row.params / sum(p.numel() for p in teacher.parameters()) - 0.8) <= 0.005 for row in rows] == [
         True

@@ -80,13 +80,13 @@ def test_a_small_network_is_met_by_moving_single_sets() -> None:
 
 
 def test_a_target_beyond_the_floors_says_what_can_be_reached() -> None:
-    limits = Limits(minimum=10, whole=frozenset({"c"}))
+    limits = Limits(minimum=10, full=frozenset({"c"}))
     with pytest.raises(TargetError, match=r"cannot remove 90.00%: at most 5\d\.\d\d% can be removed"):
         solve(at_scale("uniform", SETS, limits), cost, 0.9)
 
 
 def test_whole_sets_stay_whole() -> None:
-    limits = Limits(whole=frozenset({"b"}))
+    limits = Limits(full=frozenset({"b"}))
     for allocation in ALLOCATIONS:
         assert at_scale(allocation, SETS, limits)(0.1)["b"] == 60
 

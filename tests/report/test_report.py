@@ -26,8 +26,8 @@ from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.errors import CfpError, DataError, RunError
 from cfp_cli.measuring.metrics import ClassMetrics, Metrics
 from cfp_cli.models.registry import create
+from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
-from cfp_cli.pruning.prune import PruneOptions
 from cfp_cli.report import page
 from cfp_cli.report.contents import Contents
 from cfp_cli.runs import report as report_module

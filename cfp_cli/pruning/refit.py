@@ -1,4 +1,4 @@
-"""What follows a rebuild before any training: fitted weights, then new statistics of batch norm."""
+"""What is done to a rebuilt network before any training: refit its layers, then re-estimate its batch norms."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from cfp_cli.pruning.reconstruct import reconstruct
 
 
 @dataclass(frozen=True)
-class Restoration:
-    """What is done to a rebuilt network.
+class Refit:
+    """Which parts of a rebuilt network are fitted to the original.
 
     Attributes:
         reconstruct: fit every layer to its outputs in the original.
-        recalibrate: re-estimate the statistics of batch norm; of fitted layers such that the function stays.
+        recalibrate: re-estimate the statistics of batch norm. Behind fitted layers the network then still computes the
+            same.
     """
 
     reconstruct: bool = True
@@ -28,7 +29,7 @@ class Restoration:
 
     @property
     def stage(self) -> str | None:
-        """What the network is called afterwards; None where nothing is done."""
+        """Name of the network's state afterwards; None where nothing is done."""
         return "reconstructed" if self.reconstruct else "recalibrated" if self.recalibrate else None
 
     def apply(
@@ -39,17 +40,17 @@ class Restoration:
         loader: Iterable[tuple[Tensor, Tensor]],
         progress: Progress = SILENT,
     ) -> None:
-        """Restore `pruned`, in place.
+        """Refit a pruned network in place.
 
         Args:
-            pruned: what `rebuild` made of `original`.
+            pruned: the network that `rebuild` returned.
             original: the network that the selection's graph was derived from.
             selection: the kept units.
-            loader: batches of training images float32 [N, 3, H, W] and labels, the same in each pass.
-            progress: told of layers and batches.
+            loader: batches of training images float32 [N, C, H, W] and labels, the same in each pass.
+            progress: reports progress over layers and batches.
 
         Raises:
-            DataError: there are no images, or only one in each batch.
+            DataError: there are no images, or every batch has a single one.
         """
         with full_precision():
             if self.reconstruct:
@@ -60,4 +61,4 @@ class Restoration:
                 recalibrate(pruned, loader, progress)
 
 
-FULL = Restoration()
+FULL = Refit()

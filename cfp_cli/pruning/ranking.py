@@ -1,6 +1,6 @@
-"""Which channels of a set stay: in every cluster, those of the highest richness.
+"""Which channels of a set are kept: in every cluster, those of the highest richness.
 
-Pruning inside clusters and not across the layer keeps a channel of each kind of structure.
+Choosing inside clusters and not across the layer keeps a channel of each kind of structure.
 Source: Wang et al. 2023 (doi 10.1109/TII.2023.3288208).
 """
 
@@ -12,13 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cfp_cli.graph import ChannelGraph, Selection
+from cfp_cli.graph import Selection
 from cfp_cli.graph.solve import nearest
 from cfp_cli.pruning.budget import shares
 from cfp_cli.scoring.clusters import ClusterRule, labels
 from cfp_cli.scoring.scores import SetScores
-
-Kept = dict[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Ranking:
 
     @classmethod
     def of(cls, scores: SetScores, rule: ClusterRule) -> Ranking:
-        """Cluster and rank a set; ties in richness go to the larger mean norm, then to the lower index."""
+        """Cluster and rank a set; of equal richness, the larger mean norm comes first, then the lower index."""
         found = labels(scores.distance, rule)
         order = np.lexsort((np.arange(scores.channels), -scores.norm, -scores.richness))
         return cls(found, tuple(order[found[order] == label] for label in range(1, int(found.max()) + 1)))
@@ -46,7 +44,7 @@ class Ranking:
         return np.array([len(order) for order in self.orders])
 
     def keep(self, count: int) -> NDArray[np.int64]:
-        """The `count` channels that stay, ascending; the budget is shared over the clusters by their sizes.
+        """The `count` channels to keep, ascending; the clusters share the count in proportion to their sizes.
 
         Raises:
             ValueError: `count` is not between 1 and the number of channels.
@@ -54,35 +52,38 @@ class Ranking:
         given = shares(count, self.sizes)
         return np.sort(np.concatenate([order[:n] for order, n in zip(self.orders, given, strict=True)]))
 
-    def keep_reference(self, rate: float) -> NDArray[np.int64]:
+    def keep_published(self, rate: float) -> NDArray[np.int64]:
         """What the published results kept at a rate: `int((1 - rate) * size)` of every cluster.
 
-        One-channel clusters are deleted and the count undershoots; for comparison with the published results only.
+        This deletes clusters of one channel and keeps too few channels. It serves only to compare with those results.
         """
         kept = [order[: int((1 - rate) * len(order))] for order in self.orders]
         return np.sort(np.concatenate(kept))
 
 
-def balanced(
-    graph: ChannelGraph, kept: Kept, rankings: Mapping[str, Ranking], whole: Collection[str] = ()
-) -> Selection:
-    """Change a selection as little as needed so that every constraint of the graph holds.
+def balanced(selection: Selection, rankings: Mapping[str, Ranking], full: Collection[str] = ()) -> Selection:
+    """Change a selection as little as needed to satisfy every constraint of the graph.
 
     Operators such as a channel shuffle, an equal split or a grouped convolution need the same number of kept channels
-    in each of their groups, and no layer may be left without channels. The number of channels of each set is kept, then
-    as many of the selected channels, the richer first; sets named in `whole` lose none.
+    in each of their groups, and every layer must keep a channel. The count of each set comes first, then as many of the
+    selected channels as possible, the richer first.
+
+    Args:
+        selection: the kept units.
+        rankings: rankings of the sets that may change, by name.
+        full: names of sets that must keep all their channels.
 
     Raises:
         TargetError: no selection satisfies the constraints.
     """
-    worth = {name: _worth(len(ranking.labels), kept[name], ranking) for name, ranking in rankings.items()}
-    return nearest(Selection(graph, kept), worth, free=rankings, full=whole)
+    values = {name: _values(selection[name], ranking) for name, ranking in rankings.items()}
+    return nearest(selection, values, free=rankings, full=full)
 
 
-def _worth(size: int, kept: NDArray[np.int64], ranking: Ranking) -> NDArray[np.float64]:
-    """What keeping each channel is worth: 1 to 2 for a selected one, below 1 for others, the richer the more."""
-    worth = np.zeros(size)
+def _values(kept: NDArray[np.int64], ranking: Ranking) -> NDArray[np.float64]:
+    """Value of keeping each channel: 1 to 2 for a selected one, below 1 for others, higher for richer channels."""
+    values = np.zeros(len(ranking.labels))
     for order in ranking.orders:
-        worth[order] = 1 - (np.arange(len(order)) + 1) / (len(order) + 1)
-    worth[kept] += 1
-    return worth
+        values[order] = 1 - (np.arange(len(order)) + 1) / (len(order) + 1)
+    values[kept] += 1
+    return values

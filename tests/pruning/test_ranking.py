@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfp_cli.pruning.selection import Ranking
+from cfp_cli.pruning.ranking import Ranking
 from cfp_cli.scoring.clusters import ClusterRule, labels
 from cfp_cli.scoring.scores import SetScores
 
@@ -40,9 +40,9 @@ def test_ties_go_to_the_larger_norm_then_to_the_lower_index() -> None:
     assert order.tolist() == [1, 3, 0, 2]
 
 
-def test_the_reference_selection_truncates_and_deletes_single_channels() -> None:
+def test_the_published_selection_truncates_and_deletes_single_channels() -> None:
     scores = scored(20, 3)
     ranking = Ranking(np.array([1] * 19 + [2]), (np.arange(19), np.array([19])))
-    assert ranking.keep_reference(0.35).tolist() == list(range(12))
+    assert ranking.keep_published(0.35).tolist() == list(range(12))
     assert 19 in ranking.keep(12)
     assert len(scores.richness) == 20

@@ -1,0 +1,128 @@
+"""The rows of a comparison: one for each cell of the grid, their summaries, and the result file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from cfp_cli.foundation.errors import RunError
+from cfp_cli.foundation.files import write_bytes
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row: what was asked for, and what came of it.
+
+    Attributes:
+        network: fingerprint of the representation teacher; data: fingerprint of the images.
+        method, ratio, seed: the cell of the grid.
+        options: of the fine-tuning and the scoring, as JSON.
+        compression: parameters before / after; params, macs: after.
+        val_accuracy, test_accuracy, test_macro_f1: of the best epoch on the validation split.
+        teacher_accuracy, teacher_macro_f1: of the representation teacher on the test split.
+        best_epoch: from 1, 0 without fine-tuning; seconds: from the scores to the finished student.
+        versions: of what computed it, as JSON.
+    """
+
+    network: str
+    data: str
+    method: str
+    ratio: float
+    seed: int
+    options: str
+    compression: float
+    params: int
+    macs: int
+    val_accuracy: float
+    test_accuracy: float
+    test_macro_f1: float
+    teacher_accuracy: float
+    teacher_macro_f1: float
+    best_epoch: int
+    seconds: float
+    versions: str
+
+    @property
+    def cell(self) -> tuple[Any, ...]:
+        """What makes two rows the same measurement."""
+        return (self.network, self.data, self.method, self.ratio, self.seed, self.options)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All seeds of one method at one ratio: means and sample standard deviations (0 for one seed).
+
+    Attributes:
+        method, ratio: the cell; seeds: how many.
+        compression: mean of parameters before / after.
+        accuracy, macro_f1: mean and deviation on the test split.
+        lost: mean of the teacher's test accuracy minus the student's.
+    """
+
+    method: str
+    ratio: float
+    seeds: int
+    compression: float
+    accuracy: tuple[float, float]
+    macro_f1: tuple[float, float]
+    lost: float
+
+    def shown(self, figure: tuple[float, float], unit: str = "") -> str:
+        """A mean in percent with its deviation; one run has none."""
+        mean, deviation = (f"{100 * value:.2f}{unit}" for value in figure)
+        return f"{mean} ± {deviation}" if self.seeds > 1 else mean
+
+
+def summaries(rows: Sequence[Comparison]) -> tuple[Summary, ...]:
+    """The rows by ratio, then by mean test accuracy, the best first."""
+    cells: dict[tuple[float, str], list[Comparison]] = {}
+    for row in rows:
+        cells.setdefault((row.ratio, row.method), []).append(row)
+    found = [
+        Summary(
+            method,
+            ratio,
+            len(group),
+            statistics.mean(row.compression for row in group),
+            _spread([row.test_accuracy for row in group]),
+            _spread([row.test_macro_f1 for row in group]),
+            statistics.mean(row.teacher_accuracy - row.test_accuracy for row in group),
+        )
+        for (ratio, method), group in cells.items()
+    ]
+    return tuple(sorted(found, key=lambda each: (each.ratio, -each.accuracy[0])))
+
+
+def _spread(values: list[float]) -> tuple[float, float]:
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def read_rows(path: Path) -> Iterator[Comparison]:
+    """The rows of a result file; none where it does not exist.
+
+    Raises:
+        RunError: it is not a result file of this version.
+    """
+    if not path.exists():
+        return
+    types: dict[str, Callable[[str], Any]] = {"str": str, "float": float, "int": int}
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            try:
+                yield Comparison(**{each.name: types[str(each.type)](row[each.name]) for each in fields(Comparison)})
+            except (KeyError, ValueError, TypeError) as error:
+                raise RunError(f"{path} is not a result file of this version ({error}); use another --out") from error
+
+
+def write_rows(path: Path, rows: Sequence[Comparison]) -> None:
+    """Write the result file, atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [each.name for each in fields(Comparison)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_bytes(path, text.getvalue().encode())

@@ -1,0 +1,169 @@
+"""Make a plan: allocate the target over the channel sets, and select the channels of each set.
+
+Source: Wang et al. 2023 (doi 10.1109/TII.2023.3288208), collaborative filter pruning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from cfp_cli.foundation.errors import RunError, UsageError
+from cfp_cli.graph import ChannelGraph, ChannelSet, Selection
+from cfp_cli.pruning.allocation import TOLERANCE, Counts, Limits, Search, at_scale, solve
+from cfp_cli.pruning.options import PruneOptions, Target
+from cfp_cli.pruning.plan import Plan, SetPlan
+from cfp_cli.pruning.ranking import Ranking, balanced
+from cfp_cli.pruning.rates import parse_rates
+from cfp_cli.pruning.rebuild import rebuild
+from cfp_cli.scoring.clusters import ClusterRule
+from cfp_cli.scoring.scores import Scores, SetScores
+
+# A latency is measured, so its target is met within the noise of the measurement and with fewer candidates.
+LATENCY_SEARCH = Search(tolerance=0.03, halvings=8)
+
+
+def make_plan(
+    model: nn.Module, scores: Scores, options: PruneOptions, *, graph: ChannelGraph, tolerance: float = TOLERANCE
+) -> Plan:
+    """Decide which channels every channel set keeps; the network is not changed.
+
+    Args:
+        model: the network that `scores` were made with.
+        scores: scores of its channels.
+        options: the target and how to reach it.
+        graph: its channel graph.
+        tolerance: how far from the ratio the result may be, as a fraction of the target's total.
+
+    Raises:
+        UsageError: an option names something that the network does not have.
+        TargetError: the target cannot be met.
+        RunError: the scores belong to another network.
+    """
+    planner = _Planner(model, scores, options, graph)
+    selection = planner.by_rates() if options.rates is not None else planner.by_ratio(tolerance)
+    original = Selection(graph)
+    clusters = {name: tuple(int(label) for label in ranking.labels) for name, ranking in planner.rankings.items()}
+    return Plan(
+        sets=tuple(
+            SetPlan(
+                each.name,
+                each.size,
+                tuple(int(index) for index in selection[each.name]),
+                clusters.get(each.name, ()),
+                each.frozen,
+            )
+            for each in graph.sets
+        ),
+        params_before=original.parameters,
+        params_after=selection.parameters,
+        macs_before=original.macs,
+        macs_after=selection.macs,
+        requested=options.ratio,
+        achieved=1 - planner.cost(selection) / planner.cost(original),
+        target=options.target,
+        options={
+            "rates": options.rates,
+            "allocation": options.allocation if options.ratio is not None else None,
+            "clusters": str(planner.rule),
+            "min_channels": options.min_channels,
+            "round_to": options.round_to,
+            "keep": list(options.keep),
+            "ignore": list(options.ignore),
+            "published": options.published,
+            "similarity": scores.similarity,
+            "richness": scores.richness,
+            "images": scores.images,
+        },
+    )
+
+
+def fraction_left(plan: Plan, target: Target) -> float:
+    """The fraction of the target that a plan leaves: of `params`, `macs`, or `latency` as it was measured."""
+    if target == "latency":
+        return 1 - plan.achieved
+    before, after = (plan.macs_before, plan.macs_after) if target == "macs" else (plan.params_before, plan.params_after)
+    return after / before
+
+
+@dataclass
+class _Planner:
+    """Selections of one network under the options of a prune."""
+
+    model: nn.Module
+    scores: Scores
+    options: PruneOptions
+    graph: ChannelGraph
+
+    def __post_init__(self) -> None:
+        scored = self.scores.by_set()
+        for each in self.graph.prunable:
+            if each.name not in scored or scored[each.name].channels != each.size:
+                raise RunError(f"the scores do not fit this network (set {each.name}); run `cfp score` on it")
+        self.scored: Mapping[str, SetScores] = {each.name: scored[each.name] for each in self.graph.prunable}
+        self.rule = ClusterRule.parse(self.options.clusters)
+        self.rankings = {name: Ranking.of(each, self.rule) for name, each in self.scored.items()}
+        self.limits = Limits(
+            self.options.min_channels, self.options.round_to, _full_sets(self.graph.prunable, self.options)
+        )
+
+    def by_ratio(self, tolerance: float) -> Selection:
+        """The selection that removes the ratio."""
+        assert self.options.ratio is not None
+        counts_at = at_scale(self.options.allocation, self.scored, self.limits)
+        search = LATENCY_SEARCH if self.options.target == "latency" else Search(tolerance)
+        counts = solve(counts_at, lambda each: self.cost(self.select(each)), self.options.ratio, search)
+        return self.select(counts)
+
+    def by_rates(self) -> Selection:
+        """The selection that drops the given rate of each set."""
+        assert self.options.rates is not None
+        rates = parse_rates(self.options.rates, list(self.rankings))
+        if not self.options.published:
+            return self.select(
+                {name: self.limits.count(name, self.scored[name].channels, 1 - rate) for name, rate in rates.items()}
+            )
+        kept = {
+            name: self.rankings[name].keep_published(rate)
+            for name, rate in rates.items()
+            if rate > 0 and name not in self.limits.full
+        }
+        emptied = [name for name, indices in kept.items() if len(indices) == 0]
+        if emptied:
+            raise UsageError(f"the published selection keeps no channel of {emptied[0]}; lower its rate")
+        return balanced(Selection(self.graph, kept), self.rankings, self.limits.full)
+
+    def select(self, counts: Counts) -> Selection:
+        """The richest channels at the given counts that satisfy every constraint."""
+        kept = {name: self.rankings[name].keep(count) for name, count in counts.items()}
+        return balanced(Selection(self.graph, kept), self.rankings, self.limits.full)
+
+    def cost(self, selection: Selection) -> float:
+        """The target's total for a selection: a number of parameters or multiply-adds, or milliseconds."""
+        if self.options.target == "latency":
+            return self._milliseconds(rebuild(self.model, selection))
+        return float(selection.macs if self.options.target == "macs" else selection.parameters)
+
+    def _milliseconds(self, network: nn.Module) -> float:
+        from cfp_cli.measuring.latency import measure
+
+        return measure({"model": network}, self.scores.input_size, batches=(1,))["model"][0].median
+
+
+def _full_sets(prunable: Sequence[ChannelSet], options: PruneOptions) -> frozenset[str]:
+    """Sets that keep all channels: `keep` matches one of their producers, or `ignore` a producer or consumer."""
+    full: set[str] = set()
+    for patterns, sides in ((options.keep, ("producers",)), (options.ignore, ("producers", "consumers"))):
+        for pattern in patterns:
+            matches = {
+                each.name
+                for each in prunable
+                if any(fnmatchcase(module, pattern) for side in sides for module in getattr(each, side))
+            }
+            if not matches:
+                raise UsageError(f"pattern '{pattern}' matches no prunable module; see `cfp inspect`")
+            full |= matches
+    return frozenset(full)
