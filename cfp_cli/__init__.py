@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from cfp_cli.checkpoints.checkpoint import describe as describe
     from cfp_cli.checkpoints.checkpoint import load as load
     from cfp_cli.checkpoints.checkpoint import save as save
-        from cfp_cli.comparing.grid import compare as compare
+    from cfp_cli.comparing.grid import compare as compare
     from cfp_cli.comparing.rows import Comparison as Comparison
     from cfp_cli.data.dataset import Dataset as Dataset
     from cfp_cli.data.dataset import open_dataset as open_dataset
