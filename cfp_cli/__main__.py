@@ -1,4 +1,4 @@
-"""`python -m cfp_cli`, which `torchrun -m` needs."""
+"""Makes `python -m cfp_cli` work, which `torchrun -m` needs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One file a command: it parses, calls the Python API and renders."""
+"""One file per command: it parses the arguments, calls the function in `runs/` and prints the result."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    short_help="Count and time models side by side.",
+    short_help="Compare size, multiply-adds and latency of models.",
     epilog=examples(
         "cfp bench model.pt cfp-run/finetuned.pt",
         "cfp bench model.pt cfp-run/finetuned.pt --batch-size 1 --batch-size 64 --threads 1",
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     multiple=True,
     default=(1, 64),
     show_default="1 and 64",
-    help="Images a batch. Repeatable.",
+    help="Images per batch. Repeatable.",
 )
 @click.option(
     "--seconds",
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Time to spend on each model, batch size and runtime.",
 )
-@click.option("--channels-last", is_flag=True, help="Time torch with images and weights in NHWC order.")
-@click.option("--onnx/--no-onnx", default=True, show_default=True, help="Also time onnxruntime, where installed.")
+@click.option("--channels-last", is_flag=True, help="Time torch with images and weights in NHWC layout.")
+@click.option("--onnx/--no-onnx", default=True, show_default=True, help="Also time onnxruntime, if it is installed.")
 @model_options
 @run_option
 @device_options
@@ -63,15 +63,15 @@ def bench(
 ) -> None:
     """Show parameters, multiply-adds, bytes and measured latency of each MODEL.
 
-    The models are timed in turns, so that a machine that slows down does so for all. The first is compared with the
-    others.
+    The models are timed in turns, so that a change in the machine's speed affects all of them. Ratios compare each
+    model with the first.
     """
     from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.bench import run_bench
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.inputs import ModelInput
 
-    found = run_bench(
+    benchmarks = run_bench(
         Run.open(run_folder),
         [ModelInput(model, arch, input_size, unsafe_pickle) for model in models],
         batches=batches,
@@ -81,16 +81,16 @@ def bench(
         device=choose_device(device, threads),
         progress=console,
     )
-    console.result([each.to_json() for each in found], cost_table(found), latency_table(found))
+    console.result([each.to_json() for each in benchmarks], cost_table(benchmarks), latency_table(benchmarks))
 
 
-def cost_table(found: list[Benchmark]) -> Table:
-    """Parameters, multiply-adds and bytes, with the ratio of the first to each."""
+def cost_table(benchmarks: list[Benchmark]) -> Table:
+    """Parameters, multiply-adds and bytes of each model, with the ratio of the first model to it."""
     from rich.table import Table
 
     table = Table("model", "parameters", "multiply-adds", "bytes", title="cost")
-    first = found[0]
-    for each in found:
+    first = benchmarks[0]
+    for each in benchmarks:
         row = (
             (f"{each.params:,}", first.params / max(each.params, 1)),
             (f"{each.macs / 1e6:,.1f} M", first.macs / max(each.macs, 1)),
@@ -100,19 +100,19 @@ def cost_table(found: list[Benchmark]) -> Table:
     return table
 
 
-def latency_table(found: list[Benchmark]) -> Table:
-    """Median time of one batch with its quartiles, and how many times faster than the first model."""
+def latency_table(benchmarks: list[Benchmark]) -> Table:
+    """Median and quartiles of the time of one batch, and the speed-up over the first model."""
     from rich.table import Table
 
-    threads = sorted({each.threads for model in found for each in model.latency_ms})
+    threads = sorted({each.threads for model in benchmarks for each in model.latency_ms})
     title = f"latency, {' and '.join(map(str, threads))} thread{'s' if threads != [1] else ''}"
     table = Table("model", "runtime", "batch", "median ms (quartiles)", "speed-up", title=title)
-    first = {(each.runtime, each.batch): each.median for each in found[0].latency_ms}
-    for model in found:
-        for place, each in enumerate(model.latency_ms):
+    first = {(each.runtime, each.batch): each.median for each in benchmarks[0].latency_ms}
+    for model in benchmarks:
+        for index, each in enumerate(model.latency_ms):
             base = first.get((each.runtime, each.batch))
             table.add_row(
-                model.model if place == 0 else "",
+                model.model if index == 0 else "",
                 each.runtime,
                 str(each.batch),
                 f"{each.median:.2f} ({each.p25:.2f} to {each.p75:.2f})",

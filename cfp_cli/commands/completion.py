@@ -17,7 +17,7 @@ from cfp_cli.commands.options import examples
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the script that completes cfp's commands and options in SHELL."""
+    """Print the script that lets SHELL complete the commands and options of cfp."""
     kind = get_completion_class(shell)
     assert kind is not None
     click.echo(kind(ctx.find_root().command, {}, "cfp", "_CFP_COMPLETE").source())

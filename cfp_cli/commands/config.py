@@ -1,6 +1,6 @@
-"""Defaults of options from a file: `cfp.toml`, or `[tool.cfp]` in `pyproject.toml`, in the current folder.
+"""Defaults of options from `cfp.toml`, or from `[tool.cfp]` in `pyproject.toml`, in the current folder.
 
-run = "runs/line-3"      # for every command that has the option
+run = "runs/line-3"      # for every command that has this option
 
 [score]
 images = 320
@@ -19,22 +19,22 @@ from cfp_cli.foundation.errors import UsageError
 
 
 def read_defaults(group: click.Group, folder: Path = Path()) -> dict[str, Any]:
-    """The defaults of a folder's configuration file as click's `default_map`; empty without a file.
+    """Read the configuration file of a folder as click's `default_map`; empty without a file.
 
     Raises:
-        UsageError: the file cannot be read, or names a command or an option that there is not.
+        UsageError: the file cannot be read, or names an unknown command or option.
     """
     path, content = _read(folder)
     if path is None:
         return {}
     known = {name: _options(command) for name, command in group.commands.items()}
-    everywhere = {name: value for name, value in content.items() if not isinstance(value, dict)}
+    shared = {name: value for name, value in content.items() if not isinstance(value, dict)}
     defaults: dict[str, Any] = {name: {} for name in known}
-    for name, value in everywhere.items():
-        takers = [command for command, options in known.items() if _key(name) in options]
-        if not takers:
+    for name, value in shared.items():
+        commands = [command for command, options in known.items() if _key(name) in options]
+        if not commands:
             raise _unknown(path, "option", name, {option for options in known.values() for option in options})
-        for command in takers:
+        for command in commands:
             defaults[command][known[command][_key(name)]] = value
     for command, values in content.items():
         if not isinstance(values, dict):
@@ -55,7 +55,7 @@ def _read(folder: Path) -> tuple[Path | None, dict[str, Any]]:
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path} is not readable TOML ({error}); mend or remove it") from error
+            raise UsageError(f"{path} is not readable TOML ({error}); correct or remove it") from error
         for key in keys:
             content = content.get(key, {})
         if content:
@@ -64,7 +64,7 @@ def _read(folder: Path) -> tuple[Path | None, dict[str, Any]]:
 
 
 def _options(command: click.Command) -> dict[str, str]:
-    """Parameter names by option name, without dashes in front."""
+    """Return parameter names by option name, without the leading dashes."""
     return {
         _key(flag.lstrip("-")): str(parameter.name)
         for parameter in command.params

@@ -13,10 +13,13 @@ from cfp_cli.commands.options import examples, output_options, pass_console, see
 
 @click.group(cls=CommandGroup)
 def data() -> None:
-    """Arrange image folders."""
+    """Convert public data sets to the folders that cfp reads."""
 
 
-@data.command(epilog=examples("cfp data split NEU-CLS/ data/ --layout neu", "cfp data split elpv-dataset data/"))
+@data.command(
+    short_help="Copy a public data set to train, val and test folders.",
+    epilog=examples("cfp data split NEU-CLS/ data/ --layout neu", "cfp data split elpv-dataset data/"),
+)
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option(
@@ -24,16 +27,20 @@ def data() -> None:
     type=click.Choice(["auto", "neu", "gc10", "x-sdd", "elpv"]),
     default="auto",
     show_default=True,
-    help="How SOURCE is laid out.",
+    help="Layout of SOURCE.",
 )
-@click.option("--long-tail", is_flag=True, help="X-SDD: keep 20/20/20/200/10/10/10 training images, as the paper does.")
+@click.option(
+    "--long-tail",
+    is_flag=True,
+    help="X-SDD only: keep 20/20/20/200/10/10/10 training images per class, as in the paper.",
+)
 @seed_option
 @output_options
 @pass_console
 def split(console: Console, source: str, destination: Path, layout: str, long_tail: bool, seed: int) -> None:
-    """Copy a public set from its own layout to DESTINATION/{train,val,test}/CLASS/.
+    """Copy a public data set from its own layout to DESTINATION/{train,val,test}/CLASS/.
 
-    SOURCE is the set's folder, or elpv-dataset for the installed package of that name.
+    SOURCE is the folder of the data set, or the word elpv-dataset for the installed Python package elpv-dataset.
     """
     from rich.table import Table
 

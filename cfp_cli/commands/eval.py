@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 @click.argument("data", type=click.Path(path_type=Path))
 @model_options
 @click.option(
-    "--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True, help="Split to test on."
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    default="test",
+    show_default=True,
+    help="Split to measure on.",
 )
 @seed_option
 @compute_options(batch_size=64)
@@ -44,7 +48,7 @@ def evaluate(
     threads: int | None,
     batch_size: int,
 ) -> None:
-    """Measure MODEL on a split of DATA: accuracy, macro and per-class figures, confusion matrix."""
+    """Measure MODEL on a split of DATA: accuracy, macro averages, figures of each class, confusion matrix."""
     from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.evaluate import run_evaluate
     from cfp_cli.runs.inputs import DataInput, ModelInput
@@ -61,7 +65,7 @@ def evaluate(
 
 
 def metrics_table(metrics: Metrics, title: str) -> Table:
-    """Figures over all classes, then of each class."""
+    """The figures of each class, then those over all classes."""
     from rich.table import Table
 
     table = Table("", "recall", "precision", "F1", "images", title=title)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    short_help="Export to ONNX or pt2, and prove the file.",
+    short_help="Export to ONNX or pt2 and compare with the checkpoint.",
     epilog=examples("cfp export --format onnx --out small.onnx", "cfp export model.pt --format pt2 --out model.pt2"),
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
@@ -25,21 +25,25 @@ if TYPE_CHECKING:
     "--format",
     type=click.Choice(["onnx", "pt2"]),
     required=True,
-    help="onnx for onnxruntime and edge runtimes, pt2 for torch.export.load.",
+    help="onnx for onnxruntime and edge runtimes; pt2 for torch.export.load.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write.")
-@click.option("--int8", is_flag=True, help="Also quantise to 8 bits, calibrated on training images. ONNX only.")
+@click.option("--int8", is_flag=True, help="Also quantise to 8 bits, calibrated on training images; ONNX only.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
     default=None,
-    help="Images to compare on.  [default: those of the run, else procedural ones]",
+    help="Images to compare on.  [default: images of the run, or generated images]",
 )
 @model_options
 @run_option
 @seed_option
 @click.option(
-    "--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch for int8 accuracy."
+    "--batch-size",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Images per batch for the accuracy of int8.",
 )
 @output_options
 @pass_console
@@ -57,10 +61,10 @@ def export(
     seed: int,
     batch_size: int,
 ) -> None:
-    """Export MODEL, run the file and compare it with the checkpoint; only a file that agrees is kept.
+    """Export MODEL, run the exported file and compare its logits with those of the checkpoint.
 
-    MODEL is what `cfp finetune` wrote and may be left out. The batch size of the file is free; class names, input size,
-    mean, std and lineage are in its metadata.
+    The file is kept only if both agree. Without MODEL, the checkpoint of the last `cfp finetune` is exported. The file
+    accepts any batch size. Its metadata contain class names, input size, mean, std and lineage.
     """
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.export import run_export
@@ -81,13 +85,13 @@ def export(
 
 
 def export_table(report: ExportReport) -> Table:
-    """The file, and how it compares with the checkpoint."""
+    """The exported file, and how it compares with the checkpoint."""
     from rich.table import Table
 
     table = Table("", "", title=f"exported to {report.format}, {report.precision}", show_header=False)
     table.add_row("parameters", f"{report.parameters:,}")
     table.add_row("file", f"{report.bytes:,} bytes, {report.overhead:+.1%} over the weights alone")
-    table.add_row("compared on", f"{report.images} {'test' if report.samples == 'given' else 'procedural'} images")
+    table.add_row("compared on", f"{report.images} {'test' if report.samples == 'given' else 'generated'} images")
     table.add_row("same class", f"{report.top1_agreement:.2%}")
     table.add_row("largest logit error", f"{report.max_relative_error:.1e} of the largest logit")
     if report.accuracy_before is not None and report.accuracy_after is not None:

@@ -11,7 +11,7 @@ from cfp_cli.commands.options import examples, model_options, output_options, pa
 
 
 @click.command(
-    short_help="Turn RepVGG training blocks into single convolutions.",
+    short_help="Merge each RepVGG training block into one convolution.",
     epilog=examples("cfp fuse cfp-run/finetuned.pt --out fused.pt"),
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -22,7 +22,10 @@ from cfp_cli.commands.options import examples, model_options, output_options, pa
 def fuse(
     console: Console, model: Path, out: Path, arch: str | None, input_size: int | None, unsafe_pickle: bool
 ) -> None:
-    """Fuse the RepVGG training blocks of MODEL, pruned or not; the fused network must give the same logits."""
+    """Merge each RepVGG training block of MODEL into one convolution.
+
+    MODEL may be pruned. The result is written only if it gives the same logits.
+    """
     from cfp_cli.runs.fuse import run_fuse
     from cfp_cli.runs.inputs import ModelInput
 
@@ -30,6 +33,6 @@ def fuse(
     console.result(
         done.to_json(),
         f"{done.params_before:,} to {done.params_after:,} parameters, "
-        f"logits equal within {done.max_relative_error:.1e} of the largest",
+        f"largest logit error {done.max_relative_error:.1e} of the largest logit",
         f"written {out}",
     )

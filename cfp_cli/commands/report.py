@@ -11,7 +11,7 @@ from cfp_cli.commands.options import compute_options, examples, output_options, 
 
 
 @click.command(
-    short_help="Write a self-contained HTML page about a run.",
+    short_help="Write an HTML page about a run.",
     epilog=examples("cfp report", "cfp report other-run --image scratch_17.png --out report.html"),
 )
 @click.argument("folder", metavar="[RUN]", type=click.Path(path_type=Path), required=False)
@@ -20,10 +20,10 @@ from cfp_cli.commands.options import compute_options, examples, output_options, 
     "--image",
     type=click.Path(path_type=Path),
     default=None,
-    help="Image of the feature maps.  [default: the first that was scored]",
+    help="Image whose feature maps are shown.  [default: the first scored image]",
 )
 @click.option(
-    "--bench/--no-bench", default=True, show_default=True, help="Measure latency where `cfp bench` did not yet."
+    "--bench/--no-bench", default=True, show_default=True, help="Measure latency if the run has no record of it."
 )
 @run_option
 @compute_options(batch_size=64)
@@ -40,9 +40,10 @@ def report(
     threads: int | None,
     batch_size: int,
 ) -> None:
-    """Write one HTML page of what RUN did: sizes, layers, feature maps, fine-tuning, confusion, latency, hashes.
+    """Write one HTML page about RUN: sizes, layers, feature maps, fine-tuning, confusion matrices, latency, hashes.
 
-    It needs no network and opens in any browser. What the run did not do yet is left out, and said so.
+    The page opens in any browser, without a network connection. Sections for which the run has no data are left out;
+    the page says which, and why.
     """
     from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.directory import Run

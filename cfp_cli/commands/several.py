@@ -1,4 +1,4 @@
-"""Options that take the values that follow them: `--teachers a.pt b.pt`."""
+"""Options that take several values in a row, such as `--teachers a.pt b.pt`. click itself supports only one value."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ import click
 
 
 def takes_several(most: dict[str, int]) -> type[click.Command]:
-    """A class of commands whose options, by name, take up to so many values; each is declared `multiple`."""
+    """Return a class of commands with options that take several values.
+
+    Args:
+        most: largest number of values of each option, by the option's name; each must be declared `multiple`.
+    """
 
     class TakesSeveral(click.Command):
         def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-            """Write `--name a b` as `--name a --name b`, which click understands."""
-            found: list[str] = []
-            name, left = "", 0
+            """Rewrite `--name a b` to `--name a --name b`, which click understands."""
+            rewritten: list[str] = []
+            name, remaining = "", 0
             for argument in args:
                 if argument.startswith("-"):
-                    name, left = argument, most.get(argument, 0)
-                elif left:
-                    # The first value stands behind its option already.
-                    found += [name] if left < most[name] else []
-                    left -= 1
+                    name, remaining = argument, most.get(argument, 0)
+                elif remaining:
+                    # The first value follows its option already.
+                    rewritten += [name] if remaining < most[name] else []
+                    remaining -= 1
                 elif name in most:
-                    # Taken for an argument of the command, it would be used for something else than it was meant for.
+                    # Without this error, click would take the value for an argument of the command.
                     message = (
-                        f"{name} takes {most[name]} values, so {argument} is one too many; arguments stand before it"
+                        f"{name} takes {most[name]} values, {argument} is one too many; put arguments before options"
                     )
                     raise click.UsageError(message, ctx)
-                found.append(argument)
-            return super().parse_args(ctx, found)
+                rewritten.append(argument)
+            return super().parse_args(ctx, rewritten)
 
     return TakesSeveral

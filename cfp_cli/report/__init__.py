@@ -1,1 +1,1 @@
-"""One self-contained HTML page that shows what a prune did and why it can be trusted."""
+"""The self-contained HTML page about a run: what was pruned, the proof of it, and what it costs."""

@@ -3,7 +3,7 @@ addEventListener("beforeprint", () => {
   document.querySelectorAll("details").forEach((part) => { part.open = true; });
 });
 
-// Without script every layer is on the page; with it, one at a time.
+// Without JavaScript the page shows all layers; with it, one at a time.
 (() => {
   const select = document.getElementById("layer");
   if (!select) return;
@@ -13,26 +13,26 @@ addEventListener("beforeprint", () => {
 
   const show = (index) => {
     shown = index;
-    panels.forEach((panel, place) => { panel.hidden = place !== index; });
+    panels.forEach((panel, position) => { panel.hidden = position !== index; });
     buttons.previous.disabled = index === 0;
     buttons.next.disabled = index === panels.length - 1;
   };
 
-  const tell = () => {
+  const announce = () => {
     document.getElementById("status").textContent = `Layer ${select.selectedOptions[0].textContent}`;
   };
 
-  const step = (by) => {
+  const move = (by) => {
     const index = Math.min(Math.max(shown + by, 0), panels.length - 1);
     select.value = [...select.options].find((option) => Number(option.dataset.panel) === index).value;
     show(index);
-    tell();
+    announce();
   };
 
-  select.addEventListener("change", () => { show(Number(select.selectedOptions[0].dataset.panel)); tell(); });
-  buttons.previous.addEventListener("click", () => step(-1));
-  buttons.next.addEventListener("click", () => step(1));
+  select.addEventListener("change", () => { show(Number(select.selectedOptions[0].dataset.panel)); announce(); });
+  buttons.previous.addEventListener("click", () => move(-1));
+  buttons.next.addEventListener("click", () => move(1));
   document.querySelector(".picker").hidden = false;
-  // A browser may keep the choice over a reload.
+  // A browser may keep the selected option when the page is reloaded.
   show(Number(select.selectedOptions[0].dataset.panel));
 })();

@@ -29,16 +29,16 @@ def run_bench(
     device: torch.device,
     progress: Progress = SILENT,
 ) -> list[Benchmark]:
-    """Count and time checkpoints in turns, with as many CPU threads as torch uses now.
+    """Count and time checkpoints in turns, with the number of CPU threads that torch uses.
 
     Args:
         run: the run directory; it gets a record if one of the models belongs to the run.
-        models: the checkpoints; each is named by its path as given.
+        models: the checkpoints; their paths name them in the result.
         batches: batch sizes.
         seconds: time to spend on each network, batch size and runtime.
-        memory: order of images and weights in memory for torch.
-        onnx: also time onnxruntime on the CPU, where it is installed.
-        device: where torch computes.
+        memory: memory layout of images and weights for torch.
+        onnx: also time onnxruntime on the CPU, if it is installed.
+        device: device of torch.
         progress: reports progress.
 
     Raises:
@@ -47,9 +47,9 @@ def run_bench(
     """
     began = time.perf_counter()
     names = [str(model.path) for model in models]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise UsageError(f"{twice[0]} is given twice; pass each model once")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UsageError(f"{repeated[0]} is given twice; pass each model once")
     loaded = {name: model.load(progress).to(device) for name, model in zip(names, models, strict=True)}
     results = benchmark(
         loaded,

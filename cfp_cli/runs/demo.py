@@ -1,4 +1,4 @@
-"""`cfp demo`: the whole pipeline on a generated defect set."""
+"""`cfp demo`: the complete pipeline on a generated set of defect images."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ BALANCED_EPOCHS = 4
 STUDENT_EPOCHS = 40
 RATIO = 0.95
 
-Telling = Callable[[TrainOptions], AbstractContextManager[Listener | None]]
+# A context manager that shows the epochs of a training; it receives the options of the training.
+ShowEpochs = Callable[[TrainOptions], AbstractContextManager[Listener | None]]
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What the demo came to."""
+    """The files and results of the demo; `export` and `report` are None if their package is not installed."""
 
     data: Path
     pruned: Pruned
@@ -49,34 +50,36 @@ class Demo:
     report: Path | None
 
 
-def run_demo(run: Run, *, seed: int, device: torch.device, telling: Telling, progress: Progress = SILENT) -> Demo:
+def run_demo(
+    run: Run, *, seed: int, device: torch.device, show_epochs: ShowEpochs, progress: Progress = SILENT
+) -> Demo:
     """Generate a defect set, train two teachers, score, prune by 95 %, fine-tune, export and report.
 
     Args:
-        run: the run directory; one that holds another run is refused.
+        run: the run directory; a directory of another run is refused.
         seed: seed of the images and of every random choice.
         device: where to compute.
-        telling: gives the listener to the epochs of a training, by its options.
-        progress: told of what takes long.
+        show_epochs: opens a context that shows the epochs of a training with these options.
+        progress: reports progress.
 
     Raises:
-        RunError: the directory holds a run that is not a demo.
-        CfpError: a step fails.
+        RunError: the directory contains a run that is not a demo.
+        CfpError: a part of the pipeline fails.
     """
     folder = run.folder / "demo"
     images = folder / "data"
     if run.records and not folder.is_dir():
-        raise RunError(f"{run.folder} holds another run; pass --run DIR for the demo")
+        raise RunError(f"{run.folder} contains another run; pass another --run DIR for the demo")
     if not images.is_dir():
-        progress.say(f"generating surface defects in {images}")
+        progress.say(f"generating images of surface defects in {images}")
         generate(images, PER_CLASS, TEST_PER_CLASS, SIZE, seed, IMBALANCE, progress=progress)
     data = DataInput(images, seed)
-    representation, classifier = folder / "rl.pt", folder / "cl.pt"
+    representation, class_balanced = folder / "rl.pt", folder / "cl.pt"
     teacher = TrainOptions(
         epochs=TEACHER_EPOCHS, batch_size=32, lr=1e-3, weight_decay=5e-4, augment="strong", views=4, seed=seed
     )
     progress.say("training the representation teacher")
-    with telling(teacher) as listen:
+    with show_epochs(teacher) as listen:
         run_train(
             data, ARCH, representation, teacher, input_size=INPUT_SIZE, device=device, progress=progress, listen=listen
         )
@@ -92,8 +95,8 @@ def run_demo(run: Run, *, seed: int, device: torch.device, telling: Telling, pro
         seed=seed,
     )
     start = ModelInput(representation)
-    with telling(balanced) as listen:
-        run_train(data, None, classifier, balanced, init=start, device=device, progress=progress, listen=listen)
+    with show_epochs(balanced) as listen:
+        run_train(data, None, class_balanced, balanced, init=start, device=device, progress=progress, listen=listen)
     progress.say("scoring the channels")
     run_score(run, start, data, ScoreOptions(images=256, seed=seed), device=device, progress=progress)
     progress.say(f"pruning {RATIO:.0%} of the parameters")
@@ -102,28 +105,28 @@ def run_demo(run: Run, *, seed: int, device: torch.device, telling: Telling, pro
     student = TrainOptions(
         epochs=STUDENT_EPOCHS, batch_size=32, lr=2e-3, weight_decay=5e-4, augment="strong", views=4, seed=seed
     )
-    with telling(student) as listen:
+    with show_epochs(student) as listen:
         finetuned = run_finetune(
             run,
             None,
             None,
-            [start, ModelInput(classifier)],
+            [start, ModelInput(class_balanced)],
             student,
             device=device,
             progress=progress,
             listen=listen,
         )
-    exported = _unless_missing(
+    exported = _if_installed(
         progress, lambda: run_export(run, None, None, run.folder / "finetuned.onnx", "onnx", progress=progress).path
     )
-    reported = _unless_missing(progress, lambda: run_report(run, device=device, progress=progress).out)
+    reported = _if_installed(progress, lambda: run_report(run, device=device, progress=progress).out)
     return Demo(images, pruned, finetuned, exported, reported)
 
 
-def _unless_missing(progress: Progress, step: Callable[[], Path]) -> Path | None:
-    """Take a step that needs an optional package, and tell where it is not installed."""
+def _if_installed(progress: Progress, write: Callable[[], Path]) -> Path | None:
+    """Write a file with an optional package; print a message if the package is not installed."""
     try:
-        return step()
+        return write()
     except MissingExtraError as error:
-        progress.say(f"left out: {error}")
+        progress.say(f"skipped: {error}")
         return None

@@ -21,7 +21,7 @@ def run_evaluate(
     device: torch.device,
     progress: Progress = SILENT,
 ) -> Metrics:
-    """Measure a model on one split.
+    """Measure the metrics of a model on one split.
 
     Raises:
         CfpError: the model or the data cannot be used.
@@ -29,5 +29,5 @@ def run_evaluate(
     network = model.load(progress)
     dataset = data.open(progress)
     network = fit_classes(network, dataset, model.path, progress).to(device)
-    store = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)
-    return evaluate(network, store.batches(batch_size), progress=progress)
+    images = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)
+    return evaluate(network, images.batches(batch_size), progress=progress)

@@ -21,8 +21,8 @@ from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes, scored_data
 from cfp_cli.runs.outputs import finetuned_model, is_file_of
 from cfp_cli.runs.records import ExportRecord, Inputs, ScoreRecord, output_files
 
-COMPARED = 512
-CALIBRATED = 128
+IMAGES_TO_COMPARE = 512
+IMAGES_TO_CALIBRATE = 128
 
 
 def run_export(
@@ -45,8 +45,8 @@ def run_export(
         data: the images; None takes those of the run, if the model belongs to the run.
         path: file to write.
         format: `onnx` or `pt2`.
-        int8: also quantise to 8 bits, calibrated on a stratified sample of training images.
-        batch_size: images a batch when int8 accuracy is measured.
+        int8: also quantise to 8 bits; a stratified sample of training images calibrates it.
+        batch_size: images per batch when int8 accuracy is measured.
         seed: seed of the image samples.
         progress: reports progress.
 
@@ -58,20 +58,20 @@ def run_export(
     network = source.load(progress)
     require_writable(path.parent)
     of_run = is_file_of(run, sha256(source.path))
-    given, dataset = data, None
+    source_of_images, dataset = data, None
     if data is not None:
         dataset = data.open(progress)
     elif of_run and run.latest(ScoreRecord) is not None:
-        given, dataset = scored_data(run, None, progress)
+        source_of_images, dataset = scored_data(run, None, progress)
     samples, calibration, evaluation = None, None, None
     if dataset is not None:
         network = fit_classes(network, dataset, source.path, progress)
         preprocessing = Preprocessing.of(spec_of(network))
         store = load_images(dataset, _held_out(dataset), preprocessing, progress=progress)
-        samples = _images(store, COMPARED, seed)
+        samples = _images(store, IMAGES_TO_COMPARE, seed)
         if int8:
-            train = sample(dataset, CALIBRATED, seed, preprocessing, progress)
-            calibration, evaluation = _images(train, CALIBRATED, seed), store.batches(batch_size)
+            train = sample(dataset, IMAGES_TO_CALIBRATE, seed, preprocessing, progress)
+            calibration, evaluation = _images(train, IMAGES_TO_CALIBRATE, seed), store.batches(batch_size)
     report = export(
         network,
         path,
@@ -83,7 +83,7 @@ def run_export(
         progress=progress,
     )
     if of_run:
-        images = given.record(dataset) if given is not None and dataset is not None else None
+        images = source_of_images.record(dataset) if source_of_images is not None and dataset is not None else None
         run.add(
             ExportRecord(
                 arguments={"format": format, "int8": int8, "batch_size": batch_size},
@@ -110,6 +110,6 @@ def _held_out(dataset: Dataset) -> str:
 
 
 def _images(store: ImageStore, count: int, seed: int) -> Tensor:
-    chosen = stratified_sample(store.labels, count, seed)
-    batches: Batches = store.batches(len(chosen), chosen)
+    indices = stratified_sample(store.labels, count, seed)
+    batches: Batches = store.batches(len(indices), indices)
     return torch.cat([images for images, _ in batches])

@@ -283,14 +283,14 @@ def read_records(path: Path) -> list[Record]:
     return [_read_record(path, f"records[{index}]", each) for index, each in enumerate(records)]
 
 
-def _read_record(path: Path, place: str, value: object) -> Record:
+def _read_record(path: Path, name: str, value: object) -> Record:
     if not isinstance(value, dict):
-        raise RunError(f"{path}: {place} is not an object; {ADVICE}")
+        raise RunError(f"{path}: {name} is not an object; {ADVICE}")
     rest = dict(value)
     command = rest.pop("command", None)
     if not isinstance(command, str) or command not in KINDS:
-        raise RunError(f"{path}: {place}.command is {command!r}, not one of {', '.join(KINDS)}; {ADVICE}")
-    return read(KINDS[command], rest, path, place, RunError, ADVICE)
+        raise RunError(f"{path}: {name}.command is {command!r}, not one of {', '.join(KINDS)}; {ADVICE}")
+    return read(KINDS[command], rest, path, name, RunError, ADVICE)
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:

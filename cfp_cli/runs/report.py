@@ -22,9 +22,9 @@ from cfp_cli.foundation.versions import versions
 from cfp_cli.graph import channel_sets
 from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.pruning.plan import Plan
-from cfp_cli.report.contents import Contents, Example, ModelFacts, Provenance
-from cfp_cli.report.layers import layers, widths
-from cfp_cli.report.page import require_extra, to_html
+from cfp_cli.report.collect_layers import collect_layers, set_widths
+from cfp_cli.report.page import render_page, require_extra
+from cfp_cli.report.page_data import Example, ModelFacts, PageData, Provenance
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, load_for, scored_data, scored_model
 from cfp_cli.runs.outputs import finetuned_model, pruned_model
@@ -132,7 +132,7 @@ def run_report(
         )
     elif not latency:
         left_out["latency"] = "Latency was not measured." if plan is not None else NOT_PRUNED
-    contents = Contents(
+    page_data = PageData(
         arch=spec.arch,
         classes=spec.classes,
         data=str(data.path),
@@ -142,8 +142,8 @@ def run_report(
         scored_images=scores.images,
         models=models,
         teachers=_teacher_metrics(finetune),
-        widths=widths(plan) if plan is not None else (),
-        layers=layers(scores, plan, graph, tensor.to(device)),
+        widths=set_widths(plan) if plan is not None else (),
+        layers=collect_layers(scores, plan, graph, tensor.to(device)),
         example=example,
         max_abs_logit_error=plan.max_abs_logit_error if plan is not None else None,
         epochs=read_csv(run.folder / "history.csv") if finetune is not None else (),
@@ -154,7 +154,7 @@ def run_report(
         versions=versions(),
         left_out=left_out,
     )
-    content = to_html(contents)
+    content = render_page(page_data)
     path = out or run.folder / "report.html"
     write_bytes(path, content)
     run.add(
@@ -167,7 +167,7 @@ def run_report(
             metrics=ReportMetrics(len(content), left_out),
         )
     )
-    return Reported(path, len(content), len(contents.layers), left_out)
+    return Reported(path, len(content), len(page_data.layers), left_out)
 
 
 class _Network(NamedTuple):

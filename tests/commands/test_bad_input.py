@@ -80,7 +80,7 @@ def test_classes_of_other_names(cfp, scored: Path, model: Path, images: Path, tm
     assert_one_line(cfp("score", model, tmp_path / "data"), 1, "differently", "scale", "scratches")
 
 
-def test_an_image_that_is_none_is_skipped_or_too_many_are_an_error(
+def test_a_broken_image_is_skipped_and_too_many_are_an_error(
     cfp, scored: Path, model: Path, images: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(images, tmp_path / "data")
@@ -121,7 +121,7 @@ def test_nan_in_the_weights(cfp, scored: Path, images: Path, broken_model) -> No
     assert snapshot(scored) == before
 
 
-def test_steps_out_of_order(cfp, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_out_of_order(cfp, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert_one_line(cfp("prune", "--ratio", 0.5), 1, "cfp score")
     assert_one_line(cfp("finetune", "--teachers", model), 1, "cfp prune")
@@ -155,7 +155,7 @@ def test_an_unknown_architecture_names_the_nearest(cfp, tmp_path: Path, images: 
 
 def test_a_third_teacher_is_not_taken_for_the_model(cfp, scored: Path, model: Path) -> None:
     done = cfp("finetune", "--teachers", model, model, model)
-    assert_one_line(done, 2, "--teachers takes 2 values", model.name, "arguments stand before it")
+    assert_one_line(done, 2, "--teachers takes 2 values", model.name, "put arguments before options")
 
 
 @pytest.mark.parametrize("name", ["m.onnx", "m.pt2"])
@@ -175,7 +175,7 @@ def test_text_is_no_checkpoint(cfp, tmp_path: Path, images: Path) -> None:
     )
 
 
-def test_a_place_that_cannot_be_written_to_is_no_bug(cfp, model: Path, tmp_path: Path) -> None:
+def test_a_folder_without_write_permission_is_no_bug(cfp, model: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     done = cfp("export", model, "--format", "pt2", "--out", tmp_path / "file" / "m.pt2")
     assert_one_line(done, 1, "cannot use", str(tmp_path / "file"), "permissions")
@@ -228,7 +228,7 @@ def test_a_network_that_cannot_be_traced(cfp, images: Path, factories: Path, tmp
     assert_one_line(done, 1, "cannot be traced for export", "data-dependent code")
 
 
-def test_a_size_beside_a_file_that_says_its_own(cfp, model: Path, images: Path, tmp_path: Path) -> None:
+def test_an_input_size_for_a_file_that_contains_one(cfp, model: Path, images: Path, tmp_path: Path) -> None:
     plain, other = cfp("eval", model, images, "--json"), cfp("eval", model, images, "--input-size", 64, "--json")
     assert other.json == plain.json
     assert "is for images of 32 x 32; a size given is for files that do not say theirs" in other.err
@@ -241,7 +241,7 @@ def test_a_size_beside_a_file_that_says_its_own(cfp, model: Path, images: Path, 
     assert "32 x 32 pixels of values in [0, 1] are taken as they are" in bare.err
 
 
-def test_images_that_a_network_has_learnt_from_are_told_of(cfp, arch: str, images: Path, tmp_path: Path) -> None:
+def test_warning_that_a_network_was_trained_on_other_splits(cfp, arch: str, images: Path, tmp_path: Path) -> None:
     """Another seed makes other splits of a folder without any."""
     flat, out = tmp_path / "flat", tmp_path / "m.pt"
     shutil.copytree(images / "train", flat)

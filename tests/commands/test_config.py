@@ -30,7 +30,7 @@ def test_defaults_come_from_pyproject_too(cfp, scored: Path, tmp_path: Path) -> 
         ("[prune\n", ("cfp.toml", "TOML")),
     ],
 )
-def test_what_a_file_misspells_is_named(
+def test_a_misspelt_name_in_the_file_is_an_error(
     cfp, scored: Path, tmp_path: Path, content: str, words: tuple[str, ...]
 ) -> None:
     (tmp_path / "cfp.toml").write_text(content)

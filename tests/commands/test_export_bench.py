@@ -51,7 +51,7 @@ def test_pt2_export_of_the_run_is_proven_on_its_test_images(cfp, tuned: Path, tm
 
 
 @needs_onnx
-def test_int8_export_tells_accuracy_before_and_after(cfp, tuned: Path, tmp_path: Path, images: Path) -> None:
+def test_int8_export_prints_accuracy_before_and_after(cfp, tuned: Path, tmp_path: Path, images: Path) -> None:
     done = cfp("export", "--format", "onnx", "--int8", "--out", tmp_path / "small.onnx", "--json")
     assert done.code == 0, done.err
     assert done.json["precision"] == "int8"
@@ -114,7 +114,7 @@ def test_bench_counts_and_times_side_by_side(cfp, tuned: Path, model: Path) -> N
     ("command", "policy"),
     [("score", "PASSIVE"), ("finetune", "PASSIVE"), *((name, None) for name in ("bench", "prune", "report", "demo"))],
 )
-def test_waiting_threads_sleep_except_where_networks_are_timed(command: str, policy: str | None, monkeypatch) -> None:
+def test_idle_threads_sleep_except_in_commands_that_time(command: str, policy: str | None, monkeypatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "")
     monkeypatch.delenv("OMP_WAIT_POLICY")
     cli.main([command, "--help"], standalone_mode=False)

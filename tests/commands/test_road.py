@@ -127,7 +127,7 @@ def test_flops_is_a_second_name_of_macs(cfp, scored: Path) -> None:
     assert plans[0]["macs_after"] == pytest.approx(0.5 * plans[0]["macs_before"], rel=0.02)
 
 
-def test_accuracy_is_told_by_stage(cfp, scored: Path) -> None:
+def test_accuracy_is_printed_by_stage(cfp, scored: Path) -> None:
     ask = ("prune", "--ratio", 0.5, "--json")
     assert [*cfp(*ask).json["accuracy"]] == ["before", "rebuilt", "reconstructed"]
     assert [*cfp(*ask, "--no-reconstruct").json["accuracy"]] == ["before", "rebuilt", "recalibrated"]

@@ -29,7 +29,7 @@ from cfp_cli.models.registry import create
 from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.report import page
-from cfp_cli.report.contents import Contents
+from cfp_cli.report.page_data import PageData
 from cfp_cli.runs import report as report_module
 from cfp_cli.runs.bench import run_bench
 from cfp_cli.runs.directory import Run
@@ -143,16 +143,16 @@ def tuned(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def contents(tuned: Path) -> Contents:
+def contents(tuned: Path) -> PageData:
     """What the page of that run is laid out from."""
-    seen: list[Contents] = []
+    seen: list[PageData] = []
 
-    def keep(given: Contents) -> bytes:
+    def keep(given: PageData) -> bytes:
         seen.append(given)
         return b""
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report_module, "to_html", keep)
+        patch.setattr(report_module, "render_page", keep)
         run_report(Run.open(tuned), out=tuned / "empty.html", device=CPU)
     return seen[0]
 
@@ -234,7 +234,7 @@ def test_confusion_and_recall_are_those_of_teacher_and_student(html: Path, tuned
         assert re.search(rf"{name}.*?{re.escape(page.points(change))}", recall, re.DOTALL)
 
 
-def test_the_picker_lists_every_module_and_layers_are_ordered_by_cluster(html: Path, contents: Contents) -> None:
+def test_the_picker_lists_every_module_and_layers_are_ordered_by_cluster(html: Path, contents: PageData) -> None:
     found = parsed(html.read_text(encoding="utf-8"))
     options = [(int(e.attributes["data-panel"]), e.text.split(":")[0]) for e in found.elements if e.tag == "option"]
     assert options == [(place, m) for place, layer in enumerate(contents.layers) for m in layer.modules]
@@ -251,7 +251,7 @@ def test_the_picker_lists_every_module_and_layers_are_ordered_by_cluster(html: P
 
 
 def test_layers_hold_the_plan_the_scores_and_the_networks_own_maps(
-    contents: Contents, tuned: Path, scored: Path
+    contents: PageData, tuned: Path, scored: Path
 ) -> None:
     plan, scores = Plan.load(tuned / "plan.json"), Scores.load(tuned / "scores.safetensors").by_set()
     network = load(scored.parent / "model.pt")
@@ -336,34 +336,34 @@ def test_another_image_can_be_shown(tuned: Path, scored: Path, tmp_path: Path) -
         run_report(Run.open(tuned), image=scored / "run.json", device=CPU)
 
 
-def test_names_are_text_not_markup(contents: Contents) -> None:
+def test_names_are_text_not_html(contents: PageData) -> None:
     evil = "<script>alert(1)</script>\"'&"
     layer = replace(contents.layers[0], name=evil, modules=(evil,))
-    found = page.to_html(replace(contents, arch=evil, data=evil, layers=(layer,))).decode()
+    found = page.render_page(replace(contents, arch=evil, data=evil, layers=(layer,))).decode()
     assert "<script>alert" not in found
     assert sum(e.tag == "script" for e in parsed(found).elements) == 1
     assert evil in parsed(found).section("layers")
 
 
-def test_a_page_too_large_loses_detail_before_it_fails(contents: Contents) -> None:
-    full = page.to_html(contents)
-    smaller = page.to_html(contents, len(full))
+def test_a_page_too_large_loses_detail_before_it_fails(contents: PageData) -> None:
+    full = page.render_page(contents)
+    smaller = page.render_page(contents, len(full))
     assert len(smaller) < len(full)
     assert parsed(smaller).section("summary") == parsed(full).section("summary")
     with pytest.raises(CfpError, match="is larger than 1,000 bytes"):
-        page.to_html(contents, 1000)
+        page.render_page(contents, 1000)
 
 
-def test_a_hundred_classes_fit(contents: Contents) -> None:
+def test_a_hundred_classes_fit(contents: PageData) -> None:
     names = [f"class {index}" for index in range(100)]
     each = ClassMetrics(1.0, 1.0, 1.0, 7)
     row = tuple(tuple(7 if a == b else 0 for b in range(100)) for a in range(100))
     metrics = Metrics(1.0, 1.0, 1.0, 1.0, 1.0, dict.fromkeys(names, each), row, 700)
     models = tuple(replace(model, metrics=metrics) for model in contents.models)
-    assert len(page.to_html(replace(contents, models=models))) < 1_500_000
+    assert len(page.render_page(replace(contents, models=models))) < 1_500_000
 
 
-def test_a_large_network_stays_under_three_megabytes(contents: Contents) -> None:
+def test_a_large_network_stays_under_three_megabytes(contents: PageData) -> None:
     generator = np.random.default_rng(0)
     channels = 1024
     layer = replace(
@@ -376,11 +376,11 @@ def test_a_large_network_stays_under_three_megabytes(contents: Contents) -> None
         maps=generator.normal(size=(channels, 14, 14)).astype(np.float32),
     )
     layer = replace(layer, order=np.argsort(layer.clusters, kind="stable"))
-    content = page.to_html(replace(contents, layers=(layer,) * 24))
+    content = page.render_page(replace(contents, layers=(layer,) * 24))
     assert 500_000 < len(content) < 3_000_000
 
 
-def test_the_missing_extra_is_told_in_one_line(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_missing_extra_is_named_in_one_line(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "jinja2" else real(name, *rest)
@@ -396,7 +396,7 @@ def test_images_in_the_page_decode(html: Path) -> None:
         Image.open(io.BytesIO(base64.b64decode(image.attributes["src"].partition(",")[2]))).verify()
 
 
-def test_the_step_is_recorded(html: Path, tuned: Path) -> None:
+def test_the_report_is_recorded(html: Path, tuned: Path) -> None:
     records = [each for each in json.loads((tuned / "run.json").read_text())["records"] if each["command"] == "report"]
     assert records[0]["metrics"]["left_out"] == {}
     assert str(html) in [each["outputs"]["report"]["path"] for each in records]
@@ -417,20 +417,20 @@ const picks = [];
 for (const option of select.options) {
   select.value = option.value;
   select.dispatchEvent(new view.Event("change"));
-  const place = Number(option.dataset.panel);
-  picks.push(String(visible()) === String(place) && panels[place].querySelectorAll(".plot, .map, .rail").length > 5);
-  for (const plot of panels[place].querySelectorAll(".plot, .map, .rail")) {
+  const panel = Number(option.dataset.panel);
+  picks.push(String(visible()) === String(panel) && panels[panel].querySelectorAll(".plot, .map, .rail").length > 5);
+  for (const plot of panels[panel].querySelectorAll(".plot, .map, .rail")) {
     if (!drawn(plot)) unseen.push(plot.outerHTML.slice(0, 90));
   }
 }
 const previous = page.getElementById("previous"), next = page.getElementById("next");
 const walk = [[visible()[0], next.disabled]];
 while (!previous.disabled) { previous.click(); walk.push([visible()[0], next.disabled]); }
-const told = select.selectedOptions[0].dataset.panel;
+const selected = select.selectedOptions[0].dataset.panel;
 const focusable = [select, next].map((e) => { e.focus(); return page.activeElement === e; });
 const colour = (e) => view.getComputedStyle(e).backgroundColor;
 return {
-  unseen, unpainted, start, picks, walk, told, focusable,
+  unseen, unpainted, start, picks, walk, selected, focusable,
   images: page.images.length,
   broken: [...page.images].filter((image) => !image.complete || image.naturalWidth === 0).length,
   overflow: page.documentElement.scrollWidth - view.innerWidth,
@@ -443,7 +443,7 @@ return {
 @pytest.mark.parametrize(
     ("width", "dark", "paper"), [(1100, False, "rgb(255, 255, 255)"), (360, True, "rgb(17, 22, 28)")]
 )
-def test_in_a_browser(html: Path, tmp_path: Path, contents: Contents, width: int, dark: bool, paper: str) -> None:
+def test_in_a_browser(html: Path, tmp_path: Path, contents: PageData, width: int, dark: bool, paper: str) -> None:
     found = look(html, SCRIPT, tmp_path, width, dark)
     seen = found.seen
     assert "error" not in seen, seen
@@ -457,13 +457,13 @@ def test_in_a_browser(html: Path, tmp_path: Path, contents: Contents, width: int
     assert len(seen["picks"]) == sum(len(layer.modules) for layer in contents.layers)
     last = len(contents.layers) - 1
     assert seen["walk"] == [[place, place == last] for place in range(last, -1, -1)]
-    assert seen["told"] == "0"
+    assert seen["selected"] == "0"
     assert seen["focusable"] == [True, True]
     assert seen["overflow"] <= 0
     assert seen["paper"] == paper
 
 
-def test_figures_are_told_as_people_say_them() -> None:
+def test_figures_are_formatted_for_people() -> None:
     assert page.percent(0.9876) == "98.8\N{NO-BREAK SPACE}%"
     assert [page.points(value) for value in (0.0123, -0.0123, 0.0004, -0.0004)] == ["+1.2", "−1.2", "±0.0", "±0.0"]
     assert [page.times(100, after) for after in (5, 0.5, 100)] == ["20.0×", "200×", "1.0×"]

@@ -1,4 +1,4 @@
-"""One layer as the page shows it: matrix, bars and feature maps, drawn as small as the page must be."""
+"""The drawings of one layer: similarity matrix, richness bars and feature maps, at a chosen level of detail."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import squareform
 
-from cfp_cli.report.contents import Layer
-from cfp_cli.report.drawings import bars, cluster_borders, kept_rails
-from cfp_cli.report.pictures import distance_matrix, feature_map
+from cfp_cli.report.page_data import Layer
+from cfp_cli.report.png import distance_matrix, feature_map
+from cfp_cli.report.svg import bars, cluster_borders, kept_rails
 
 
 @dataclass(frozen=True)
 class Detail:
-    """How much of a layer is drawn.
+    """The level of detail; it decides how large the page is.
 
     Attributes:
         matrix: largest side of a similarity matrix in pixels.
         map: largest side of a feature map in pixels.
-        tiles: most feature maps of kept and of dropped channels of a cluster.
+        tiles: largest number of feature maps per cluster, for kept and for dropped channels each.
     """
 
     matrix: int
@@ -30,7 +30,7 @@ class Detail:
 
 @dataclass(frozen=True)
 class MapView:
-    """A feature map: its channel, the channel's richness, and the image as a data URI."""
+    """A feature map: index and richness of its channel, and the image as a data URI."""
 
     channel: int
     richness: float
@@ -42,12 +42,12 @@ class ClusterView:
     """One cluster of a layer.
 
     Attributes:
-        number: its label.
+        number: number of the cluster, 1-based.
         size: number of channels.
-        kept: how many of them stay.
-        richness: mean of its channels.
-        spread: mean distance between two of its channels; None for one channel.
-        kept_maps, dropped_maps: feature maps of channels that stay and go, the richest first.
+        kept: number of kept channels.
+        richness: mean richness of its channels.
+        spread: mean distance between two of its channels; None for a single channel.
+        kept_maps, dropped_maps: feature maps of kept and of dropped channels, the richest first.
     """
 
     number: int
@@ -61,22 +61,22 @@ class ClusterView:
 
 @dataclass(frozen=True)
 class LayerView:
-    """One layer.
+    """The drawings and figures of one layer.
 
     Attributes:
-        name: of the channel set.
-        modules: what makes its channels.
-        before: channels of the original.
-        after: channels that stay; None where nothing was pruned.
+        name: name of the channel set.
+        modules: modules that produce its channels.
+        before: channels of the original network.
+        after: kept channels; None before pruning.
         matrix: similarity matrix as a data URI.
-        matrix_top: distance of its lightest colour.
-        matrix_size: width and height of the image in pixels.
+        matrix_top: distance of the lightest colour of the matrix.
+        matrix_size: width and height of the matrix image in pixels.
         borders: cluster borders over the matrix, as SVG.
         rails: marks of kept channels beside the matrix, as SVG.
         bars: richness of the channels, as SVG.
         richest: largest richness.
-        saturated: scores that do not tell its channels apart.
-        clusters: its clusters.
+        saturated: scores that are equal for all channels.
+        clusters: the clusters.
         map_size: height and width of a feature map in the network.
     """
 
@@ -96,32 +96,32 @@ class LayerView:
     map_size: tuple[int, int]
 
 
-def view(layer: Layer, detail: Detail, richness: str) -> LayerView:
-    """Draw a layer; `richness` names the criterion."""
-    # A layer that nothing was pruned from is drawn as kept whole.
+def draw_layer(layer: Layer, detail: Detail, richness: str) -> LayerView:
+    """Draw a layer; `richness` is the name of the criterion."""
+    # Before pruning, all channels are drawn as kept.
     kept = np.ones(layer.channels, bool) if layer.kept is None else layer.kept
     numbers, sizes = np.unique(layer.clusters, return_counts=True)
     edges = np.cumsum(sizes)[:-1].tolist()
     matrix, top, size = distance_matrix(layer.distance, layer.order, detail.matrix)
     square = squareform(layer.distance) if layer.channels > 1 else np.zeros((1, 1))
-    staying = int(kept.sum())
-    told = f"{richness} of {layer.channels} channels by cluster, largest {layer.richness.max():.3g}"
+    after = int(kept.sum())
+    label = f"{richness} of {layer.channels} channels by cluster, largest {layer.richness.max():.3g}"
     if layer.kept is not None:
-        told += f"; {staying} kept with mean {layer.richness[kept].mean():.3g}"
-        told += f", {layer.channels - staying} dropped" + (
-            f" with mean {layer.richness[~kept].mean():.3g}" if staying < layer.channels else ""
+        label += f"; {after} kept with mean {layer.richness[kept].mean():.3g}"
+        label += f", {layer.channels - after} dropped" + (
+            f" with mean {layer.richness[~kept].mean():.3g}" if after < layer.channels else ""
         )
     return LayerView(
         name=layer.name,
         modules=layer.modules,
         before=layer.channels,
-        after=None if layer.kept is None else staying,
+        after=None if layer.kept is None else after,
         matrix=matrix,
         matrix_top=top,
         matrix_size=size,
         borders=cluster_borders(layer.channels, edges),
         rails=kept_rails(kept[layer.order]),
-        bars=bars(layer.richness[layer.order], kept[layer.order], edges, told),
+        bars=bars(layer.richness[layer.order], kept[layer.order], edges, label),
         richest=float(layer.richness.max()),
         saturated=layer.saturated,
         clusters=tuple(_cluster(layer, int(number), kept, square, detail) for number in numbers),
@@ -147,7 +147,7 @@ def _cluster(
 
 
 def _maps(layer: Layer, channels: NDArray[np.int64], detail: Detail) -> tuple[MapView, ...]:
-    """Maps of a few channels, spread evenly from the richest to the poorest."""
+    """Draw the maps of a few channels, evenly spread from the richest to the poorest."""
     few = np.linspace(0, len(channels) - 1, min(len(channels), detail.tiles)).round().astype(int)
     return tuple(
         MapView(int(channel), float(layer.richness[channel]), feature_map(layer.maps[channel], detail.map))

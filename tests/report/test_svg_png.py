@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.distance import squareform
 
-from cfp_cli.report.drawings import Line, bars, cluster_borders, kept_rails, line_chart, ticks_of
-from cfp_cli.report.pictures import distance_matrix, feature_map, photograph, ramp
+from cfp_cli.report.png import distance_matrix, feature_map, photograph, ramp
+from cfp_cli.report.svg import Line, bars, cluster_borders, kept_rails, line_chart, ticks_of
 
 
 def opened(uri: str) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What a report page tells, as plain data: gathered from a run by its step, laid out by the page."""
+"""The data of a report page. `cfp_cli.runs.report` collects them from a run, `page.py` renders them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class ModelFacts:
 
     Attributes:
         role: `original`, `pruned` or `fine-tuned`.
-        path: its file.
-        sha256: of the file.
-        params: parameters.
+        path: the checkpoint.
+        sha256: hash of the checkpoint.
+        params: number of parameters.
         macs: multiply-adds of convolutions and linear layers for one image.
-        bytes: size of the file.
-        metrics: on the test split; None without one.
+        bytes: size of the checkpoint.
+        metrics: metrics on the test split; None if the data have none.
     """
 
     role: str
@@ -42,15 +42,15 @@ class Layer:
     """One scored channel set.
 
     Attributes:
-        name: of the set.
-        modules: what makes its channels, in network order; more than one where layers are coupled.
-        clusters: cluster of every channel [C], 1-based.
-        order: channels by cluster and, inside each, from the first to keep to the first to drop, int64 [C].
-        richness: detail richness of every channel, float64 [C].
-        distance: condensed distances of the channels, float32 [C(C-1)/2].
-        kept: which channels stay, bool [C]; None where nothing was pruned yet.
-        saturated: scores that do not tell the channels of a tap apart, as `score (tap)`.
-        maps: feature maps of the channels on the example image, float32 [C, H, W].
+        name: name of the set.
+        modules: modules that produce its channels, in network order; several where layers are coupled.
+        clusters: cluster of each channel, int32 [C], 1-based.
+        order: channel indices by cluster, in each cluster from the first to keep to the first to drop, int64 [C].
+        richness: richness of each channel, float64 [C].
+        distance: condensed distances between the channels, float32 [C(C-1)/2].
+        kept: whether each channel is kept, bool [C]; None before pruning.
+        saturated: scores that are equal for all channels of a tap, as `score (tap)`.
+        maps: feature map of each channel on the example image, float32 [C, H, W].
     """
 
     name: str
@@ -71,13 +71,13 @@ class Layer:
 
 @dataclass(frozen=True)
 class Width:
-    """Channels of one set before and after, scored or not.
+    """Number of channels of one set before and after pruning, whether it was scored or not.
 
     Attributes:
-        name: of the set.
-        before: channels of the original.
+        name: name of the set.
+        before: channels of the original network.
         after: channels of the pruned network.
-        frozen: why it may not be pruned; empty where it may.
+        frozen: why the set cannot be pruned; empty if it can.
     """
 
     name: str
@@ -91,9 +91,9 @@ class Example:
     """The image whose feature maps are shown.
 
     Attributes:
-        name: of its file.
-        label: its class; empty where that is not known.
-        pixels: uint8 [3, H, W], as the network sees it before it is normalised.
+        name: name of its file.
+        label: its class; empty if unknown.
+        pixels: the resized image before normalisation, uint8 [3, H, W].
     """
 
     name: str
@@ -128,29 +128,29 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Contents:
-    """Everything on the page.
+class PageData:
+    """All data of the page.
 
     Attributes:
-        arch: architecture of the original.
+        arch: architecture of the original network.
         classes: class names, in the order of the logits.
-        data: the folder of the images.
-        test_images: images of the test split.
+        data: folder of the images.
+        test_images: number of images in the test split.
         similarity, richness: names of the criteria.
-        scored_images: images that the channels were scored on.
+        scored_images: number of images that the channels were scored on.
         models: the networks, the original first.
-        teachers: test metrics of the fine-tuning's teachers by name; empty where they were not measured.
-        widths: channels by set; empty where nothing was pruned.
+        teachers: test metrics of the teachers by name; empty if they were not measured.
+        widths: channels of each set before and after; empty before pruning.
         layers: scored channel sets, in network order.
         example: the image of the feature maps.
-        max_abs_logit_error: the proof's error; None where nothing was pruned.
-        epochs: of the fine-tuning; empty without one.
+        max_abs_logit_error: largest logit difference in the proof of the rebuild; None before pruning.
+        epochs: epochs of the fine-tuning; empty without one.
         best_epoch: the epoch whose weights were kept, from 0; None without fine-tuning.
-        latency: of the original and of the final network; empty where it was not measured.
-        lineage: the steps that made the final network, oldest first, as its checkpoint holds them.
+        latency: latency of the original and of the final network; empty if it was not measured.
+        lineage: how the final network was made, oldest first, from its checkpoint.
         records: commands of the run except earlier reports, oldest first.
-        versions: of the tool and of what made this page.
-        left_out: why a section is missing, by its id.
+        versions: versions of cfp and of its packages, for this page.
+        left_out: why a section is missing, by the section's id.
     """
 
     arch: str
@@ -176,10 +176,10 @@ class Contents:
 
     @property
     def original(self) -> ModelFacts:
-        """The network that was scored."""
+        """The scored network."""
         return self.models[0]
 
     @property
     def final(self) -> ModelFacts | None:
-        """The last network of the run; None where nothing was pruned."""
+        """The last network of the run; None before pruning."""
         return self.models[-1] if len(self.models) > 1 else None
