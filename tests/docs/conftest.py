@@ -27,7 +27,7 @@ NEU = ("Cr", "In", "Pa", "PS", "RS", "Sc")
 
 @pytest.fixture(scope="session")
 def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a reader of the pages has: `data/`, models that are scored and teachers, all of them tiny."""
+    """A folder with the files that the pages assume: `data/`, models and teachers, all of them tiny."""
     stock = tmp_path_factory.mktemp("stock")
     generate(stock / "data", per_class=8, test_per_class=2, size=64, imbalance=2.0)
     classes = tuple(sorted(folder.name for folder in (stock / "data" / "train").iterdir()))

@@ -1,4 +1,4 @@
-"""Reads the commands and the Python that the pages show."""
+"""Read the commands and the Python code of the pages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TOOLS = ("cfp ", "make ", "pip ", "python ", "cargo ", "maturin ", "torchrun ",
 
 @dataclass(frozen=True)
 class Shown:
-    """A command line or a piece of Python, and the line of the page it stands on."""
+    """A command line or a piece of Python, and its line on the page."""
 
     kind: str
     text: str
@@ -26,7 +26,7 @@ class Shown:
 
 
 def blocks(page: Path) -> list[Shown]:
-    """All that a page shows to be typed or run, in its order."""
+    """All commands and Python of a page, in order."""
     text = page.read_text(encoding="utf-8")
     found: list[Shown] = []
     for fence in _FENCE.finditer(text):
@@ -40,7 +40,7 @@ def blocks(page: Path) -> list[Shown]:
 
 
 def commands(body: str, first: int) -> list[Shown]:
-    """The command lines of a block: those after `$`, or all that start with a tool's name; the rest is output."""
+    """The command lines of a block: lines after `$`, or else lines that start with a tool's name."""
     found = []
     marked = any(line.startswith("$ ") for line in body.splitlines())
     for number, line in enumerate(body.splitlines()):

@@ -1,4 +1,4 @@
-"""A residual network with torchvision's names for its parts, a hundredth of the size."""
+"""A residual network with the module names of torchvision, a hundredth of the size."""
 
 from __future__ import annotations
 

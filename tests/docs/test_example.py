@@ -1,4 +1,4 @@
-"""The example script goes the whole road, on tiny images."""
+"""The example script runs the whole pipeline on tiny images."""
 
 from __future__ import annotations
 

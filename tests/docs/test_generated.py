@@ -1,4 +1,4 @@
-"""The reference pages are those that the code gives now, and name all that it offers."""
+"""The reference pages are up to date with the code and contain every command, option and public name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's map is true: the files and names that it points to exist, and the folders are in the order of the layers."""
+"""The files and names in CONTRIBUTING.md exist, and its table of folders has the order of the layers."""
 
 from __future__ import annotations
 

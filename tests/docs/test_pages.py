@@ -1,4 +1,4 @@
-"""Every command and every piece of Python that the pages show is run, in the order of the page, on tiny models."""
+"""Run every command and every piece of Python of the pages, in the order of the page, on tiny models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cfp_cli.main import main
 from cfp_cli.models import vgg
 from cfp_cli.models.registry import create
 
-# They set up a machine, or run the suite that this test is part of, or are run by a test of their own.
+# Commands that install something, run this test suite, or have a test of their own.
 ELSEWHERE = {
     "make demo",
     "make test",
@@ -31,20 +31,20 @@ ELSEWHERE = {
     "cfp demo --run demo-run --json",
     "cfp data split elpv-dataset data/",
 }
-TAUGHT = ["--epochs", "1", "--batch-size", "16", "--views", "1", "--augment", "none"]
+SHORT_TRAINING = ["--epochs", "1", "--batch-size", "16", "--views", "1", "--augment", "none"]
 ONE_CORE = ["--threads", "1"]
-# Options added so that a command is soon done on one core; the last of an option wins.
+# Options that make a command fast on one core; of a repeated option the last value counts.
 SHORTER = {
-    "train": [*TAUGHT, *ONE_CORE],
+    "train": [*SHORT_TRAINING, *ONE_CORE],
     "score": ["--images", "12", *ONE_CORE],
-    "finetune": [*TAUGHT, *ONE_CORE],
-    "compare": [*TAUGHT, "--images", "12", "--seeds", "0", *ONE_CORE],
+    "finetune": [*SHORT_TRAINING, *ONE_CORE],
+    "compare": [*SHORT_TRAINING, "--images", "12", "--seeds", "0", *ONE_CORE],
     "bench": ["--seconds", "0.01", "--no-onnx", *ONE_CORE],
     "report": ["--no-bench", *ONE_CORE],
     "prune": ONE_CORE,
     "eval": ONE_CORE,
 }
-# What the tiny network does not have: the file to write, the architecture to fill it with, whether it is scored first.
+# Commands that need another network: the file to write, its architecture, and whether to score it first.
 OTHER_MODELS = {
     "cfp prune --ratio 0.9 --keep 'layer1.*' --round-to 8": ("model.pt", "torchvision:resnet18", True),
     "cfp prune --rates '[0.4]*5+[0.5]*9' --dry-run": ("model.pt", "vgg16_bn_gap", True),
@@ -58,7 +58,7 @@ Cfp = Callable[[str], None]
 
 @pytest.fixture(autouse=True)
 def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small stand-ins, with as many or as few channel sets, for the networks that the pages name."""
+    """Replace the networks that the pages name by small ones with the same number of channel sets."""
     monkeypatch.setattr(vgg, "WIDTHS", ((8, 8), (8, 8), (8, 8, 8), (16, 16, 16), (16, 16, 16)))
     monkeypatch.setattr(vgg, "HIDDEN", 16)
     for name in ("resnet18", "resnet50"):
@@ -67,7 +67,7 @@ def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def cfp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cfp:
-    """Run a command line that a page shows, made short, and see it succeed."""
+    """Run a shortened command line of a page and check that it succeeds."""
 
     def run(command: str) -> None:
         typed = words(command)
@@ -75,30 +75,30 @@ def cfp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         if "--input-size" in typed:
             more += ["--input-size", "32"]
         if "layer1.*" in typed:
-            # The small stand-in has a larger part of its parameters there than a ResNet.
+            # The small network has a larger share of its parameters in layer1 than a ResNet.
             more += ["--ratio", "0.3", "--round-to", "1"]
         if typed[1:3] == ["data", "split"]:
-            # It makes the folder that the other commands find.
+            # It creates the folder that the other commands read.
             shutil.rmtree(typed[4])
         monkeypatch.setattr(sys, "argv", typed + more)
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exited:
             main()
-        said = capsys.readouterr()
-        assert not left.value.code, f"`{command}` leaves with {left.value.code}: {said.err}"
+        printed = capsys.readouterr()
+        assert not exited.value.code, f"`{command}` leaves with {exited.value.code}: {printed.err}"
 
     return run
 
 
 @pytest.fixture
-def place(stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A reader's folder, the current one."""
+def folder(stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with the files that the pages assume."""
     shutil.copytree(stock, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.mark.parametrize("page", STORIES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_page_can_be_followed(page: Path, place: Path, cfp: Cfp) -> None:
+def test_a_page_can_be_followed(page: Path, folder: Path, cfp: Cfp) -> None:
     names: dict[str, object] = {"__name__": "page"}
     for shown in blocks(page):
         where = f"{page.name}:{shown.line}"
@@ -108,7 +108,7 @@ def test_a_page_can_be_followed(page: Path, place: Path, cfp: Cfp) -> None:
         elif shown.text in ELSEWHERE:
             continue
         elif shown.text.startswith("python "):
-            # Benchmarks and generators have tests, or hours, of their own.
+            # Benchmarks take hours, and generators have tests of their own.
             assert (ROOT / words(shown.text)[1]).is_file(), where
         else:
             assert shown.text.startswith("cfp "), f"{where} shows `{shown.text}`, which no test runs"
@@ -117,7 +117,7 @@ def test_a_page_can_be_followed(page: Path, place: Path, cfp: Cfp) -> None:
 
 @pytest.fixture(scope="session")
 def finished(stock: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory at the end of the three lines."""
+    """A run directory after the three commands of the README."""
     folder = tmp_path_factory.mktemp("finished")
     lines = (
         ["score", "model.pt", "data", *SHORTER["score"]],
@@ -128,19 +128,19 @@ def finished(stock: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(stock)
         for line in lines:
             patch.setattr(sys, "argv", ["cfp", *line, "--run", str(folder / "cfp-run"), "--quiet"])
-            with pytest.raises(SystemExit) as left:
+            with pytest.raises(SystemExit) as exited:
                 main()
-            assert not left.value.code, line
+            assert not exited.value.code, line
     return folder
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_of_the_reference_runs(example: str, finished: Path, place: Path, cfp: Cfp) -> None:
-    shutil.copytree(finished / "cfp-run", place / "cfp-run")
-    classes = tuple(sorted(folder.name for folder in (place / "data" / "train").iterdir()))
+def test_an_example_of_the_reference_runs(example: str, finished: Path, folder: Path, cfp: Cfp) -> None:
+    shutil.copytree(finished / "cfp-run", folder / "cfp-run")
+    classes = tuple(sorted(folder.name for folder in (folder / "data" / "train").iterdir()))
     if "other-run" in example:
         shutil.copytree("cfp-run", "other-run")
-        shutil.copy(next((place / "data" / "train").rglob("*.png")), "scratch_17.png")
+        shutil.copy(next((folder / "data" / "train").rglob("*.png")), "scratch_17.png")
     if example in OTHER_MODELS:
         file, arch, scored = OTHER_MODELS[example]
         save(file, describe(create(arch, len(classes)), ModelSpec(arch, classes, input_size=(32, 32))))
@@ -158,11 +158,11 @@ def test_commands_in_running_text_exist(page: Path) -> None:
         found: click.Command = cli
         while isinstance(found, click.Group):
             name = typed.pop(0)
-            assert name in found.commands, f"`{command}` is no command"
+            assert name in found.commands, f"`{command}` is not a command"
             found = found.commands[name]
         known = {flag for parameter in found.params for flag in (*parameter.opts, *parameter.secondary_opts)}
         asked = {word.split("=")[0] for word in typed if word.startswith("--")}
-        assert asked <= known | {"--help"}, f"`{command}` has options that there are not"
+        assert asked <= known | {"--help"}, f"`{command}` has unknown options"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

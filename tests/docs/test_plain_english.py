@@ -111,7 +111,9 @@ def test_source_is_in_plain_english(folder: str) -> None:
 
 
 def test_pages_are_in_plain_english() -> None:
-    assert [riddle for path in [*PAGES, ROOT / "CHANGELOG.md", ROOT / "Makefile"] for riddle in riddles(path)] == []
+    # The text of generated pages comes from the source.
+    written = [page for page in PAGES if page.name not in ("cli.md", "python.md")]
+    assert [riddle for path in [*written, ROOT / "CHANGELOG.md", ROOT / "Makefile"] for riddle in riddles(path)] == []
 
 
 def test_the_test_finds_riddles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
