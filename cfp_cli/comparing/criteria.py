@@ -1,7 +1,7 @@
-"""Other criteria than feature maps: what the weights, or the loss, say of a channel.
+"""Criteria from weights or from the loss, to compare with the scores of feature maps.
 
-A channel of a coupled set is made by several layers; its importance is the mean over them, each layer's values divided
-by their mean, as group pruning does.
+Several layers may make the channels of one set. The importance of a channel is then the mean over these layers, after
+division of each layer's values by their mean, as group pruning does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CRITERIA = (*WEIGHT_CRITERIA, "group-norm", "taylor", "random")
 def rescored(
     scores: Scores, criterion: str, model: nn.Module, graph: ChannelGraph, loader: Loader, seed: int
 ) -> Scores:
-    """The scores with a criterion's importance in place of richness; distances stay.
+    """The scores with a criterion's importance in place of richness; distances are unchanged.
 
     Args:
         scores: of the network.
@@ -56,7 +56,7 @@ def rescored(
     """
     if criterion == "random":
         generator = np.random.default_rng(seed)
-        found = {group.name: generator.random(group.channels) for group in scores.sets}
+        found = {each.name: generator.random(each.channels) for each in scores.sets}
     elif criterion == "group-norm":
         found = _group_norm(model, graph)
     elif criterion == "taylor":
@@ -67,12 +67,12 @@ def rescored(
         found = _by_set(graph, {name: measure(parameters[name].detach()) for name in _makers(graph)})
     else:
         raise ValueError(f"no criterion '{criterion}'; one of {', '.join(CRITERIA)}")
-    sets = tuple(replace(group, richness=found[group.name]) for group in scores.sets)
+    sets = tuple(replace(each, richness=found[each.name]) for each in scores.sets)
     return replace(scores, sets=sets, richness=criterion)
 
 
 def _group_norm(model: nn.Module, graph: ChannelGraph) -> dict[str, NDArray[np.float64]]:
-    """Norm of all parameters that go with a channel: what makes it, scales it and reads it (DepGraph, CVPR 2023)."""
+    """Norm of all parameters that make, scale or read a channel (DepGraph, CVPR 2023)."""
     total = np.zeros(int(graph.offsets[-1]))
     parameters = dict(model.named_parameters())
     for dimension in graph.dimensions:
@@ -125,5 +125,5 @@ def _by_set(graph: ChannelGraph, by_weight: dict[str, Tensor]) -> dict[str, NDAr
 def _split(graph: ChannelGraph, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Values by running unit number, as values by set."""
     return {
-        group.name: values[start : start + group.size] for group, start in zip(graph.sets, graph.offsets, strict=False)
+        each.name: values[start : start + each.size] for each, start in zip(graph.sets, graph.offsets, strict=False)
     }

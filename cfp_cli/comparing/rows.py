@@ -16,17 +16,20 @@ from cfp_cli.foundation.files import write_bytes
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row: what was asked for, and what came of it.
+    """One row: the options of a run and its results.
 
     Attributes:
-        network: fingerprint of the representation teacher; data: fingerprint of the images.
+        network: fingerprint of the representation teacher.
+        data: fingerprint of the images.
         method, ratio, seed: the cell of the grid.
-        options: of the fine-tuning and the scoring, as JSON.
-        compression: parameters before / after; params, macs: after.
-        val_accuracy, test_accuracy, test_macro_f1: of the best epoch on the validation split.
-        teacher_accuracy, teacher_macro_f1: of the representation teacher on the test split.
-        best_epoch: from 1, 0 without fine-tuning; seconds: from the scores to the finished student.
-        versions: of what computed it, as JSON.
+        options: options of the fine-tuning and the scoring, as JSON.
+        compression: parameters before / after.
+        params, macs: parameters and multiply-adds after the prune.
+        val_accuracy, test_accuracy, test_macro_f1: metrics of the epoch that was best on the validation split.
+        teacher_accuracy, teacher_macro_f1: metrics of the representation teacher on the test split.
+        best_epoch: that epoch, from 1; 0 without fine-tuning.
+        seconds: time from the scores to the finished student.
+        versions: versions of cfp and of the packages it depends on, as JSON.
     """
 
     network: str
@@ -49,7 +52,7 @@ class Comparison:
 
     @property
     def cell(self) -> tuple[Any, ...]:
-        """What makes two rows the same measurement."""
+        """Two rows with the same cell are the same measurement."""
         return (self.network, self.data, self.method, self.ratio, self.seed, self.options)
 
 
@@ -58,7 +61,8 @@ class Summary:
     """All seeds of one method at one ratio: means and sample standard deviations (0 for one seed).
 
     Attributes:
-        method, ratio: the cell; seeds: how many.
+        method, ratio: the cell.
+        seeds: number of seeds.
         compression: mean of parameters before / after.
         accuracy, macro_f1: mean and deviation on the test split.
         lost: mean of the teacher's test accuracy minus the student's.
@@ -73,7 +77,7 @@ class Summary:
     lost: float
 
     def shown(self, figure: tuple[float, float], unit: str = "") -> str:
-        """A mean in percent with its deviation; one run has none."""
+        """A mean in percent with its deviation; a single seed has no deviation."""
         mean, deviation = (f"{100 * value:.2f}{unit}" for value in figure)
         return f"{mean} ± {deviation}" if self.seeds > 1 else mean
 

@@ -1,9 +1,9 @@
 """Which channel every element of every tensor belongs to.
 
-An *atom* is one position along one dimension of one parameter, such as output channel 3 of a convolution. The labels of
-a value are an integer array that broadcasts over its shape: dimensions along which the label does not change have size
-1, and -1 stands for "no channel". Operators that move data move labels; operators that combine elements unite the atoms
-they bring together. `Facts` collects what is found; `derive` resolves it once at the end.
+An *atom* is one index along one dimension of one parameter, such as output channel 3 of a convolution. The labels of a
+value are an integer array that broadcasts over its shape: dimensions along which the label does not change have size 1,
+and -1 stands for "no channel". Operators that move data move labels. Operators that combine elements unite their atoms.
+`Facts` collects these findings, and `derive` resolves them once at the end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Value:
         labels: atoms, as many dimensions as `shape`, each of full size or 1.
         dynamic: for each dimension, whether its size follows the batch size.
         lanes: in values whose channels were split into groups, the group of each label, of the latest split first; -1
-            for channels that were joined to them and not split. They are moved with the labels.
+            for channels that were joined to them and not split. They move with the labels.
     """
 
     shape: tuple[int, ...]
@@ -72,7 +72,7 @@ class Facts:
     Attributes:
         count: number of atoms.
         unions: pairs of arrays of atoms that belong together.
-        frozen: atoms that must all stay, with the index of the reason.
+        frozen: atoms that must be kept, with the index of the reason.
         reasons: (module, operator, reason).
         balances: lists of groups of atoms, all groups keeping the same number, with the slack allowed.
         dims: labels of parameters and buffers by name and dimension: [size], or [groups, size] for the dimension of a
@@ -80,7 +80,7 @@ class Facts:
         producers: (module, parameter, atoms) of every operator that makes new channels, in network order.
         consumers: (module, atoms, node name) of every operator that reads channels, in network order.
         readers: the node whose channels a dimension of a parameter follows, by name and dimension.
-        rearranged: whether any operator rearranges channels by their place.
+        rearranged: whether an operator rearranges channels by their index.
     """
 
     count: int = 0
@@ -115,7 +115,7 @@ class Facts:
         return atoms
 
     def unite(self, first: Labels, second: Labels, reason: Reason) -> None:
-        """Make the atoms of two broadcastable arrays stay or go together; a labelled one facing -1 must stay."""
+        """Keep or drop the atoms of two broadcastable arrays together; freeze an atom that meets -1."""
         first, second = np.broadcast_arrays(first, second)
         both = (first >= 0) & (second >= 0)
         self.unions.append((first[both], second[both]))
@@ -124,7 +124,7 @@ class Facts:
             self.freeze(np.maximum(first, second)[lone], reason)
 
     def freeze(self, atoms: Labels, reason: Reason) -> None:
-        """Make atoms stay."""
+        """Freeze atoms: they must be kept."""
         atoms = np.unique(atoms[atoms >= 0])
         if atoms.size == 0:
             return
@@ -133,10 +133,11 @@ class Facts:
         self.frozen.append((atoms, self.reasons.index(reason)))
 
     def balance(self, blocks: Labels, lanes: tuple[Labels, ...] = ()) -> None:
-        """Make blocks of atoms [blocks, size] keep the same number each.
+        """Require that blocks of atoms [blocks, size] keep the same number each.
 
-        Where lanes were interleaved before, the first of two blocks of kept channels holds what it should when it has
-        as many of every lane, or one more of the earlier lanes; of more blocks, when every lane has as many in each.
+        Where lanes were interleaved before, kept channels fall into the right blocks under a further condition. Of two
+        blocks, the first must keep equally many channels of every lane, or one more of the earlier lanes. Of more
+        blocks, each must keep equally many of every lane.
         """
         if len(blocks) < 2:
             return
@@ -151,7 +152,7 @@ class Facts:
         self.balances.append(([row[lane == name] for row, lane in rows for name in names], 0))
 
     def _interleaved(self, atoms: Labels, lanes: tuple[Labels, ...]) -> None:
-        """Make the lanes of the first part of an interleaved row keep equally many, or one more in earlier ones."""
+        """Require that lanes in the first part of an interleaved row keep equally many, or one more in earlier ones."""
         names = [int(name) for name in np.unique(lanes[0]) if name >= 0]
         if len(names) > 1:
             self.balances.append(([atoms[lanes[0] == name] for name in names], 1))

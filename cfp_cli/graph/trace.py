@@ -1,10 +1,10 @@
 """A network as a list of operator calls, and the interpreter that runs it node by node.
 
-The front end is `torch.export` and not `torch.fx`: Python's control flow is followed as it runs, module, functional,
-method and operator forms of a call become the same ATen operator, every operator has an exact schema, parameters carry
-their full names, and shapes are known at every node. The exported program is not decomposed, so that convolution,
-linear, batch norm, chunk or flatten stay one call each. In-place operators stay in it too: what reads a tensor after it
-was changed in place is made to read the operator that changed it.
+The front end is `torch.export` and not `torch.fx`, for five reasons. It follows Python's control flow as it runs.
+Module, functional, method and operator forms of a call become the same ATen operator. Every operator has an exact
+schema. Parameters have their full names. Shapes are known at every node. The exported program is not decomposed, so
+that convolution, linear, batch norm, chunk or flatten stay one call each. In-place operators stay in it too: later
+readers of the changed tensor are made to read the operator that changed it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class TracedGraph:
     input_size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        """Find out after which node each value is no longer needed."""
+        """Find the node after which each value is no longer needed."""
         last: dict[Node, Node] = {}
         for node in self.nodes:
             last[node] = node
@@ -83,7 +83,7 @@ class TracedGraph:
     def run(
         self, x: Tensor, nodes: Container[str] = (), on_value: Callable[[str, Tensor], None] | None = None
     ) -> Tensor:
-        """Run the network on images float32 [N, 3, H, W] and give its logits [N, classes].
+        """Run the network on images float32 [N, 3, H, W] and return its logits [N, classes].
 
         Args:
             x: images; they are not changed.
@@ -164,7 +164,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
 
 @contextmanager
 def exporting_quietly() -> Iterator[None]:
-    """Without what torch.export warns of, and logs and prints of a network it cannot trace: the error is one line."""
+    """Silence the warnings, logs and prints of torch.export, so that its failure is a one-line error."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -229,7 +229,7 @@ def arguments_of(node: Node) -> dict[str, Any]:
 
 
 def is_in_place(node: Node) -> bool:
-    """Whether a node's operator changes its first argument and gives it back."""
+    """Whether a node's operator changes its first argument and returns it."""
     schema = getattr(node.target, "_schema", None)
     return bool(
         schema is not None

@@ -1,4 +1,4 @@
-"""How many channels a set keeps, and how that number is shared over its clusters."""
+"""How many channels a set keeps, and how its clusters share that number."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 def kept_count(size: int, keep: float, minimum: int = 1, multiple: int = 1) -> int:
     """Channels that a set of `size` keeps at the fraction `keep`, in [min(minimum, size), size].
 
-    With `multiple` > 1 the nearest multiple of it that is at least `minimum` and not above `size`; a set smaller than
-    `multiple`, or of which all is kept, stays whole.
+    With `multiple` > 1 it is the nearest multiple from `minimum` to `size`. A set smaller than `multiple` keeps all its
+    channels, and so does one with `keep` 1.
     """
     count = round(keep * size)
     if multiple > 1:
@@ -24,10 +24,10 @@ def kept_count(size: int, keep: float, minimum: int = 1, multiple: int = 1) -> i
 
 
 def shares(count: int, sizes: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Share `count` kept channels over clusters of the given sizes: proportional, by largest remainder.
+    """Share `count` kept channels over clusters in proportion to their sizes, by largest remainder.
 
-    Every cluster keeps at least one channel while the budget allows; where it does not, the larger clusters do. No
-    cluster gets more than it has. Equal remainders go to the lower cluster.
+    Every cluster keeps at least one channel. Where `count` is too small for that, the larger clusters keep one each. No
+    cluster keeps more than it has. Of equal remainders, the lower cluster comes first.
 
     Raises:
         ValueError: `count` is not between 1 and the number of channels.
@@ -49,7 +49,7 @@ def shares(count: int, sizes: NDArray[np.integer]) -> NDArray[np.int64]:
             remainder[given >= sizes] = -np.inf
             given[np.argmax(remainder)] += 1
         else:
-            # The floors of one channel a small cluster are paid by the clusters that are most above their exact share.
+            # Small clusters got their first channel above their share: take it from the clusters most above theirs.
             remainder[given <= 1] = np.inf
             given[np.argmin(remainder)] -= 1
     return given

@@ -1,4 +1,4 @@
-"""Rates given by hand: the published syntax, one rate a set in network order, or rates by name pattern."""
+"""Rates for each channel set: the published syntax, one rate a set in network order, or rates by name pattern."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ TERM = re.compile(r"\[\s*(\d*\.?\d+|\d+\.)\s*\](?:\s*\*\s*(\d+))?")
 def parse_rates(text: str, names: Sequence[str]) -> dict[str, float]:
     """Read rates (fractions removed, in [0, 1)) for the prunable sets `names`.
 
-    Two forms: `[0.]+[0.25]*6+[0.35]*14`, exactly one rate for each set in network order; or
-    `layer1.*=0.5,layer2.*=0.7`, by shell pattern on the sets' names; the last match counts and sets
-    without a match stay whole.
+    There are two forms. `[0.]+[0.25]*6+[0.35]*14` has exactly one rate for each set in network order.
+    `layer1.*=0.5,layer2.*=0.7` matches the sets' names by shell pattern. The last match counts, and sets without a
+    match keep all channels.
 
     Raises:
         UsageError: the text is neither, a rate is out of range, the count is wrong, or a pattern matches nothing.
@@ -38,7 +38,7 @@ def parse_rates(text: str, names: Sequence[str]) -> dict[str, float]:
         listed.extend([_rate(match[1])] * int(match[2] or 1))
     if len(listed) != len(names):
         raise UsageError(
-            f"--rates gives {len(listed)} rates but the network has {len(names)} prunable sets; see `cfp inspect`"
+            f"--rates has {len(listed)} rates but the network has {len(names)} prunable sets; see `cfp inspect`"
         )
     return dict(zip(names, listed, strict=True))
 
@@ -49,5 +49,5 @@ def _rate(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1:
-        raise UsageError(f"rate '{text.strip()}' is not in [0, 1)")
+        raise UsageError(f"rate '{text.strip()}' is not in [0, 1); 0.5 removes half")
     return value

@@ -1,4 +1,4 @@
-"""Re-estimation of batch-norm statistics after a rebuild: the inputs of every norm have changed."""
+"""Re-estimate the statistics of batch norm after a rebuild, since the inputs of every norm have changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cfp_cli.foundation.progress import SILENT, Progress
 def recalibrate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: Progress = SILENT) -> int:
     """Set running mean and variance of every batch norm to their plain average over the batches of `loader`, in place.
 
-    All else stays in eval mode, so dropout is off. Batches of one image are left out: they have no variance.
+    All other modules stay in eval mode, so dropout is off. Batches of one image are skipped: they have no variance.
 
     Returns:
         The number of batch norms that were re-estimated.
@@ -48,15 +48,15 @@ def recalibrate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progr
     return len(norms)
 
 
-def settle(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: Progress = SILENT) -> int:
-    """Set running mean and variance of batch norms to those of their inputs, in place, while the function stays.
+def absorb_statistics(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: Progress = SILENT) -> int:
+    """Set running mean and variance of batch norms to those of their inputs, in place, without a change of the outputs.
 
-    Weight and bias of each batch norm take up what its statistics lose, so that the network computes in evaluation
-    what it did before, and very nearly so in training too. A batch norm without weight and bias, or one that runs more
-    than once a pass, is left alone.
+    Weight and bias of each batch norm absorb the change of its statistics. The network computes the same in evaluation,
+    and nearly the same in training. A batch norm without weight and bias is skipped, as is one that runs more than once
+    a pass.
 
     Returns:
-        The number of batch norms that were settled.
+        The number of batch norms that were re-estimated.
     """
     norms = [
         module
@@ -77,25 +77,25 @@ def settle(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: 
     batches = 0
     try:
         with evaluating(model), torch.no_grad():
-            for images, _ in progress.track(loader, "settling batch norm", unit="batch"):
+            for images, _ in progress.track(loader, "recalibrating batch norm", unit="batch"):
                 model(images.to(device))
                 batches += 1
     finally:
         for handle in handles:
             handle.remove()
-    settled = 0
+    changed = 0
     with torch.no_grad():
         for norm, found in moments.items():
             if len(found) != batches:
                 continue
             mean, square = torch.stack(found).sum(0) / counts[norm]
-            _move(norm, mean, (square - mean.square()).clamp_min(0))
-            settled += 1
-    return settled
+            _set_statistics(norm, mean, (square - mean.square()).clamp_min(0))
+            changed += 1
+    return changed
 
 
-def _move(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """Give a batch norm other statistics and the weight and bias with which it computes the same."""
+def _set_statistics(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Set the statistics of a batch norm, and the weight and bias with which it computes the same as before."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()

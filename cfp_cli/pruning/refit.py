@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from cfp_cli.execution.full_precision import full_precision
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import Selection
-from cfp_cli.pruning.recalibrate import recalibrate, settle
+from cfp_cli.pruning.recalibrate import absorb_statistics, recalibrate
 from cfp_cli.pruning.reconstruct import reconstruct
 
 
@@ -56,7 +56,7 @@ class Refit:
             if self.reconstruct:
                 reconstruct(pruned, original, selection, loader, progress=progress)
                 if self.recalibrate:
-                    settle(pruned, loader, progress)
+                    absorb_statistics(pruned, loader, progress)
             elif self.recalibrate:
                 recalibrate(pruned, loader, progress)
 

@@ -13,7 +13,7 @@ from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.models.registry import create
 from cfp_cli.pruning import reconstruct as module
 from cfp_cli.pruning.rebuild import rebuild
-from cfp_cli.pruning.recalibrate import recalibrate, settle
+from cfp_cli.pruning.recalibrate import absorb_statistics, recalibrate
 from cfp_cli.pruning.reconstruct import reconstruct
 
 IMAGES = torch.rand(24, 3, 12, 12, generator=torch.Generator().manual_seed(1))
@@ -177,12 +177,14 @@ def test_without_images_nothing_can_be_fitted() -> None:
 
 
 @torch.no_grad()
-def test_settled_norms_compute_the_same_from_their_own_inputs() -> None:
+def test_recalibrated_norms_compute_the_same_from_their_own_inputs() -> None:
     torch.manual_seed(0)
     plain = nn.BatchNorm2d(5, affine=False)
     model = nn.Sequential(nn.Conv2d(3, 5, 3), norm(5), nn.ReLU(), nn.Conv2d(5, 5, 3), norm(5), plain).eval()
     before = model(IMAGES)
-    assert settle(model, [(IMAGES, torch.zeros(len(IMAGES)))]) == 2, "the last has no weight to take anything up"
+    assert absorb_statistics(model, [(IMAGES, torch.zeros(len(IMAGES)))]) == 2, (
+        "the last has no weight to take anything up"
+    )
     torch.testing.assert_close(model(IMAGES), before, rtol=1e-4, atol=1e-5)
     given = model[0](IMAGES)
     torch.testing.assert_close(model[1].running_mean, given.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
@@ -193,9 +195,11 @@ def test_settled_norms_compute_the_same_from_their_own_inputs() -> None:
 
 
 @torch.no_grad()
-def test_a_norm_is_settled_on_every_image_alike() -> None:
+def test_a_norm_is_recalibrated_on_every_image_alike() -> None:
     model = nn.Sequential(nn.BatchNorm2d(1)).eval()
-    settle(model, [(torch.zeros(99, 1, 2, 2), torch.zeros(99)), (torch.full((1, 1, 2, 2), 100.0), torch.zeros(1))])
+    absorb_statistics(
+        model, [(torch.zeros(99, 1, 2, 2), torch.zeros(99)), (torch.full((1, 1, 2, 2), 100.0), torch.zeros(1))]
+    )
     assert float(model[0].running_mean) == pytest.approx(1.0)
     assert float(model[0].running_var) == pytest.approx(99.0)
 
@@ -240,7 +244,7 @@ class Named(nn.Module):
 
 
 @torch.no_grad()
-def test_layers_that_are_called_by_name_are_fitted_and_settled() -> None:
+def test_layers_that_are_called_by_name_are_fitted_and_recalibrated() -> None:
     torch.manual_seed(0)
     model = Named().eval()
     graph = channel_sets(model, IMAGES[:1])
@@ -248,5 +252,5 @@ def test_layers_that_are_called_by_name_are_fitted_and_settled() -> None:
     wanted = model(IMAGES)
     before = float((pruned(IMAGES) - wanted).square().mean())
     assert reconstruct(pruned, model, Selection(graph, KEPT), LOADER) == 3
-    assert settle(pruned, LOADER) == 1
+    assert absorb_statistics(pruned, LOADER) == 1
     assert float((pruned(IMAGES) - wanted).square().mean()) < before

@@ -19,7 +19,7 @@ UNKNOWN_INPUT = "it also reads values that belong to no channel"
 
 
 def _channels(call: OperatorCall, value: Value, dim: int) -> Labels:
-    """Labels of the input along its channel dimension; frozen and without labels where they lie elsewhere too."""
+    """Labels of the input along its channel dimension; frozen where they also lie along another one."""
     if any(other != dim for other in value.varying):
         call.freeze([value], ELSEWHERE)
         return np.full(value.shape[dim], -1)
@@ -46,7 +46,7 @@ def _convolve(call: OperatorCall, transposed: bool) -> Result:
         outgoing = facts.atoms(weight.name, out_dim, (made,))
         facts.producers.append((call.module, weight.name, outgoing))
     elif groups == channels:
-        # Depthwise: a channel goes through alone and makes `made / channels` channels that live and die with it.
+        # Depthwise: each channel makes `made / channels` channels by itself, which are kept or dropped with it.
         for vector in (weight, call.parameter("bias")):
             if vector is not None:
                 facts.readers[vector.name, 0] = call.args["input"]

@@ -91,7 +91,7 @@ def interleaved(call: OperatorCall) -> Result:
 
 @operator("flip", "roll")
 def turned(call: OperatorCall) -> Result:
-    """Elements in another order, which a network with fewer channels would not follow: only outside channels."""
+    """Elements in another order. Along channels, a network with fewer of them would order them differently: refused."""
     value = call.tensors()[0][1]
     dims = [int(dim) % len(value.shape) for dim in call.args["dims"]] or list(range(len(value.shape)))
     if call.operator == "flip":
@@ -103,7 +103,7 @@ def turned(call: OperatorCall) -> Result:
 
 @operator("cat", "concat", "concatenate", reorder=reorder.joined, moves_channels=True)
 def joined(call: OperatorCall) -> Result:
-    """Values side by side along a dimension; along every other one their channels are the same."""
+    """Values side by side along a dimension; along every other dimension they have the same channels."""
     nodes = call.args["tensors"]
     return _join(call, [value for value in map(call.values.__getitem__, nodes) if isinstance(value, Value)])
 
@@ -233,7 +233,7 @@ def sliced(call: OperatorCall) -> Result:
 
 @operator("select")
 def selected(call: OperatorCall) -> Result:
-    """One position along a dimension."""
+    """One index along a dimension."""
     value = call.tensors()[0][1]
     dim = int(call.args["dim"]) % len(value.shape)
     index = call.args["index"]
@@ -247,7 +247,7 @@ def selected(call: OperatorCall) -> Result:
 
 @operator("getitem", reorder=reorder.picked, moves_channels=True)
 def picked(call: OperatorCall) -> Result:
-    """One result of an operator that gives several."""
+    """One result of an operator that returns several."""
     node, index = call.node.args
     assert isinstance(node, Node)
     results = call.values[node]

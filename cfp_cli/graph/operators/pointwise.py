@@ -1,4 +1,4 @@
-"""Operators that work element by element, with broadcasting, and those that give their input back."""
+"""Operators that work element by element, with broadcasting, and operators that return their input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SINGLE = "one channel is spread over all others"
     transparent=with_one_input,
 )
 def pointwise(call: OperatorCall) -> Result:
-    """Unite the channels of all operands where they meet; an operand of size 1 is spread and never coupled."""
+    """Unite the channels of all operands where they meet; an operand of size 1 is broadcast and never coupled."""
     shape, dynamic = call.shapes()[0]
     operands = [(node, _aligned(value, len(shape))) for node, value in call.tensors()]
     dims = sorted({dim for _, value in operands for dim in value.varying})
@@ -107,7 +107,7 @@ def _labels(call: OperatorCall, node: Node, value: Value, ndim: int, dims: list[
     transparent=with_one_input,
 )
 def same(call: OperatorCall) -> Result:
-    """The same elements, or others in the same places."""
+    """The same elements, or others at the same indices."""
     value = call.tensors()[0][1]
     if len(call.shapes()) != 1:
         return call.refuse()

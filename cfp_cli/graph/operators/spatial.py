@@ -39,7 +39,7 @@ def per_map(call: OperatorCall) -> Result:
 
 @operator("pad", "constant_pad_nd")
 def pad(call: OperatorCall) -> Result:
-    """Padding by a constant or by edge values; padded channels belong to none."""
+    """Padding by a constant or by edge values; padded channels belong to no set."""
     value = call.tensors()[0][1]
     amounts = [int(amount) for amount in call.args["pad"]]
     labels = value.labels
@@ -57,7 +57,7 @@ def pad(call: OperatorCall) -> Result:
 
 @operator("pixel_shuffle")
 def pixel_shuffle(call: OperatorCall) -> Result:
-    """Blocks of r * r channels become pixels of one channel and stay or go together."""
+    """Blocks of r * r channels become pixels of one channel and are kept or dropped together."""
     value = call.tensors()[0][1]
     if value.varying and value.varying != (1,):
         return call.refuse("channels lie along another dimension")
