@@ -62,7 +62,7 @@ def nearest(selection: Selection, values: Values, *, free: Collection[str], full
             chosen = _program(graph, sets, counts, value, fixed)
         if chosen is None:
             raise TargetError(
-                f"no selection gives equal counts to the blocks of {', '.join(names)}; leave them whole with --keep"
+                f"no selection gives equal counts to the blocks of {', '.join(names)}; keep all channels with --keep"
             )
         changed.update({name: units for name, units in zip(names, chosen, strict=True) if name in free})
     return Selection(graph, {**selection.kept, **changed}) if changed else selection

@@ -66,4 +66,4 @@ def _remedy(rebuilt: nn.Module, selection: Selection, x: Tensor) -> str:
     found = first_difference(rebuilt, selection, x)
     if found is None:
         return "no single layer differs, so rounding errors add up; try it in float64"
-    return f"the first set that differs is {found.name}; leave it whole with --keep"
+    return f"the first set that differs is {found.name}; keep all its channels with --keep"

@@ -44,7 +44,7 @@ class Operator:
     """An entry of the operator table.
 
     Attributes:
-        label: gives the labels of the results.
+        label: returns the labels of the results.
         reorder: moves the order of kept channels from the arguments to the results. None: the order stays, or each
             channel is repeated several times in a row.
         moves_channels: whether `label` itself says where lanes go; else lanes stay where they are.

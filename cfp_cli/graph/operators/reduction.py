@@ -39,7 +39,7 @@ def reduction(call: OperatorCall) -> Result:
     over = [dim for dim in dims if dim in value.varying]
     if over:
         if set(over) == set(value.varying):
-            # Over all channels: the result belongs to none, and dropped channels must be absent from it.
+            # Over all channels: the result has no labels, and must be computed without the dropped channels.
             call.mixes = True
             labels = np.full((1,) * ndim, -1)
         else:

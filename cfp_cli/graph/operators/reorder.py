@@ -149,7 +149,7 @@ def split(arguments: Arguments) -> list[Order | None] | None:
 
 
 def unbound(arguments: Arguments) -> list[Order | None] | None:
-    """The single slices along a dimension, which is gone from each."""
+    """The single slices along a dimension, without that dimension."""
     carried = arguments.carried()
     if carried is None:
         return None
@@ -203,7 +203,7 @@ def picked(arguments: Arguments) -> list[Order | None] | None:
 
 
 def anew(_: Arguments) -> None:
-    """Nothing is known of the order; the result has the original one."""
+    """The order is unknown; the result has the original one."""
 
 
 def _new_indices(old: Order, size: int) -> Order:
