@@ -42,7 +42,9 @@ _MANY = 64
     metavar="RL.pt [CL.pt]",
     help="Unpruned teachers: representation, which is pruned, then class-balanced. One alone is allowed.",
 )
-@click.option("--arch", default=None, metavar="NAME", help="Architecture of teachers that do not say theirs.")
+@click.option(
+    "--arch", default=None, metavar="NAME", help="Architecture of teachers, if their files do not contain it."
+)
 @click.option(
     "--ratios",
     multiple=True,
@@ -50,7 +52,7 @@ _MANY = 64
     default=(0.95,),
     show_default=True,
     metavar="RATIO...",
-    help="Fractions of parameters to remove.",
+    help="Fractions of the parameters to remove.",
 )
 @click.option(
     "--methods",
@@ -58,7 +60,7 @@ _MANY = 64
     default=("cfp", "hrank", "fpgm", "l1", "random"),
     show_default=True,
     metavar="NAME...",
-    help=f"{', '.join(METHODS)}.",
+    help=f"Methods: {', '.join(METHODS)}.",
 )
 @click.option(
     "--seeds",
@@ -67,12 +69,15 @@ _MANY = 64
     default=(0, 1, 2),
     show_default=True,
     metavar="SEED...",
-    help="One run each.",
+    help="Seeds; each is one run of every method at every ratio.",
 )
-@click.option("--images", type=click.IntRange(2), default=640, show_default=True, help="Size of the scored sample.")
+@click.option("--images", type=click.IntRange(2), default=640, show_default=True, help="Training images to score.")
 @reconstruct_option
 @click.option(
-    "--finetune/--no-finetune", default=True, show_default=True, help="Train, or compare what pruning leaves."
+    "--finetune/--no-finetune",
+    default=True,
+    show_default=True,
+    help="Fine-tune each pruned network before it is tested.",
 )
 @click.option("--temperature", type=float, default=2.0, show_default=True, help="T of the distillation loss.")
 @click.option(
@@ -83,7 +88,7 @@ _MANY = 64
     type=click.Path(file_okay=False, path_type=Path),
     default=Path("cfp-compare"),
     show_default=True,
-    help="Folder of results.csv; what is in it is not computed again.",
+    help="Folder of results.csv. Finished rows are not computed again.",
 )
 @training_options(epochs=120, lr=1e-3, batch_size=64, augment="geometric", ema=0.99, resume=False)
 @device_options
@@ -108,10 +113,10 @@ def compare(
     threads: int | None,
     **values: Any,
 ) -> None:
-    """Prune with every method, ratio and seed, fine-tune alike, and compare on the test split.
+    """Prune with every method, ratio and seed, fine-tune, and compare the accuracy on the test split.
 
-    All methods remove the same fraction of parameters and learn from the same teachers for the same number of epochs. A
-    comparison that was stopped continues where it stopped.
+    All methods remove the same fraction of parameters. All are fine-tuned with the same teachers and options. Run the
+    same command again to continue a comparison that was stopped.
     """
     from cfp_cli.comparing.rows import summaries
     from cfp_cli.execution.device import choose_device

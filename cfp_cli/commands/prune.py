@@ -72,16 +72,26 @@ def _macs(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
     help="Clusters of a channel set: K for K clusters, adaptive:S to cut the tree at a distance.",
 )
 @click.option(
-    "--min-channels", type=click.IntRange(1), default=1, show_default=True, help="Keep at least so many channels a set."
+    "--min-channels",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Smallest number of channels that a set keeps.",
 )
 @click.option(
-    "--round-to", type=click.IntRange(1), default=1, show_default=True, help="Keep multiples of so many channels."
+    "--round-to",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Keep multiples of this number of channels.",
 )
 @click.option("--keep", multiple=True, metavar="PATTERN", help="Keep all outputs of matching modules. Repeatable.")
 @click.option(
     "--ignore", multiple=True, metavar="PATTERN", help="Keep all outputs and inputs of matching modules. Repeatable."
 )
-@click.option("--compat", type=click.Choice(["reference"]), default=None, help="Select as the published results did.")
+@click.option(
+    "--compat", type=click.Choice(["reference"]), default=None, help="Select channels as the published scripts do."
+)
 @click.option(
     "--plan",
     "plan_file",
@@ -99,7 +109,7 @@ def _macs(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Prune in so many rounds with a short training between them.",
+    help="Number of rounds, with a short training between two rounds.",
 )
 @click.option(
     "--recovery-epochs",

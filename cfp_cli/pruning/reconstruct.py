@@ -1,8 +1,8 @@
-"""Fit what is left to what was there: the weights of each layer by least squares, from the first layer to the last.
+"""Refit the weights of each remaining layer by least squares, from the first layer to the last.
 
-Slicing leaves a layer with fewer inputs and the weights that it had for all of them. The kept maps can still tell much
-of what the dropped ones did, above all those of their own cluster. Each layer is therefore given the weights with which
-its kept inputs, as the layers before it now make them, come nearest to the outputs that it had in the original network.
+After slicing, a layer has fewer inputs, and weights that suited all of them. The kept maps predict part of the dropped
+ones, above all those of their own cluster. This therefore fits the weights of each layer: from its inputs in the pruned
+network, whose earlier layers are fitted already, they compute its outputs in the original as closely as possible.
 
 Source: He et al., Channel pruning for accelerating very deep neural networks, ICCV 2017, equation 1 with the channels
 given; Luo et al., ThiNet, ICCV 2017, equation 7.
@@ -30,9 +30,9 @@ from cfp_cli.graph import ChannelGraph, Selection
 from cfp_cli.graph.trace import arguments_of, operator_of, shape_of
 
 IMAGES = 1024
-PLACES = 64
+POSITIONS = 64
 RIDGE = 1e-3
-# Bytes of original outputs that are held at once; more layers than fit take another pass of the original network.
+# Bytes of the original's outputs that are in memory at once. Further layers need another pass of the original.
 BUDGET = 1 << 30
 
 
@@ -42,27 +42,27 @@ class _Layer:
 
     Attributes:
         name: of the module.
-        outputs: positions of its outputs in the original, int64.
-        places: output positions of one image.
-        norm: batch norm that alone reads its outputs, and whose mean can hold an offset; or None.
+        outputs: indices of its remaining outputs in the original, int64.
+        positions: number of output positions of one image.
+        norm: the only reader of its outputs, if that is a batch norm, whose mean can absorb an offset; else None.
     """
 
     name: str
     outputs: Tensor
-    places: int
+    positions: int
     norm: str | None
 
 
 @dataclass(frozen=True)
 class _Target:
-    """What a layer gave in the original for one batch.
+    """Outputs of a layer in the original for one batch.
 
     Attributes:
-        places: sampled output positions, int64 [P].
+        positions: indices of the sampled output positions, int64 [P].
         values: float32 [N, P, outputs].
     """
 
-    places: Tensor
+    positions: Tensor
     values: Tensor
 
 
@@ -73,7 +73,7 @@ def reconstruct(
     loader: Iterable[tuple[Tensor, Tensor]],
     *,
     most: int = IMAGES,
-    places: int = PLACES,
+    positions: int = POSITIONS,
     ridge: float = RIDGE,
     progress: Progress = SILENT,
 ) -> int:
@@ -85,18 +85,18 @@ def reconstruct(
     `recalibrate` for new ones.
 
     Args:
-        pruned: what `rebuild` made of `original`.
+        pruned: the network that `rebuild` returned.
         original: the network that the selection's graph was derived from; it is not changed.
         selection: the kept units.
         loader: batches of training images float32 [N, 3, H, W] and labels.
-        most: about how many images are used; batches that are spread over a longer loader, or the first of one that
-            does not know its length. They are held in memory.
-        places: most output positions of a layer that are sampled from each batch.
-        ridge: how strongly weights are held where they were.
-        progress: told of the layers.
+        most: largest number of images, to the next batch. Batches are spread over a longer loader, or are the first
+            ones if the loader has no length. They are kept in memory.
+        positions: largest number of output positions of a layer that are sampled from each batch.
+        ridge: weight of the distance from the sliced weights.
+        progress: reports progress over the layers.
 
     Returns:
-        The number of layers that were fitted: convolutions (2-d, of any groups) and linear layers that run once a pass.
+        The number of fitted layers: convolutions (2-d, any number of groups) and linear layers that run once a pass.
 
     Raises:
         DataError: `loader` is empty.
@@ -104,28 +104,28 @@ def reconstruct(
     device = next(pruned.parameters()).device
     batches = [images.to(device) for images in _spread(loader, most)]
     if not batches:
-        raise DataError("there are no images to fit the layers to")
+        raise DataError("there are no images to fit the layers to; pass training images")
     targets: dict[str, list[_Target]] = {}
     with evaluating(original), evaluating(pruned), torch.no_grad():
         layers = _layers(selection, pruned, batches[0][:1])
-        for place, layer in enumerate(progress.track(layers, "fitting layers", unit="layer")):
+        for index, layer in enumerate(progress.track(layers, "fitting layers", unit="layer")):
             if layer.name not in targets:
-                targets = _targets(original, layers[place:], batches, places)
+                targets = _targets(original, layers[index:], batches, positions)
             _fit(pruned, layer, batches, targets.pop(layer.name), ridge)
     return len(layers)
 
 
 def _spread(loader: Iterable[tuple[Tensor, Tensor]], most: int) -> Iterator[Tensor]:
-    """Batches of about `most` images, evenly from the whole where its length is known, else the first."""
+    """Batches of about `most` images, spread evenly if the length of the loader is known, else the first."""
     wanted: set[int] | None = None
     used = 0
-    for place, (images, _) in enumerate(loader):
-        if place == 0 and isinstance(loader, Sized):
+    for index, (images, _) in enumerate(loader):
+        if index == 0 and isinstance(loader, Sized):
             batches = min(math.ceil(most / len(images)), len(loader))
             wanted = {each * len(loader) // batches for each in range(batches)}
         if used >= most:
             return
-        if wanted is None or place in wanted:
+        if wanted is None or index in wanted:
             used += len(images)
             yield images
 
@@ -140,7 +140,7 @@ def _layers(selection: Selection, pruned: nn.Module, image: Tensor) -> list[_Lay
         if weight is None or weights.count(weight) > 1 or operator_of(node) not in ("conv2d", "linear"):
             continue
         name = weight.removesuffix(".weight")
-        # A subclass may do more than its operator.
+        # A subclass may compute more than its operator.
         if type(modules.get(name)) not in (nn.Conv2d, nn.Linear):
             continue
         _, *shape = shape_of(node)
@@ -166,12 +166,12 @@ def _parameter(graph: ChannelGraph, node: Node, name: str) -> str | None:
 
 
 def _norm(graph: ChannelGraph, node: Node, modules: dict[str, nn.Module]) -> str | None:
-    """The batch norm of a layer's outputs alone, channel by channel; None where there is none."""
+    """The batch norm of a layer's outputs alone, channel by channel; None if there is none."""
     users = list(node.users)
     mean = _parameter(graph, users[0], "running_mean") if len(users) == 1 else None
     if mean is None or arguments_of(users[0])["input"] is not node:
         return None
-    # After a linear layer of several places, channels are the last dimension and batch norm takes the second.
+    # After a linear layer of several positions, channels are the last dimension and batch norm takes the second.
     if operator_of(node) == "linear" and len(shape_of(node)) != 2:
         return None
     if sum(_parameter(graph, each, "running_mean") == mean for each in graph.traced.nodes) > 1:
@@ -181,23 +181,23 @@ def _norm(graph: ChannelGraph, node: Node, modules: dict[str, nn.Module]) -> str
 
 
 class _Reached(Exception):  # noqa: N818
-    """The inputs of a layer are there; what follows is not needed."""
+    """Stops a forward pass when the inputs of a layer are known."""
 
 
 def _targets(
-    original: nn.Module, layers: Sequence[_Layer], batches: Sequence[Tensor], places: int
+    original: nn.Module, layers: Sequence[_Layer], batches: Sequence[Tensor], positions: int
 ) -> dict[str, list[_Target]]:
-    """Outputs of the next layers in the original, of as many as fit the budget and at least one."""
+    """Outputs of the next layers in the original: of at least one, and of as many as fit the budget."""
     images = sum(map(len, batches))
-    sizes = np.cumsum([4 * images * min(places, layer.places) * len(layer.outputs) for layer in layers])
+    sizes = np.cumsum([4 * images * min(positions, layer.positions) * len(layer.outputs) for layer in layers])
     wanted = layers[: max(int((sizes <= BUDGET).sum()), 1)]
     found: dict[str, list[_Target]] = {layer.name: [] for layer in wanted}
-    # A layer's places are its own, whichever layers fit the budget beside it.
+    # Each layer has its own generator, so that its positions do not depend on the other layers in the budget.
     generators = {layer.name: torch.Generator().manual_seed(0) for layer in wanted}
 
     def take(layer: _Layer, value: Tensor) -> None:
-        values = _by_place(original.get_submodule(layer.name), value)
-        chosen = torch.randperm(values.shape[1], generator=generators[layer.name])[:places].to(values.device)
+        values = _by_position(original.get_submodule(layer.name), value)
+        chosen = torch.randperm(values.shape[1], generator=generators[layer.name])[:positions].to(values.device)
         found[layer.name].append(_Target(chosen, values[:, chosen][..., layer.outputs]))
 
     with _outputs(original, wanted, take):
@@ -208,7 +208,7 @@ def _targets(
 
 @contextmanager
 def _outputs(model: nn.Module, layers: Iterable[_Layer], take: Callable[[_Layer, Tensor], None]) -> Iterator[None]:
-    """Show the outputs of layers while the network runs."""
+    """Pass the outputs of layers to `take` while the network runs."""
     handles = [
         model.get_submodule(layer.name).register_forward_hook(lambda _, __, value, layer=layer: take(layer, value))
         for layer in layers
@@ -220,8 +220,8 @@ def _outputs(model: nn.Module, layers: Iterable[_Layer], take: Callable[[_Layer,
             handle.remove()
 
 
-def _by_place(module: nn.Module, value: Tensor) -> Tensor:
-    """Outputs [N, places, channels] of a convolution [N, C, H, W] or of a linear layer [N, ..., C]."""
+def _by_position(module: nn.Module, value: Tensor) -> Tensor:
+    """Outputs [N, positions, channels] of a convolution [N, C, H, W] or of a linear layer [N, ..., C]."""
     if isinstance(module, nn.Linear):
         return value.reshape(len(value), -1, value.shape[-1])
     return value.flatten(2).transpose(1, 2)
@@ -252,7 +252,7 @@ def _fit(pruned: nn.Module, layer: _Layer, batches: Sequence[Tensor], targets: S
     gram = cross = torch.zeros(())
     offset = module.bias is not None or norm is not None
     for images, target in zip(batches, targets, strict=True):
-        given = _patches(module, _inputs(pruned, module, images), target.places, groups)
+        given = _patches(module, _inputs(pruned, module, images), target.positions, groups)
         if offset:
             given = torch.cat([given, given.new_ones(*given.shape[:2], 1)], 2)
         wanted = target.values.reshape(-1, groups, target.values.shape[-1] // groups).transpose(0, 1)
@@ -264,7 +264,7 @@ def _fit(pruned: nn.Module, layer: _Layer, batches: Sequence[Tensor], targets: S
         weight = torch.cat([weight, bias.double().reshape(groups, 1, -1)], 1)
     squares = gram.diagonal(dim1=1, dim2=2)
     held = ridge * squares.mean(1, keepdim=True).expand_as(squares)
-    # Without any signal there is nothing to fit, and nothing must be divided by.
+    # If all inputs are zero, this keeps the system solvable and the weights unchanged.
     system = gram + torch.diag_embed(held.clamp_min(torch.finfo(torch.float32).tiny))
     weight = weight + torch.linalg.solve(system, cross - gram @ weight)
     if offset:
@@ -279,21 +279,21 @@ def _fit(pruned: nn.Module, layer: _Layer, batches: Sequence[Tensor], targets: S
     module.weight.copy_(weight.transpose(1, 2).reshape(module.weight.shape))
 
 
-def _patches(module: nn.Conv2d | nn.Linear, given: Tensor, places: Tensor, groups: int) -> Tensor:
-    """What each sampled output is computed from, float32 [groups, N · P, inputs of a group]."""
+def _patches(module: nn.Conv2d | nn.Linear, given: Tensor, positions: Tensor, groups: int) -> Tensor:
+    """The inputs of each sampled output, float32 [groups, N · P, inputs of a group]."""
     if isinstance(module, nn.Linear):
-        return _by_place(module, given)[:, places].flatten(0, 1)[None]
+        return _by_position(module, given)[:, positions].flatten(0, 1)[None]
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     padded = functional.pad(given, module._reversed_padding_repeated_twice, mode)
     reach = [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
     width = (padded.shape[3] - reach[1]) // module.stride[1] + 1
-    corners = (places // width * module.stride[0], places % width * module.stride[1])
+    corners = (positions // width * module.stride[0], positions % width * module.stride[1])
     steps = [
-        torch.arange(k, device=places.device) * d for k, d in zip(module.kernel_size, module.dilation, strict=True)
+        torch.arange(k, device=positions.device) * d for k, d in zip(module.kernel_size, module.dilation, strict=True)
     ]
     rows = corners[0][:, None, None] + steps[0][:, None]
     columns = corners[1][:, None, None] + steps[1][None, :]
-    # [N, C, P, kh, kw] -> [groups, N · P, C / groups · kh · kw], as the weights lie.
+    # [N, C, P, kh, kw] -> [groups, N · P, C / groups · kh · kw], the order of the weights.
     found = padded[:, :, rows, columns]
     found = found.reshape(len(found), groups, -1, *found.shape[2:]).permute(1, 0, 3, 2, 4, 5)
     return found.flatten(3).flatten(1, 2)

@@ -38,7 +38,7 @@ def test_fitting_layers_that_lost_nothing_changes_nothing(name: str) -> None:
     model = randomised(NETS[name][0]())
     graph = channel_sets(model, IMAGES[:1])
     whole = rebuild(model, Selection(graph))
-    reconstruct(whole, model, Selection(graph), [(IMAGES, torch.zeros(len(IMAGES)))], places=10_000)
+    reconstruct(whole, model, Selection(graph), [(IMAGES, torch.zeros(len(IMAGES)))], positions=10_000)
     with torch.no_grad():
         torch.testing.assert_close(whole(IMAGES), model(IMAGES), rtol=1e-3, atol=1e-4)
     kept, _ = random_selection(graph, 0.5, np.random.default_rng(0))

@@ -91,7 +91,7 @@ def test_weights_are_the_ridge_solution(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(module, "BUDGET", budget)
         pruned = rebuild(model, Selection(graph, kept))
         sliced = pruned[0][2].weight.double().clone()
-        reconstruct(pruned, model, Selection(graph, kept), LOADER, places=10_000, ridge=0.1)
+        reconstruct(pruned, model, Selection(graph, kept), LOADER, positions=10_000, ridge=0.1)
         found.append(pruned)
     assert torch.equal(found[0][0][2].weight, found[1][0][2].weight)
     given = F.relu(found[0][0][0](IMAGES)).double()
