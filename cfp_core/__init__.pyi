@@ -1,8 +1,8 @@
-"""Scores of the feature maps of a convolutional network, computed in parallel and read in place.
+"""Scores of the feature maps of a convolutional network, computed in parallel without copying the maps.
 
-Maps are float32 arrays [N, C, H, W] of N images and C channels, in any order of memory with positive strides: what
-`tensor.numpy()` gives for a contiguous or channels-last torch tensor is read without a copy. A map F[n, c] is a
-matrix of H x W pixels. Every function releases the GIL while it computes and gives the same bits for any number of
+Maps are float32 arrays [N, C, H, W] of N images and C channels, in any memory order with positive strides. The array
+`tensor.numpy()` of a contiguous or channels-last torch tensor is read without a copy. A map F[n, c] is a matrix of
+H x W pixels. Every function releases the GIL while it computes. Its result is the same, bit for bit, for any number of
 threads.
 
 Source of the paper's scores: Wang et al., Collaborative Filter Pruning for Efficient Automatic Surface Defect
@@ -25,31 +25,34 @@ __all__ = [
     "set_threads",
 ]
 
+_Similarity = Literal["norm", "ssim", "cosine"]
+_Richness = Literal["rank", "entropy", "effective-rank", "nuclear", "explained-variance"]
+
 @type_check_only
 class BuildInfo(TypedDict):
-    """Facts about the installed module; a plain dict at run time, and further keys may stand beside these."""
+    """Facts about the installed module. At run time it is a plain dict, which may contain more keys."""
 
     version: str
-    """Version of the crate, the same as that of the package."""
+    """Version of the crate and of the package."""
     profile: Literal["debug", "release"]
-    """Cargo profile that it was built with."""
+    """Cargo profile of the build."""
     simd: str
-    """SIMD instruction set that the kernels use on this machine, found when the module is first used."""
+    """SIMD instruction set that the kernels use on this machine: avx512, avx2, neon or baseline."""
     threads: int
     """Number of threads in use."""
 
 @type_check_only
 class TapScores(TypedDict):
-    """Scores of one tap over all its images; a plain dict at run time."""
+    """Scores of one tap over all its images. At run time it is a plain dict."""
 
     norms: NDArray[np.float64]
-    """Frobenius norm of every map [N, C], rows in the order of image indices, of the maps before rounding."""
+    """Frobenius norm of every map [N, C], before rounding. Rows are in the order of image indices."""
     distance: NDArray[np.float64]
     """Distances between channels [C (C - 1) / 2], in SciPy's condensed order (0,1), (0,2), ..., (1,2), ..."""
     richness: NDArray[np.float64]
-    """Richness of every channel [C]: the mean over the images, or what `explained_variance` gives."""
+    """Richness of every channel [C]: the mean over the images, or the result of `explained_variance`."""
     covariance: NDArray[np.float64] | None
-    """Covariances of the channels over the pixels of all images [C, C]; only with `explained-variance`."""
+    """Covariances of the channels over the pixels of all images [C, C]. None unless richness is explained-variance."""
     images: int
     """Number of images N."""
     height: int
@@ -57,94 +60,93 @@ class TapScores(TypedDict):
     width: int
     """Width W of a map in pixels."""
     saturated_similarity: bool
-    """Whether all pairs of channels are equally far apart, or two only channels are at distance 0."""
+    """Whether the distances of all pairs are equal. A single pair is saturated at distance 0."""
     saturated_richness: bool
-    """Whether all of several channels have one and the same richness."""
+    """Whether the richness of all channels is equal and there are several."""
 
 @type_check_only
 class TapState(TypedDict):
-    """All that an accumulator holds, as plain data; a plain dict at run time."""
+    """Everything that an accumulator contains, as plain data. At run time it is a plain dict."""
 
     channels: int
     """Number of channels C."""
     similarity: str
     """Distance between channels."""
     richness: str
-    """Detail of a channel."""
+    """Richness of a channel."""
     decimals: int | None
-    """Decimals that maps are rounded to before their rank is taken."""
+    """Maps are rounded to this number of decimals before their rank is computed. None: they are not rounded."""
     name: str
-    """The tap's name, for messages."""
+    """Name of the tap, for messages."""
     size: tuple[int, int] | None
-    """Height and width of a map in pixels, once one was seen."""
+    """Height and width of a map in pixels. None before the first image."""
     images: list[int]
-    """Indices of the images N in the whole run, ascending."""
+    """Indices of the N images in the run, ascending."""
     norms: NDArray[np.float64]
     """Frobenius norms, N rows of C numbers one after another [N * C]."""
     rich: NDArray[np.float64]
     """Richness [N * C]."""
     sums: NDArray[np.float64]
-    """Sums over the images of the condensed distances [C (C - 1) / 2]; empty for `norm`, which needs the norms only."""
+    """Sums over the images of the condensed distances [C (C - 1) / 2]. Empty for `norm`, which needs only the norms."""
     totals: NDArray[np.float64]
-    """Sums over the counted pixels of every channel [C]; empty but for `explained-variance`, as is the next."""
+    """Sums over the sampled pixels of every channel [C]. Empty unless richness is explained-variance."""
     products: NDArray[np.float64]
-    """Sums over the counted pixels of products of channels, of each with itself and later ones, zeros elsewhere
-    [C * C]."""
+    """Sums over the sampled pixels of products of channels [C * C]: the upper triangle with the diagonal, zeros below.
+    Empty unless richness is explained-variance."""
 
 @final
 class TapAccumulator:
-    """Reduces the feature maps of one tap to scores, batch by batch; no map is kept past `update`.
+    """Accumulates the scores of one tap batch by batch. It does not keep any map.
 
-    The result depends on the images and their indices only: not on how they were cut into batches, on the number of
-    threads, on the order of memory, or on which accumulators saw which images before they were merged. Norms, the
-    distance `norm` and a richness of single maps are equal bit for bit; the distances `ssim` and `cosine` and the
-    covariances, which are sums over images, to 1e-12 relative, so that a near tie of explained variance may fall either
-    way. Memory is two numbers for each image and channel, for `ssim` and `cosine` one for each pair of channels, and
-    for `explained-variance` two. An accumulator can be pickled.
+    The result depends only on the images and their indices. It does not depend on the batches, the number of threads,
+    the memory order, or the order of merging. Norms, the distance `norm` and the richness of single maps are equal bit
+    for bit. The distances `ssim` and `cosine` and the covariances are sums over images, equal to 1e-12 relative; a near
+    tie of explained variance may therefore be resolved either way. Memory is two numbers for each image and channel.
+    `ssim` and `cosine` add one number for each pair of channels, `explained-variance` two. An accumulator can be
+    pickled.
 
-    With F[n, c] the map of image n and channel c, `similarity` is the distance of channels i and j:
+    F[n, c] is the map of image n and channel c. `similarity` selects the distance of channels i and j:
 
-    - `norm` (the paper's structural distance): mean over n of abs(|F[n, i]| - |F[n, j]|) / H, with Frobenius norms.
+    - `norm` (the paper's): mean over n of abs(|F[n, i]| - |F[n, j]|) / H, with Frobenius norms.
     - `ssim`: 1 - mean over n of the mean structural similarity (Wang, Bovik, Sheikh, Simoncelli 2004; K1 = 0.01,
-      K2 = 0.03) over uniform 8 x 8 windows at stride 4, the last flush with the border; one window where a side is
-      shorter. L is the range of the tap's values on the image; variances are over the window's pixels.
-    - `cosine`: mean over n of 1 - <F[n, i], F[n, j]> / (|F[n, i]| |F[n, j]|); two all-zero maps are at distance 0, an
-      all-zero map and another at distance 1.
+      K2 = 0.03) over uniform 8 x 8 windows at stride 4. The last window ends at the border; a side below 8 pixels has
+      one window. L is the range of the tap's values on the image. Variances divide by the number of pixels.
+    - `cosine`: mean over n of 1 - <F[n, i], F[n, j]> / (|F[n, i]| |F[n, j]|). The distance between two all-zero maps
+      is 0, between an all-zero map and another one 1.
 
-    `richness` is the detail of channel c. `explained-variance` is one figure over the pixels of all images, see
-    `explained_variance`; of maps of more than 1,024 pixels so many count, spread over the map and the same in every
+    `richness` selects the score of channel c. `explained-variance` is one result over the pixels of all images, see
+    `explained_variance`; of a map of more than 1,024 pixels it uses 1,024 pixels spread over the map, the same in every
     image. The others are a mean over n of:
 
-    - `rank` (the paper's detail richness): `matrix_rank` of the map rounded to `decimals`.
+    - `rank` (the paper's): `matrix_rank` of the map rounded to `decimals`.
     - `entropy`: Shannon entropy in bits of the 256-bin histogram of the map over the range of the tap's values on the
       image.
-    - `effective-rank`: exp of the Shannon entropy of the singular values divided by their sum (Roy and Vetterli 2007);
-      0 for an all-zero map.
-    - `nuclear`: sum of the singular values / (sqrt(min(H, W)) |F|), between 0 and 1; 0 for an all-zero map.
+    - `effective-rank`: exp of the Shannon entropy of the singular values divided by their sum (Roy and Vetterli 2007).
+      It is 0 for an all-zero map.
+    - `nuclear`: sum of the singular values / (sqrt(min(H, W)) |F|), between 0 and 1. It is 0 for an all-zero map.
+
+    Args:
+        channels: number of channels C of the tap.
+        similarity: distance between channels: `norm`, `ssim` or `cosine`.
+        richness: score of a channel: `rank`, `entropy`, `effective-rank`, `nuclear` or `explained-variance`.
+        decimals: before their rank is computed, maps are rounded to this number of decimals, half to even, in float32
+            as `numpy.round` does. None: they are not rounded.
+        name: name of the tap, for messages.
+
+    Raises:
+        ValueError: the number of channels is 0 or above 32,768, or the similarity or richness is unknown.
+        OverflowError: `channels` or `decimals` is negative.
     """
 
     def __new__(
         cls,
         channels: int,
-        similarity: Literal["norm", "ssim", "cosine"] | str = "norm",
-        richness: Literal["rank", "entropy", "effective-rank", "nuclear", "explained-variance"] | str = "rank",
+        similarity: _Similarity | str = "norm",
+        richness: _Richness | str = "rank",
         decimals: int | None = 4,
         name: str = "",
     ) -> Self:
-        """An accumulator that has seen no images.
-
-        Args:
-            channels: number of channels C of the tap.
-            similarity: distance between channels: `norm`, `ssim` or `cosine`.
-            richness: detail of a channel: `rank`, `entropy`, `effective-rank`, `nuclear` or `explained-variance`.
-            decimals: before a rank is taken, pixels are rounded to so many decimals, half to even, in float32 as
-                `numpy.round` does; None does not round.
-            name: the tap's name, for messages.
-
-        Raises:
-            ValueError: there are no channels, or no such similarity or richness.
-            OverflowError: `channels` or `decimals` is negative.
-        """
+        """Create an accumulator without images. See the class for arguments and errors."""
 
     def update(
         self,
@@ -153,48 +155,53 @@ class TapAccumulator:
         *,
         images: Sequence[int] | None = None,
     ) -> None:
-        """Reduce the maps of further images.
+        """Add the maps of further images.
 
         Args:
-            maps: float32 [N, C, H, W], or [N, C] for maps of one pixel. H and W stay the same from call to call.
-            first_image: index in the whole run of the first of these images; the others follow it. None: the image
-                after the last one seen. Shards of one run must give it, since they may be merged only where no image
-                was seen by both.
-            images: in place of `first_image`, the index of each of these images, in any order.
+            maps: float32 [N, C, H, W], or [N, C] for maps of one pixel. H and W are the same in every call.
+            first_image: index in the run of the first of these images; the others follow it. None: the index after the
+                last image. Processes that share a run must give it, since accumulators that contain the same image
+                cannot be merged.
+            images: instead of `first_image`, the index of each of these images, in any order.
 
         Raises:
-            ValueError: not a float32 array, not the shape that is due, a pixel is NaN or infinite (the message names
-                tap, image and channel), an image was given before, or both `first_image` and `images` are given. The
-                accumulator is left as it was.
+            ValueError: the array is not float32 or has a wrong shape, a pixel is NaN or infinite (the message names
+                tap, image and channel), an image was added before, or both `first_image` and `images` are given. The
+                accumulator is then unchanged.
         """
 
     def merge(self, other: TapAccumulator) -> None:
-        """Take over the images of another accumulator of the same tap, which stays as it is.
+        """Add the images of another accumulator of the same tap, which does not change.
 
         Args:
-            other: of the same channels, criteria, decimals and size of maps, and of other images.
+            other: an accumulator with the same channels, criteria, decimals and map size, and other images.
 
         Raises:
-            ValueError: the two measure different things, or have seen the same image.
+            ValueError: the two differ in one of these, or contain the same image.
         """
 
     def finish(self) -> TapScores:
-        """The scores over all images so far; more may follow.
+        """Compute the scores over all images so far. More images can follow.
+
+        Returns:
+            a dict of norms float64 [N, C], distance float64 [C (C - 1) / 2], richness float64 [C], covariance
+            float64 [C, C] or None, images N, height H and width W in pixels, saturated_similarity and
+            saturated_richness.
 
         Raises:
-            ValueError: no image was seen.
+            ValueError: there are no images.
         """
 
     def state(self) -> TapState:
-        """A copy of all that is held, as plain data to be stored or sent to another process."""
+        """Copy everything that the accumulator contains as plain data, to store it or send it to another process."""
 
     @classmethod
     def from_state(cls, state: TapState) -> Self:
-        """The accumulator that gave this state.
+        """Create the accumulator with this state.
 
         Raises:
             ValueError: a part is missing, or the parts do not fit together.
-            TypeError: a part is of another type.
+            TypeError: a part has another type.
         """
 
 def norms(maps: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -207,15 +214,15 @@ def norms(maps: NDArray[np.float32]) -> NDArray[np.float64]:
         float64 [N, C].
 
     Raises:
-        ValueError: not a float32 array of such a shape, or a pixel is NaN or infinite; the message names image and
-            channel.
+        ValueError: the array is not float32 or has another shape, or a pixel is NaN or infinite; the message names
+            image and channel.
     """
 
 def matrix_rank(maps: NDArray[np.float32]) -> NDArray[np.int32]:
     """Rank of every map: the number of singular values above max(H, W) * 2^-23 times the largest; 0 for all zeros.
 
-    The threshold is the default of `torch.linalg.matrix_rank` and `numpy.linalg.matrix_rank` for float32; the decision
-    is made in float64. The maps are not rounded.
+    The threshold is the default of `torch.linalg.matrix_rank` and `numpy.linalg.matrix_rank` for float32. The singular
+    values are compared with it in float64. The maps are not rounded.
 
     Args:
         maps: float32 [..., H, W].
@@ -224,29 +231,32 @@ def matrix_rank(maps: NDArray[np.float32]) -> NDArray[np.int32]:
         int32 [...].
 
     Raises:
-        ValueError: not a float32 array of such a shape, or a pixel is NaN or infinite.
+        ValueError: the array is not float32 or has another shape, or a pixel is NaN or infinite.
     """
 
 def pairwise_distance(norms: NDArray[np.float64], height: int) -> NDArray[np.float64]:
-    """The paper's structural distance of all pairs of channels: mean over n of abs(norms[n, i] - norms[n, j]) / height.
+    """The paper's distance of all pairs of channels: mean over n of abs(norms[n, i] - norms[n, j]) / height.
+
+    Source: Wang et al. 2023 (doi 10.1109/TII.2023.3288208), structural similarity of feature maps.
 
     Args:
-        norms: float64 [N, C], from `norms`.
+        norms: float64 [N, C], as `norms` returns them.
         height: height H of the maps in pixels, at least 1.
 
     Returns:
         float64 [C (C - 1) / 2], in SciPy's condensed order.
 
     Raises:
-        ValueError: not a float64 array [N, C] with N and C at least 1, a norm is NaN or infinite, or the height is 0.
+        ValueError: the array is not float64 [N, C] with N and C at least 1, a norm is NaN or infinite, or the height
+            is 0.
         OverflowError: the height is negative.
     """
 
 def explained_variance(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How much of all channels' variance the channels that are chosen before each one leave unexplained.
+    """For each channel, the fraction of the variance of all channels that the channels selected before it leave.
 
-    Channels are chosen one after another: each time the one with which the linear regression of all channels on those
-    chosen so far explains most. Every channel counts alike, whatever its variance.
+    Channels are selected one after another. The next channel is the one that lets the linear regression of all channels
+    on the selected channels explain most. All channels have the same weight, whatever their variance.
 
     Source: greedy column subset selection, Farahat, Ghodsi and Kamel, Efficient greedy feature selection for
     unsupervised learning, Knowledge and Information Systems 2013.
@@ -255,20 +265,24 @@ def explained_variance(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
         covariance: float64 [C, C], symmetric.
 
     Returns:
-        float64 [C], a share of the sum of the variances: 1 for the channel that is chosen first, less for later ones, 0
-        for those that follow when less than a millionth is left, or that do not vary.
+        float64 [C]: 1 for the channel selected first, less for later ones; 0 for constant channels and for channels
+        that are left when less than a millionth of the variance is unexplained.
 
     Raises:
-        ValueError: not a square float64 array, or a covariance is NaN or infinite.
+        ValueError: the array is not float64 or not square, or a covariance is NaN or infinite.
     """
 
 def set_threads(count: int) -> None:
-    """Compute with so many threads from now on; by default with one for each core that the process may use.
+    """Set the number of threads. The default is one for each core that the process may use.
 
     Raises:
-        ValueError: `count` is 0, or the threads cannot be started.
+        ValueError: `count` is 0 or above 1,024, or the threads cannot be started.
         OverflowError: `count` is negative.
     """
 
 def build_info() -> BuildInfo:
-    """Version, build profile, SIMD instruction set and number of threads of the installed module."""
+    """Version, build profile, SIMD instruction set and number of threads of the installed module.
+
+    Returns:
+        a dict of version, profile (release or debug), simd (avx512, avx2, neon or baseline) and threads.
+    """

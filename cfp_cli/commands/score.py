@@ -16,6 +16,14 @@ from cfp_cli.commands.options import (
     run_option,
     seed_option,
 )
+from cfp_cli.scoring.criteria import (
+    DEFAULT_RICHNESS,
+    DEFAULT_SIMILARITY,
+    RICHNESSES,
+    SIMILARITIES,
+    Richness,
+    Similarity,
+)
 
 
 @click.command(
@@ -30,20 +38,28 @@ from cfp_cli.commands.options import (
 @click.option("--images", type=click.IntRange(1), default=640, show_default=True, help="Training images to sample.")
 @click.option(
     "--similarity",
-    type=click.Choice(["norm", "ssim", "cosine"]),
-    default="norm",
+    type=click.Choice(SIMILARITIES),
+    default=DEFAULT_SIMILARITY,
     show_default=True,
     help="Distance between channels.",
 )
 @click.option(
     "--richness",
-    type=click.Choice(["explained-variance", "rank", "effective-rank", "entropy", "nuclear"]),
-    default="explained-variance",
+    type=click.Choice(RICHNESSES),
+    default=DEFAULT_RICHNESS,
     show_default=True,
-    help="Detail of a channel.",
+    help="Score of a channel.",
 )
-@click.option("--decimals", type=click.IntRange(0, 7), default=4, show_default=True, help="Rounding before the rank.")
-@click.option("--max-bad", default="1%", show_default=True, help="Most broken images before that is an error.")
+@click.option(
+    "--decimals",
+    type=click.IntRange(0, 7),
+    default=4,
+    show_default=True,
+    help="Decimals to which maps are rounded before the rank.",
+)
+@click.option(
+    "--max-bad", default="1%", show_default=True, help="Largest fraction of unreadable images; more is an error."
+)
 @run_option
 @seed_option
 @compute_options(batch_size=8)
@@ -57,8 +73,8 @@ def score(
     input_size: int | None,
     unsafe_pickle: bool,
     images: int,
-    similarity: str,
-    richness: str,
+    similarity: Similarity,
+    richness: Richness,
     decimals: int,
     max_bad: str,
     run_folder: Path,
@@ -69,8 +85,8 @@ def score(
 ) -> None:
     """Score every prunable channel of MODEL over images of DATA.
 
-    One forward pass: for every channel, structural similarity to its siblings and detail richness of its feature maps.
-    The run directory remembers MODEL and DATA for the steps that follow.
+    Runs one forward pass and computes the richness of every channel and the distances between channels of a set. Later
+    commands read MODEL and DATA from the run directory.
     """
     from rich.table import Table
 
@@ -111,7 +127,7 @@ def score(
         for name in tap.saturated:
             criterion = similarity if name == "similarity" else richness
             console.say(
-                f"warning: {criterion} is the same for every channel of {tap.name}; it cannot tell them apart there"
+                f"warning: {criterion} is equal for all channels of {tap.name}; choose another criterion to rank them"
             )
     console.result(
         {
@@ -121,15 +137,15 @@ def score(
             "forward_seconds": scores.forward_seconds,
         },
         table,
-        f"{scores.images} images in {scores.seconds:.1f} s ({scores.forward_seconds:.1f} s of it the network itself)",
+        f"{scores.images} images in {scores.seconds:.1f} s ({scores.forward_seconds:.1f} s in the forward passes)",
     )
 
 
 def fraction(text: str) -> float:
-    """Read `1%` or `0.01`.
+    """Parse a fraction such as `1%` or `0.01`.
 
     Raises:
-        click.BadParameter: the text is neither, or is not in [0, 1].
+        click.BadParameter: the text is not a number, or the number is not in [0, 1].
     """
     try:
         value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)

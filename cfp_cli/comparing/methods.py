@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.pruning.options import Allocation
+from cfp_cli.scoring.criteria import DEFAULT_RICHNESS, Richness
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Method:
 
     name: str
     criterion: str = "scores"
-    richness: str = "explained-variance"
+    richness: Richness = DEFAULT_RICHNESS
     clusters: str = "1"
     allocation: Allocation = "uniform"
     published: bool = False

@@ -23,6 +23,7 @@ from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.planning import make_plan
 from cfp_cli.pruning.pruner import Pruner, Rounds
 from cfp_cli.pruning.refit import FULL, Refit
+from cfp_cli.scoring.criteria import Richness
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.training.options import Amp
@@ -113,7 +114,7 @@ class Students:
             recovery.recover,
         )
 
-    def _scores(self, store: ImageStore, richness: str, seed: int, graph: ChannelGraph) -> Scores:
+    def _scores(self, store: ImageStore, richness: Richness, seed: int, graph: ChannelGraph) -> Scores:
         facts = {"network": self._network, "data": self.dataset.fingerprint, "images": self.images}
         path = self.folder / f"scores-{richness}-{seed}.safetensors"
         if path.exists():

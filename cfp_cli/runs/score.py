@@ -17,25 +17,26 @@ from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes, write_splits
 from cfp_cli.runs.records import Inputs, ScoreMetrics, ScoreRecord, output_files
+from cfp_cli.scoring.criteria import DEFAULT_RICHNESS, DEFAULT_SIMILARITY, Richness, Similarity
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What a scoring is asked for.
+    """Options of `cfp score`.
 
     Attributes:
-        images: size of the stratified sample of training images.
+        images: number of training images in the stratified sample.
         similarity, richness: criteria, see `cfp_cli.scoring.score`.
-        decimals: maps are rounded to so many decimals before their rank is taken.
+        decimals: maps are rounded to this number of decimals before their rank is computed.
         seed: seed of the sample.
-        batch_size: images a batch; the scores do not depend on it.
+        batch_size: number of images in a batch; the scores do not depend on it.
     """
 
     images: int = 640
-    similarity: str = "norm"
-    richness: str = "explained-variance"
+    similarity: Similarity = DEFAULT_SIMILARITY
+    richness: Richness = DEFAULT_RICHNESS
     decimals: int = 4
     seed: int = 0
     batch_size: int = 8
@@ -50,12 +51,12 @@ def run_score(
     device: torch.device,
     progress: Progress = SILENT,
 ) -> Scores:
-    """Score a model over a sample of its training images; writes `RUN/scores.safetensors`.
+    """Score a model over a sample of its training images and write `RUN/scores.safetensors`.
 
-    Of several processes that torchrun started, each scores a part of the sample; the first writes.
+    If torchrun started several processes, each scores a part of the sample, and the first one writes the file.
 
     Raises:
-        CfpError: the model, the data or a feature map cannot be used.
+        CfpError: the model, the data or a feature map is invalid.
     """
     began = time.perf_counter()
     workers, device = distributed.join(device)

@@ -1,1 +1,1 @@
-"""From images to scores: taps, accumulators, clusters, and the score file."""
+"""Scores: one forward pass over images, clusters of similar channels, and the score file."""

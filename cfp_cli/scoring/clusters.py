@@ -1,8 +1,8 @@
-"""Clusters of similar channels: average-linkage agglomeration of their distances, cut in one of two ways.
+"""Clusters of similar channels: average-linkage clustering of their distances, cut in one of two ways.
 
-Source: Wang et al. 2023 (doi 10.1109/TII.2023.3288208), feature-map channel clustering. The two cuts are those that the
-authors' published partitions were made with: a number of clusters, or a fraction of the range of the distances with at
-most four clusters. Labels are numbered as SciPy numbers them.
+Source: Wang et al. 2023 (doi 10.1109/TII.2023.3288208), feature-map channel clustering. The authors' published
+partitions use both cuts: a number of clusters, or a fraction of the range of the distances with at most four clusters.
+Labels have SciPy's numbers.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from scipy.cluster import hierarchy
 
 from cfp_cli.foundation.errors import UsageError
 
-MOST_ADAPTIVE = 4
+MOST_ADAPTIVE_CLUSTERS = 4
 
 
 @dataclass(frozen=True)
 class ClusterRule:
-    """How a dendrogram is cut.
+    """Rule that cuts a dendrogram into clusters.
 
     Attributes:
-        count: number of clusters, or 0 for the adaptive cut.
-        scale: the adaptive cut's S: cut at distance (max d - min d) / S, at most four clusters.
+        count: number of clusters; 0 for the adaptive cut.
+        scale: S of the adaptive cut at distance (max d - min d) / S, into at most four clusters.
     """
 
     count: int = 0
@@ -35,7 +35,7 @@ class ClusterRule:
         """Read `K` or `adaptive:S`.
 
         Raises:
-            UsageError: the text is neither.
+            UsageError: the text has another form.
         """
         try:
             if text.startswith("adaptive"):
@@ -47,7 +47,7 @@ class ClusterRule:
         except ValueError:
             pass
         raise UsageError(
-            f"'{text}' is no cluster rule; use a number of clusters or adaptive:S with S > 0, such as adaptive:2"
+            f"'{text}' is not a cluster rule; use a number of clusters or adaptive:S with S > 0, such as adaptive:2"
         )
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class ClusterRule:
 
 
 def linkage(distance: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Average linkage of condensed distances [C(C-1)/2]; gives SciPy's [C-1, 4] table (empty for one channel)."""
+    """Average linkage of condensed distances [C(C-1)/2]: SciPy's table [C-1, 4], empty for one channel."""
     if distance.size == 0:
         return np.zeros((0, 4))
     table: NDArray[np.float64] = hierarchy.linkage(distance, "average")
@@ -63,24 +63,24 @@ def linkage(distance: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def labels(distance: NDArray[np.floating], rule: ClusterRule) -> NDArray[np.int32]:
-    """Cluster label of every channel [C], 1-based, from condensed distances [C(C-1)/2]."""
+    """Cluster labels of all channels [C], from 1, of condensed distances [C(C-1)/2]."""
     return cut(linkage(distance), span(distance), rule)
 
 
 def span(distance: NDArray[np.floating]) -> float:
-    """Range of condensed distances, max d - min d; 0 for one channel."""
+    """Range of condensed distances: max d - min d; 0 for one channel."""
     return float(distance.max() - distance.min()) if distance.size else 0.0
 
 
-def cut(table: NDArray[np.float64], width: float, rule: ClusterRule) -> NDArray[np.int32]:
-    """Cut a linkage table by `rule`; the adaptive cut needs `width`, the range of the distances."""
+def cut(table: NDArray[np.float64], distance_range: float, rule: ClusterRule) -> NDArray[np.int32]:
+    """Cluster labels [C] of a linkage table [C-1, 4]. Only the adaptive cut needs the range of the distances."""
     if len(table) == 0:
         return np.ones(1, np.int32)
-    found: NDArray[np.int32]
+    cluster_labels: NDArray[np.int32]
     if rule.count:
-        found = hierarchy.fcluster(table, rule.count, "maxclust")
-        return found
-    found = hierarchy.fcluster(table, width / rule.scale, "distance")
-    if found.max() > MOST_ADAPTIVE:
-        found = hierarchy.fcluster(table, MOST_ADAPTIVE, "maxclust")
-    return found
+        cluster_labels = hierarchy.fcluster(table, rule.count, "maxclust")
+        return cluster_labels
+    cluster_labels = hierarchy.fcluster(table, distance_range / rule.scale, "distance")
+    if cluster_labels.max() > MOST_ADAPTIVE_CLUSTERS:
+        cluster_labels = hierarchy.fcluster(table, MOST_ADAPTIVE_CLUSTERS, "maxclust")
+    return cluster_labels

@@ -1,4 +1,4 @@
-"""Memory that was freed and that the C library keeps."""
+"""Returns freed memory to the system."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import ctypes
 from collections.abc import Callable
 
 
-def _find() -> Callable[[int], int] | None:
-    """`malloc_trim` of glibc; other C libraries have none."""
+def _malloc_trim() -> Callable[[int], int] | None:
+    """`malloc_trim` of glibc. Other C libraries do not have it."""
     try:
-        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):
         return None
-    return found
+    return trim
 
 
-_TRIM = _find()
+_TRIM = _malloc_trim()
 
 
-def give_back() -> None:
-    """Give freed memory back to the system.
+def trim_heap() -> None:
+    """Return freed heap memory to the system.
 
-    Feature maps of up to 32 MB come from the heap. What a batch leaves behind, a few kilobytes of scores, lies above
-    them and keeps glibc from giving them back, so that the next batch's larger maps come on top.
+    Feature maps up to 32 MB are on the heap. The few kilobytes of scores that remain of a batch are above them and keep
+    glibc from returning them, so that the larger maps of the next batch would need new memory.
     """
     if _TRIM is not None:
         _TRIM(0)

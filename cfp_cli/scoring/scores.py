@@ -1,6 +1,6 @@
-"""The scores of a network's taps and channel sets, and the file they live in.
+"""Scores of a network's taps and channel sets, and the score file.
 
-`scores.safetensors` holds per tap `tap/NAME/{richness [C], linkage [C-1, 4], norms [N, C]}`, per channel set
+`scores.safetensors` contains per tap `tap/NAME/{richness [C], linkage [C-1, 4], norms [N, C]}`, per channel set
 `set/NAME/{richness [C], distance [C(C-1)/2], norm [C]}`, and JSON metadata.
 """
 
@@ -28,13 +28,13 @@ class TapScores:
     """Scores of the feature maps at one tap.
 
     Attributes:
-        name: module that produced the maps.
+        name: module that produces the maps.
         height, width: size of a map in pixels.
         norms: Frobenius norm of every map, float32 [N, C].
-        richness: detail richness of every channel, float64 [C].
+        richness: richness of every channel, float64 [C].
         linkage: average-linkage table of the channels' distances, float64 [C-1, 4].
-        span: range of those distances, max - min.
-        saturated: names of the scores that are the same for every channel here.
+        span: range of the distances, max - min.
+        saturated: names of the scores that are equal for all channels of the tap.
     """
 
     name: str
@@ -57,13 +57,14 @@ class SetScores:
     """Scores of one channel set, over all its taps.
 
     Attributes:
-        name: the set's name in the channel graph.
-        richness: mean over the set's taps of richness scaled to mean 1 per tap, float64 [C]; for one tap its own value.
-            `explained-variance` is taken of the sum of the taps' correlations.
-        distance: condensed distances, float32 [C(C-1)/2], mean over the taps.
+        name: name of the set in the channel graph.
+        richness: richness of every channel, float64 [C]. With one tap it is the richness at the tap, with several the
+            mean over the taps after scaling to mean 1 per tap. `explained-variance` is instead computed from the sum of
+            the taps' correlations.
+        distance: condensed distances, float32 [C(C-1)/2]: the mean over the taps.
         norm: mean norm of every channel's maps divided by their height, float64 [C].
-        effective: how many of the channels vary independently over the images, between 1 and C: exp of the Shannon
-            entropy of the spectrum of their standardised norms (the effective rank of Roy & Vetterli 2007).
+        effective: how many channels vary independently over the images, between 1 and C: the effective rank of their
+            standardised norms, see `effective_channels`.
     """
 
     name: str
@@ -88,7 +89,8 @@ class Scores:
         similarity, richness: names of the criteria.
         images: number of images N.
         input_size: height and width of the network's input in pixels.
-        seconds: wall time of the scoring pass; forward_seconds: the part of it that the network itself took.
+        seconds: wall time of scoring.
+        forward_seconds: wall time of the forward passes alone.
         options: further options and hashes, as plain data.
     """
 
@@ -103,7 +105,7 @@ class Scores:
     options: dict[str, Any]
 
     def by_set(self) -> dict[str, SetScores]:
-        """The sets' scores by name."""
+        """Scores of the sets by name."""
         return {scores.name: scores for scores in self.sets}
 
     def save(self, path: Path) -> None:
@@ -113,14 +115,14 @@ class Scores:
             tensors[f"tap/{tap.name}/norms"] = tap.norms
             tensors[f"tap/{tap.name}/richness"] = tap.richness
             tensors[f"tap/{tap.name}/linkage"] = tap.linkage
-        for group in self.sets:
-            tensors[f"set/{group.name}/richness"] = group.richness
-            tensors[f"set/{group.name}/distance"] = group.distance
-            tensors[f"set/{group.name}/norm"] = group.norm
+        for scores in self.sets:
+            tensors[f"set/{scores.name}/richness"] = scores.richness
+            tensors[f"set/{scores.name}/distance"] = scores.distance
+            tensors[f"set/{scores.name}/norm"] = scores.norm
         facts = {
             "format": FORMAT,
             "taps": [{key: getattr(tap, key) for key in _TAP_FACTS} for tap in self.taps],
-            "sets": [{"name": group.name, "effective": group.effective} for group in self.sets],
+            "sets": [{"name": scores.name, "effective": scores.effective} for scores in self.sets],
             **asdict(_Facts.of(self)),
         }
         metadata = {"cfp": json.dumps(facts)}
@@ -131,7 +133,7 @@ class Scores:
         """Read a score file.
 
         Raises:
-            RunError: the file is missing or not a score file of this version.
+            RunError: the file is missing, or it is not a score file of this version.
         """
         if not path.is_file():
             raise RunError(f"no scores at {path}; run `cfp score MODEL DATA` first")
@@ -156,13 +158,13 @@ class Scores:
                 )
                 sets = tuple(
                     SetScores(
-                        name=group["name"],
-                        richness=read(f"set/{group['name']}/richness"),
-                        distance=read(f"set/{group['name']}/distance"),
-                        norm=read(f"set/{group['name']}/norm"),
-                        effective=group["effective"],
+                        name=entry["name"],
+                        richness=read(f"set/{entry['name']}/richness"),
+                        distance=read(f"set/{entry['name']}/distance"),
+                        norm=read(f"set/{entry['name']}/norm"),
+                        effective=entry["effective"],
                     )
-                    for group in facts["sets"]
+                    for entry in facts["sets"]
                 )
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             raise RunError(f"{path} is not a readable score file ({error}); run `cfp score` again") from error

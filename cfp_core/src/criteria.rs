@@ -1,22 +1,22 @@
-//! The criteria that a user may choose from, by the names they go under.
+//! The names of the criteria that a user chooses from.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::CoreError;
+use crate::error::CoreError;
 
-/// Criterion of distance between channels.
+/// Distance between channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Similarity {
-    /// Difference of Frobenius norms.
+    /// Mean absolute difference of Frobenius norms.
     Norm,
-    /// One less the mean structural similarity (SSIM).
+    /// 1 minus the mean structural similarity (SSIM).
     Ssim,
-    /// One less the cosine of the angle.
+    /// 1 minus the cosine of the angle between two maps.
     Cosine,
 }
 
-/// Criterion of detail of a channel.
+/// Richness of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Richness {
     /// Numerical rank of the rounded map.
@@ -27,17 +27,17 @@ pub enum Richness {
     EffectiveRank,
     /// Sum of the singular values over sqrt(min(H, W)) times the Frobenius norm.
     Nuclear,
-    /// Share of all channels' variance that the channels chosen before it leave unexplained.
+    /// Fraction of the variance of all channels that the channels selected before this one do not explain.
     ExplainedVariance,
 }
 
 impl Similarity {
-    /// All, with their names.
+    /// All criteria with their names.
     pub const ALL: [(&'static str, Self); 3] = [("norm", Self::Norm), ("ssim", Self::Ssim), ("cosine", Self::Cosine)];
 }
 
 impl Richness {
-    /// All, with their names.
+    /// All criteria with their names.
     pub const ALL: [(&'static str, Self); 5] = [
         ("rank", Self::Rank),
         ("entropy", Self::Entropy),
@@ -78,7 +78,7 @@ impl fmt::Display for Richness {
 fn choose<T: Copy>(what: &str, name: &str, choices: &[(&str, T)]) -> Result<T, CoreError> {
     choices.iter().find(|(choice, _)| *choice == name).map(|&(_, value)| value).ok_or_else(|| {
         let names: Vec<&str> = choices.iter().map(|&(choice, _)| choice).collect();
-        CoreError::Option(format!("no {what} '{name}'; use {}", names.join(", ")))
+        CoreError::Option(format!("unknown {what} '{name}'; use {}", names.join(", ")))
     })
 }
 

@@ -1,53 +1,53 @@
-//! Everything that can be wrong with what the core is given.
+//! The errors of the core.
 
 use thiserror::Error;
 
-/// A failure, with the values that explain it.
+/// An error, with the values that explain it.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum CoreError {
-    /// Sizes that do not fit.
+    /// A wrong shape.
     #[error("{tap}expected {expected}, got shape {found:?}")]
     Shape {
-        /// The tap that was fed, as a prefix of the message.
+        /// Prefix of the message that names the tap.
         tap: String,
-        /// What would fit.
+        /// The expected shape, in words.
         expected: String,
-        /// The shape that was given.
+        /// The shape of the argument.
         found: Vec<usize>,
     },
-    /// A map holds NaN or infinity.
+    /// A map contains NaN or infinity.
     #[error("{tap}image {image}, channel {channel} holds NaN or infinity; check the weights and the images")]
     NotFinite {
-        /// The tap that was fed, as a prefix of the message.
+        /// Prefix of the message that names the tap.
         tap: String,
-        /// Index of the image in the whole run.
+        /// Index of the image in the run.
         image: usize,
         /// Index of the channel.
         channel: usize,
     },
-    /// An image index that an accumulator has seen before.
-    #[error("{tap}image {image} was given twice")]
+    /// An image index that was added before.
+    #[error("{tap}image {image} was added before; give each image once")]
     Repeated {
-        /// The tap that was fed, as a prefix of the message.
+        /// Prefix of the message that names the tap.
         tap: String,
-        /// Index of the image in the whole run.
+        /// Index of the image in the run.
         image: usize,
     },
-    /// Two accumulators that measure different things.
+    /// Two accumulators that cannot be merged.
     #[error("{tap}cannot merge: {reason}")]
     Merge {
-        /// The tap, as a prefix of the message.
+        /// Prefix of the message that names the tap.
         tap: String,
-        /// What differs.
+        /// The difference between them.
         reason: String,
     },
-    /// A name or number outside its choices.
+    /// An argument outside its range or choices.
     #[error("{0}")]
     Option(String),
-    /// Scores were asked for before any image was seen.
+    /// An accumulator without images.
     #[error("{tap}no images yet; call update first")]
     Empty {
-        /// The tap, as a prefix of the message.
+        /// Prefix of the message that names the tap.
         tap: String,
     },
 }

@@ -1,8 +1,8 @@
-//! A strided view of feature maps, as they lie in the memory of whoever made them.
+//! A strided view of feature maps in the caller's memory.
 
-use crate::CoreError;
+use crate::error::CoreError;
 
-/// Feature maps float32 \[N, C, H, W\] in any order of memory with non-negative strides, such as contiguous or channels-last.
+/// Feature maps float32 \[N, C, H, W\] in any memory order with non-negative strides, such as contiguous or channels-last.
 #[derive(Clone, Copy, Debug)]
 pub struct Maps<'a> {
     data: &'a [f32],
@@ -14,7 +14,7 @@ impl<'a> Maps<'a> {
     /// View `data` with a shape and strides in elements.
     ///
     /// # Errors
-    /// A map has no pixels, there are no channels, or the strides reach past the end of `data`.
+    /// C, H or W is 0, or the strides reach past the end of `data`.
     pub fn new(data: &'a [f32], shape: [usize; 4], strides: [usize; 4]) -> Result<Self, CoreError> {
         let wrong =
             |expected: &str| CoreError::Shape { tap: String::new(), expected: expected.into(), found: shape.to_vec() };
@@ -51,21 +51,21 @@ impl<'a> Maps<'a> {
         self.shape
     }
 
-    /// Whether the pixels of a map follow one another in memory.
+    /// Whether the pixels of a map are contiguous in memory.
     #[must_use]
     pub(crate) fn in_place(&self) -> bool {
         let ([_, _, height, width], [_, _, by_row, by_column]) = (self.shape, self.strides);
         (by_column == 1 || width == 1) && (by_row == width || height == 1)
     }
 
-    /// One pixel by its number in row-major order.
+    /// The pixel at a position, which is an index in row-major order.
     #[must_use]
-    pub(crate) fn pixel(&self, image: usize, channel: usize, place: usize) -> f32 {
+    pub(crate) fn pixel(&self, image: usize, channel: usize, position: usize) -> f32 {
         let ([_, _, _, width], [by_image, by_channel, by_row, by_column]) = (self.shape, self.strides);
-        self.data[image * by_image + channel * by_channel + place / width * by_row + place % width * by_column]
+        self.data[image * by_image + channel * by_channel + position / width * by_row + position % width * by_column]
     }
 
-    /// The maps of `count` neighbouring channels, one after another in row-major order, in place or copied to `buffer`.
+    /// The maps of `count` neighbouring channels, one after another in row-major order. Copies them to `buffer` if necessary.
     #[must_use]
     pub(crate) fn planes<'b>(&self, image: usize, first: usize, count: usize, buffer: &'b mut Vec<f32>) -> &'b [f32]
     where
@@ -82,17 +82,17 @@ impl<'a> Maps<'a> {
         buffer.resize(count * size, 0.0);
         for row in 0..height {
             for column in 0..width {
-                // Channels innermost: in channels-last order they are neighbours, so that each cache line is read once.
+                // Channels innermost: in channels-last order they are neighbours, so that each cache line is read only once.
                 let pixel = start + row * by_row + column * by_column;
-                let place = row * width + column;
+                let position = row * width + column;
                 if by_channel == 1 {
                     let run = &self.data[pixel..pixel + count];
                     for (plane, &value) in buffer.chunks_exact_mut(size).zip(run) {
-                        plane[place] = value;
+                        plane[position] = value;
                     }
                 } else {
                     for (channel, plane) in buffer.chunks_exact_mut(size).enumerate() {
-                        plane[place] = self.data[pixel + channel * by_channel];
+                        plane[position] = self.data[pixel + channel * by_channel];
                     }
                 }
             }

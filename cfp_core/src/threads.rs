@@ -1,22 +1,22 @@
-//! The one place that knows how many threads the core uses: its own pool, never the global one.
+//! The thread pool of the core. The core never uses rayon's global pool.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::CoreError;
+use crate::error::CoreError;
 
 static POOL: RwLock<Option<Pool>> = RwLock::new(None);
 
 #[derive(Clone)]
 struct Pool {
-    /// A process forked from this one has no threads of the pool, and would wait for them for ever.
+    /// The process that started the threads. A forked process does not have them and would wait for them forever.
     process: u32,
     count: usize,
     threads: Arc<ThreadPool>,
 }
 
-/// Far more threads than any machine has cores for; a slip of the keyboard asks for more.
+/// Far more threads than a machine has cores. A larger number is a typing error.
 const MOST: usize = 1024;
 
 fn build(count: usize) -> Result<Pool, CoreError> {
@@ -27,10 +27,10 @@ fn build(count: usize) -> Result<Pool, CoreError> {
 }
 
 fn pool() -> Result<Pool, CoreError> {
-    let known = POOL.read().unwrap_or_else(PoisonError::into_inner).clone();
-    let count = match known {
+    let current = POOL.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let count = match current {
         Some(pool) if pool.process == std::process::id() => return Ok(pool),
-        Some(parents) => parents.count,
+        Some(parent) => parent.count,
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
     replace(count)
@@ -39,7 +39,7 @@ fn pool() -> Result<Pool, CoreError> {
 fn replace(count: usize) -> Result<Pool, CoreError> {
     let fresh = build(count)?;
     let old = POOL.write().unwrap_or_else(PoisonError::into_inner).replace(fresh.clone());
-    // The threads of a parent process are not ours to end.
+    // Do not end the threads of a parent process.
     if old.as_ref().is_some_and(|pool| pool.process != fresh.process) {
         std::mem::forget(old);
     }
@@ -71,15 +71,15 @@ pub fn threads() -> Result<usize, CoreError> {
     Ok(pool()?.count)
 }
 
-/// Run `work` in the pool.
+/// Run `work` inside the pool.
 pub(crate) fn run<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, CoreError> {
     Ok(pool()?.threads.install(work))
 }
 
-/// Do `work` on every item, here and on the other threads of the pool.
+/// Call `work` on every item, on this thread and the other threads of the pool.
 ///
-/// A caller that only waited would leave its core to the first thread it wakes, and the next ones would share that core
-/// until the system moves them: for many a tap that is too late.
+/// The calling thread works too. If it waited, the first thread of the pool would take its core, and the others would share that
+/// core until the system moved them, which for many taps is too late.
 pub(crate) fn for_each<T: Send>(
     items: impl IntoIterator<Item = T, IntoIter: Send>,
     work: impl Fn(T) + Sync,
@@ -108,7 +108,7 @@ mod tests {
     use super::for_each;
 
     #[test]
-    fn every_item_is_worked_on_once() {
+    fn each_item_is_processed_once() {
         for count in [0, 1, 2, 7, 1000] {
             let times: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
             for_each(&times, |item| {

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cfp_cli.foundation.errors import TargetError
 from cfp_cli.pruning.allocation import ALLOCATIONS, Limits, at_scale, redundancy, solve
-from cfp_cli.scoring.score import effective_channels
+from cfp_cli.scoring.effective_channels import effective_channels
 from cfp_cli.scoring.scores import SetScores
 
 

@@ -31,7 +31,7 @@ def test_the_adaptive_cut_has_at_most_four_clusters(distance: np.ndarray, scale:
         np.testing.assert_array_equal(found, hierarchy.fcluster(linkage(distance), 4, "maxclust"))
 
 
-def test_two_far_groups_are_two_clusters() -> None:
+def test_two_distant_groups_are_two_clusters() -> None:
     values = np.array([0.0, 0.1, 5.0, 5.1, 0.05])
     distance = np.abs(values[:, None] - values)[np.triu_indices(5, 1)]
     found = labels(distance, ClusterRule.parse("adaptive:2"))
@@ -51,6 +51,6 @@ def test_rules_are_read(text: str, rule: ClusterRule) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "two", "adaptive:0", "adaptive:x", "2.5"])
-def test_what_is_no_rule_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="no cluster rule"):
+def test_other_texts_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="not a cluster rule"):
         ClusterRule.parse(text)

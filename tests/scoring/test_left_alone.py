@@ -9,13 +9,13 @@ from cfp_cli.scoring.score import score
 
 
 class Sums(nn.Module):
-    """An operator that no rule is known for."""
+    """An operator without a rule."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.cumsum(2)
 
 
-class Heard(Silent):
+class Recorder(Silent):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -31,13 +31,13 @@ def network(*between: nn.Module) -> nn.Module:
     return nn.Sequential(convolutions[0], first, convolutions[1], second, convolutions[2], *head).eval()
 
 
-def test_scoring_says_once_what_is_left_alone_and_why() -> None:
+def test_scoring_reports_once_what_is_not_pruned_and_why() -> None:
     images = [(torch.rand(2, 3, 16, 16), torch.zeros(2))] * 2
-    heard = Heard()
-    score(network(Sums(), Sums()), images, progress=heard)
-    assert heard.lines == ["not pruned: 1 and 1 more: cumsum: no rule for this operator"]
+    recorder = Recorder()
+    score(network(Sums(), Sums()), images, progress=recorder)
+    assert recorder.lines == ["not pruned: 1 and 1 more: cumsum: no rule for this operator"]
     one = channel_sets(network(nn.ReLU(), Sums()), images[0][0][:1])
     assert one.left_alone == ("not pruned: 3: cumsum: no rule for this operator",)
-    heard = Heard()
-    score(network(nn.ReLU(), nn.ReLU()), images, progress=heard)
-    assert not heard.lines
+    recorder = Recorder()
+    score(network(nn.ReLU(), nn.ReLU()), images, progress=recorder)
+    assert not recorder.lines

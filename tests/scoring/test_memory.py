@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system where the C library would keep it."""
+"""Freed memory returns to the system where the C library would keep it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from cfp_cli.scoring import memory
 
-# Blocks that the heap serves, each with something small above it that stays: as maps and what is kept of them.
+# Blocks on the heap, each with a small block above it that is not freed: like maps and their scores.
 PROGRAM = """
 import gc
 import numpy as np
-from cfp_cli.scoring.memory import give_back
+from cfp_cli.scoring.memory import trim_heap
 
 def resident():
     for line in open("/proc/self/status"):
@@ -27,23 +27,23 @@ kept = [small for _, small in blocks]
 del blocks
 gc.collect()
 before = resident()
-give_back()
+trim_heap()
 print(before - resident())
 """
 
 
 @pytest.mark.skipif(memory._TRIM is None or not Path("/proc/self/status").exists(), reason="no glibc")
-def test_freed_blocks_below_kept_ones_go_back() -> None:
+def test_freed_blocks_below_kept_ones_are_returned() -> None:
     ran = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
     assert float(ran.stdout) > 120
 
 
-def test_other_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_libraries_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
     class Without:
         def __init__(self, name: None) -> None:
             assert name is None
 
     monkeypatch.setattr(memory.ctypes, "CDLL", Without)
-    assert memory._find() is None
+    assert memory._malloc_trim() is None
     monkeypatch.setattr(memory, "_TRIM", None)
-    memory.give_back()
+    memory.trim_heap()

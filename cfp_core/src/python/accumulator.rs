@@ -1,14 +1,57 @@
-//! `TapAccumulator` for Python.
+//! `TapAccumulator` for Python. Its doc comments are the Python docstrings; the stub contains the same text.
+
+#![allow(clippy::doc_markdown, rustdoc::broken_intra_doc_links)]
 
 use numpy::{IntoPyArray, PyArrayMethods, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use super::convert::{borrow, hold};
-use super::door::enter;
-use crate::{CoreError, State, TapAccumulator};
+use super::convert::{as_maps, borrow};
+use super::enter::enter;
+use crate::accumulator::{State, TapAccumulator};
+use crate::error::CoreError;
 
+/// Accumulates the scores of one tap batch by batch. It does not keep any map.
+///
+/// The result depends only on the images and their indices. It does not depend on the batches, the number of threads,
+/// the memory order, or the order of merging. Norms, the distance `norm` and the richness of single maps are equal bit
+/// for bit. The distances `ssim` and `cosine` and the covariances are sums over images, equal to 1e-12 relative; a near
+/// tie of explained variance may therefore be resolved either way. Memory is two numbers for each image and channel.
+/// `ssim` and `cosine` add one number for each pair of channels, `explained-variance` two. An accumulator can be
+/// pickled.
+///
+/// F[n, c] is the map of image n and channel c. `similarity` selects the distance of channels i and j:
+///
+/// - `norm` (the paper's): mean over n of abs(|F[n, i]| - |F[n, j]|) / H, with Frobenius norms.
+/// - `ssim`: 1 - mean over n of the mean structural similarity (Wang, Bovik, Sheikh, Simoncelli 2004; K1 = 0.01,
+///   K2 = 0.03) over uniform 8 x 8 windows at stride 4. The last window ends at the border; a side below 8 pixels has
+///   one window. L is the range of the tap's values on the image. Variances divide by the number of pixels.
+/// - `cosine`: mean over n of 1 - <F[n, i], F[n, j]> / (|F[n, i]| |F[n, j]|). The distance between two all-zero maps
+///   is 0, between an all-zero map and another one 1.
+///
+/// `richness` selects the score of channel c. `explained-variance` is one result over the pixels of all images, see
+/// `explained_variance`; of a map of more than 1,024 pixels it uses 1,024 pixels spread over the map, the same in every
+/// image. The others are a mean over n of:
+///
+/// - `rank` (the paper's): `matrix_rank` of the map rounded to `decimals`.
+/// - `entropy`: Shannon entropy in bits of the 256-bin histogram of the map over the range of the tap's values on the
+///   image.
+/// - `effective-rank`: exp of the Shannon entropy of the singular values divided by their sum (Roy and Vetterli 2007).
+///   It is 0 for an all-zero map.
+/// - `nuclear`: sum of the singular values / (sqrt(min(H, W)) |F|), between 0 and 1. It is 0 for an all-zero map.
+///
+/// Args:
+///     channels: number of channels C of the tap.
+///     similarity: distance between channels: `norm`, `ssim` or `cosine`.
+///     richness: score of a channel: `rank`, `entropy`, `effective-rank`, `nuclear` or `explained-variance`.
+///     decimals: before their rank is computed, maps are rounded to this number of decimals, half to even, in float32
+///         as `numpy.round` does. None: they are not rounded.
+///     name: name of the tap, for messages.
+///
+/// Raises:
+///     ValueError: the number of channels is 0 or above 32,768, or the similarity or richness is unknown.
+///     OverflowError: `channels` or `decimals` is negative.
 #[pyclass(name = "TapAccumulator", module = "cfp_core")]
 pub(super) struct PyTapAccumulator {
     inner: TapAccumulator,
@@ -24,6 +67,19 @@ impl PyTapAccumulator {
         Ok(Self { inner, name: name.to_owned() })
     }
 
+    /// Add the maps of further images.
+    ///
+    /// Args:
+    ///     maps: float32 [N, C, H, W], or [N, C] for maps of one pixel. H and W are the same in every call.
+    ///     first_image: index in the run of the first of these images; the others follow it. None: the index after the
+    ///         last image. Processes that share a run must give it, since accumulators that contain the same image
+    ///         cannot be merged.
+    ///     images: instead of `first_image`, the index of each of these images, in any order.
+    ///
+    /// Raises:
+    ///     ValueError: the array is not float32 or has a wrong shape, a pixel is NaN or infinite (the message names
+    ///         tap, image and channel), an image was added before, or both `first_image` and `images` are given. The
+    ///         accumulator is then unchanged.
     #[pyo3(signature = (maps, first_image = None, *, images = None))]
     fn update(
         &mut self,
@@ -34,8 +90,8 @@ impl PyTapAccumulator {
     ) -> PyResult<()> {
         let array = borrow::<f32>(maps, "maps")?;
         let view = array.as_array();
-        let held = hold(&view, &self.name)?;
-        let view = held.maps()?;
+        let array = as_maps(&view, &self.name)?;
+        let view = array.maps()?;
         let [count, ..] = view.shape();
         let indices = match (first_image, images) {
             (Some(_), Some(_)) => return Err(PyValueError::new_err("give first_image or images, not both")),
@@ -49,10 +105,26 @@ impl PyTapAccumulator {
         enter(py, || inner.update(&view, &indices))
     }
 
+    /// Add the images of another accumulator of the same tap, which does not change.
+    ///
+    /// Args:
+    ///     other: an accumulator with the same channels, criteria, decimals and map size, and other images.
+    ///
+    /// Raises:
+    ///     ValueError: the two differ in one of these, or contain the same image.
     fn merge(&mut self, other: &Self) -> PyResult<()> {
         Ok(self.inner.merge(&other.inner)?)
     }
 
+    /// Compute the scores over all images so far. More images can follow.
+    ///
+    /// Returns:
+    ///     a dict of norms float64 [N, C], distance float64 [C (C - 1) / 2], richness float64 [C], covariance
+    ///     float64 [C, C] or None, images N, height H and width W in pixels, saturated_similarity and
+    ///     saturated_richness.
+    ///
+    /// Raises:
+    ///     ValueError: there are no images.
     fn finish<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let inner = &self.inner;
         let scores = enter(py, || inner.finish())?;
@@ -73,6 +145,7 @@ impl PyTapAccumulator {
         Ok(result)
     }
 
+    /// Copy everything that the accumulator contains as plain data, to store it or send it to another process.
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let state = self.inner.state();
         let result = PyDict::new(py);
@@ -91,10 +164,17 @@ impl PyTapAccumulator {
         Ok(result)
     }
 
+    /// Create the accumulator with this state.
+    ///
+    /// Raises:
+    ///     ValueError: a part is missing, or the parts do not fit together.
+    ///     TypeError: a part has another type.
     #[classmethod]
     fn from_state(_class: &Bound<'_, PyType>, state: &Bound<'_, PyDict>) -> PyResult<Self> {
         let part = |key: &str| {
-            state.get_item(key)?.ok_or_else(|| PyErr::from(CoreError::Option(format!("the state holds no {key}"))))
+            state.get_item(key)?.ok_or_else(|| {
+                PyErr::from(CoreError::Option(format!("the state has no {key}; use what `state` returned")))
+            })
         };
         let numbers = |key: &str| -> PyResult<Vec<f64>> {
             let array: PyReadonlyArray1<'_, f64> = part(key)?.extract().map_err(|_| {
@@ -120,7 +200,7 @@ impl PyTapAccumulator {
         Ok(Self { inner, name })
     }
 
-    /// Pickled as a call of `from_state`.
+    /// Pickle as a call of `from_state`.
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let py = slf.py();
         let state = slf.try_borrow()?.state(py)?;

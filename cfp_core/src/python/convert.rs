@@ -1,4 +1,4 @@
-//! From `NumPy` arrays to the core's views.
+//! Converts `NumPy` arrays to views of the core.
 
 use std::borrow::Cow;
 
@@ -7,9 +7,10 @@ use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::{CoreError, Maps};
+use crate::error::CoreError;
+use crate::maps::Maps;
 
-/// Borrow a float array of type `T`, whatever its strides.
+/// Borrow an array of element type `T` with any strides.
 pub(super) fn borrow<'py, T: numpy::Element>(
     value: &Bound<'py, PyAny>,
     what: &str,
@@ -31,21 +32,21 @@ fn type_name<T>() -> &'static str {
     }
 }
 
-/// Feature maps of an array: as they lie in its memory, or a copy where they do not fill it.
-pub(super) struct Held<'a> {
+/// Feature maps of an array: borrowed, or a copy where strides are negative or leave gaps.
+pub(super) struct ArrayMaps<'a> {
     data: Cow<'a, [f32]>,
     shape: [usize; 4],
     strides: [usize; 4],
 }
 
-impl Held<'_> {
+impl ArrayMaps<'_> {
     pub(super) fn maps(&self) -> PyResult<Maps<'_>> {
         Ok(Maps::new(&self.data, self.shape, self.strides)?)
     }
 }
 
-/// Hold an array as maps: [N, C, H, W], or [N, C] as maps of one pixel.
-pub(super) fn hold<'a>(view: &'a ArrayViewD<'_, f32>, tap: &str) -> PyResult<Held<'a>> {
+/// View an array [N, C, H, W], or [N, C] with maps of one pixel, as maps.
+pub(super) fn as_maps<'a>(view: &'a ArrayViewD<'_, f32>, tap: &str) -> PyResult<ArrayMaps<'a>> {
     let mut shape = view.shape().to_vec();
     let mut strides: Vec<usize> = view.strides().iter().map_while(|&stride| usize::try_from(stride).ok()).collect();
     let data = match view.as_slice_memory_order() {
@@ -60,7 +61,7 @@ pub(super) fn hold<'a>(view: &'a ArrayViewD<'_, f32>, tap: &str) -> PyResult<Hel
         strides.extend([1, 1]);
     }
     match (shape.try_into(), strides.try_into()) {
-        (Ok(shape), Ok(strides)) => Ok(Held { data, shape, strides }),
+        (Ok(shape), Ok(strides)) => Ok(ArrayMaps { data, shape, strides }),
         _ => Err(CoreError::Shape {
             tap: if tap.is_empty() { String::new() } else { format!("tap {tap}: ") },
             expected: "maps [N, C, H, W] or [N, C]".into(),

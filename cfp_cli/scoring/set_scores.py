@@ -1,0 +1,116 @@
+"""Combines the scores of a set's taps: the maps of each tap are further samples of the same channels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import squareform
+
+import cfp_core
+from cfp_cli.graph import ChannelGraph, Tap
+from cfp_cli.scoring.criteria import Similarity
+from cfp_cli.scoring.effective_channels import effective_channels
+from cfp_cli.scoring.scores import SetScores
+
+Array = NDArray[np.float64]
+
+
+def scored_sets(graph: ChannelGraph) -> list[int]:
+    """Indices of the sets that are not frozen and have a tap."""
+    return [index for index, each in enumerate(graph.sets) if not each.frozen and _taps_of(graph, index)]
+
+
+def set_scores(
+    graph: ChannelGraph, index: int, tap_results: dict[str, dict[str, Any]], similarity: Similarity
+) -> SetScores:
+    """Scores of one set.
+
+    Args:
+        graph: the channel graph.
+        index: index of the set in the graph.
+        tap_results: what `TapAccumulator.finish` returned, by the node of the tap.
+        similarity: distance between channels.
+    """
+    size = graph.sets[index].size
+    taps = _taps_of(graph, index)
+    richness: list[Array] = []
+    norms: list[Array] = []
+    distances: list[Array] = []
+    correlations: list[Array] = []
+    for tap in taps:
+        result = tap_results[tap.node]
+        channels = np.flatnonzero(tap.units[:, 0] == index)
+        units = tap.units[channels, 1]
+        rich = _per_unit(result["richness"][None, channels], units, size)[0]
+        mean = np.nanmean(rich)
+        richness.append(rich / mean if len(taps) > 1 and mean > 0 else rich)
+        norms.append(_per_unit(result["norms"][:, channels] / result["height"], units, size))
+        if result["covariance"] is not None:
+            correlations.append(_correlation(result["covariance"], channels, units, size))
+        if similarity != "norm":
+            distances.append(_square(result["distance"], channels, units, size))
+    complete = [table for table in norms if not np.isnan(table).any()]
+    mean_norm = _mean([table.mean(axis=0) for table in norms])
+    # If no tap contains the whole set, average the norms of a channel over the taps that contain it.
+    table = np.ascontiguousarray(np.nan_to_num(np.concatenate(complete) if complete else _mean(norms)))
+    if similarity == "norm":
+        distance = cfp_core.pairwise_distance(table, 1)
+    else:
+        square = _mean(distances)
+        # Channels that no tap contains together get the largest distance of any two.
+        square = np.where(np.isnan(square), np.nanmax(square), square)
+        distance = squareform(square, checks=False)
+    # The score of a tap is the score of the set, if the tap is the only one and each unit is one of its channels.
+    alone = len(taps) == 1 and np.array_equal(taps[0].units, [(index, unit) for unit in range(size)])
+    return SetScores(
+        name=graph.sets[index].name,
+        richness=cfp_core.explained_variance(np.sum(correlations, axis=0))
+        if correlations and not alone
+        else np.nan_to_num(_mean(richness)),
+        distance=distance.astype(np.float32),
+        norm=np.nan_to_num(mean_norm),
+        effective=effective_channels(table),
+    )
+
+
+def _taps_of(graph: ChannelGraph, index: int) -> list[Tap]:
+    return [tap for tap in graph.taps if bool((tap.units[:, 0] == index).any())]
+
+
+def _per_unit(values: Array, units: NDArray[np.int64], size: int) -> Array:
+    """Convert values of tap channels [N, channels] to units [N, size]: the mean of each unit's channels, else NaN."""
+    total = np.zeros((size, len(values)))
+    np.add.at(total, units, values.T)
+    count = np.bincount(units, minlength=size).astype(float)
+    count[count == 0] = np.nan
+    mean: Array = (total / count[:, None]).T
+    return mean
+
+
+def _correlation(covariance: Array, channels: NDArray[np.int64], units: NDArray[np.int64], size: int) -> Array:
+    """Correlation of units [size, size] at one tap; 0 for units that it does not contain and for constant units."""
+    summed = np.zeros((size, size))
+    np.add.at(summed, np.ix_(units, units), covariance[np.ix_(channels, channels)])
+    deviation = np.sqrt(np.diag(summed))
+    scale = np.divide(1, deviation, out=np.zeros(size), where=deviation > 0)
+    correlation: Array = summed * scale[:, None] * scale
+    return correlation
+
+
+def _square(distance: Array, channels: NDArray[np.int64], units: NDArray[np.int64], size: int) -> Array:
+    """Distances of units [size, size] at one tap; NaN for units that it does not contain."""
+    square = np.full((size, size), np.nan)
+    square[np.ix_(units, units)] = squareform(distance)[np.ix_(channels, channels)]
+    return square
+
+
+def _mean(tables: list[Array]) -> Array:
+    """Elementwise mean over the tables that contain a number; NaN where none does."""
+    stacked = np.stack(tables)
+    valid = ~np.isnan(stacked)
+    count = valid.sum(axis=0).astype(float)
+    count[count == 0] = np.nan
+    mean: Array = np.where(valid, stacked, 0.0).sum(axis=0) / count
+    return mean

@@ -1,0 +1,161 @@
+//! One sum for each pair of channels, computed tile by tile.
+//!
+//! One thread computes each tile in one order, so that the number of threads does not change a bit.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::channels::ChannelPanels;
+use super::condensed::{rows, Rows};
+use super::panels::{panels_at_once, panels_from};
+use super::tile::{add_product, load, store};
+
+/// Pixels of one block of products. A panel of a block fits the first-level cache.
+const BLOCK: usize = 512;
+
+/// A computation on one tile of pairs.
+pub(crate) trait TileKernel {
+    /// Compute the pairs of the M channels of panel `first` with the channels of the N panels from `panel` on.
+    fn tile<S: Simd, const M: usize, const N: usize>(&mut self, simd: S, first: usize, panel: usize);
+}
+
+/// Run a kernel on the tiles of panel `first` with itself and all later ones of `panels` panels.
+pub(crate) fn for_each_tile(kernel: impl TileKernel, first: usize, panels: usize) {
+    Arch::new().dispatch(Sweep { kernel, first, panels });
+}
+
+struct Sweep<K> {
+    kernel: K,
+    first: usize,
+    panels: usize,
+}
+
+impl<K: TileKernel> WithSimd for Sweep<K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F64_LANES {
+            8 => self.run::<S, 8>(simd),
+            4 => self.run::<S, 4>(simd),
+            2 => self.run::<S, 2>(simd),
+            _ => self.run::<S, 1>(simd),
+        }
+    }
+}
+
+impl<K: TileKernel> Sweep<K> {
+    #[inline(always)]
+    fn run<S: Simd, const M: usize>(mut self, simd: S) {
+        let mut panel = self.first;
+        while panel < self.panels {
+            let count = (self.panels - panel).min(panels_at_once::<S, M>());
+            match count {
+                1 => self.kernel.tile::<S, M, 1>(simd, self.first, panel),
+                2 => self.kernel.tile::<S, M, 2>(simd, self.first, panel),
+                _ => self.kernel.tile::<S, M, 3>(simd, self.first, panel),
+            }
+            panel += count;
+        }
+    }
+}
+
+/// One value for each pair of channels: for each panel, its tiles \[lanes * lanes\] with itself and all later panels.
+pub(crate) struct PairTiles {
+    rows: Vec<Vec<f64>>,
+    lanes: usize,
+}
+
+impl PairTiles {
+    /// Zeros for the pairs of all channels of `panels` panels.
+    pub(crate) fn zeros(panels: usize, lanes: usize) -> Self {
+        Self { rows: (0..panels).map(|panel| vec![0.0; (panels - panel) * lanes * lanes]).collect(), lanes }
+    }
+
+    /// Call `work`(panel, its tiles) for every panel, in parallel. Call it inside the thread pool.
+    pub(crate) fn for_each_panel(&mut self, work: impl Fn(usize, &mut [f64]) + Sync) {
+        self.rows.par_iter_mut().enumerate().for_each(|(panel, tiles)| work(panel, tiles));
+    }
+
+    /// The value of a channel with itself.
+    pub(crate) fn diagonal(&self, channel: usize) -> f64 {
+        let lane = channel % self.lanes;
+        self.rows[channel / self.lanes][lane * self.lanes + lane]
+    }
+
+    /// Add `value`(channel, other channel, value of the pair) to condensed sums. Call it inside the thread pool.
+    pub(crate) fn add_to(&self, sums: &mut [f64], channels: usize, value: impl Fn(usize, usize, f64) -> f64 + Sync) {
+        rows(sums, channels, self.lanes).into_par_iter().zip(&self.rows).for_each(|(mut rows, tiles)| {
+            self.add_panel(&mut rows, tiles, &value);
+        });
+    }
+
+    fn add_panel(&self, rows: &mut Rows, tiles: &[f64], value: impl Fn(usize, usize, f64) -> f64) {
+        let first = rows.first;
+        for (index, tile) in tiles.chunks_exact(self.lanes * self.lanes).enumerate() {
+            for (lane, values) in tile.chunks_exact(self.lanes).enumerate() {
+                rows.update(first + lane, first + index * self.lanes, values, |sum, other, new| {
+                    *sum += value(first + lane, other, new);
+                });
+            }
+        }
+    }
+
+    /// Add the values to the upper triangle of a matrix \[C * C\]. Call it inside the thread pool.
+    pub(crate) fn add_to_square(&self, matrix: &mut [f64], channels: usize) {
+        let lanes = self.lanes;
+        let lines = matrix.par_chunks_mut(channels * lanes).zip(&self.rows).enumerate();
+        lines.for_each(|(panel, (lines, tiles))| {
+            let first = panel * lanes;
+            for (lane, line) in lines.chunks_exact_mut(channels).enumerate() {
+                for (index, tile) in tiles.chunks_exact(lanes * lanes).enumerate() {
+                    let values = &tile[lane * lanes..(lane + 1) * lanes];
+                    for (other, &value) in (first + index * lanes..channels).zip(values) {
+                        if other >= first + lane {
+                            line[other] += value;
+                        }
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// The products of all pairs of channels, summed over pixels in float64. Call it inside the thread pool.
+pub(crate) fn products(image: &ChannelPanels) -> PairTiles {
+    let (panels, lanes) = (image.panels(), image.lanes);
+    let mut sums = PairTiles::zeros(panels, lanes);
+    let mut block = vec![0.0; panels * BLOCK.min(image.pixels) * lanes];
+    for first in (0..image.pixels).step_by(BLOCK) {
+        let rows = BLOCK.min(image.pixels - first);
+        let block = &mut block[..panels * rows * lanes];
+        block.par_chunks_exact_mut(rows * lanes).enumerate().for_each(|(panel, target)| {
+            let source = &image.panel(panel)[first * lanes..(first + rows) * lanes];
+            for (target, &pixel) in target.iter_mut().zip(source) {
+                *target = f64::from(pixel);
+            }
+        });
+        let block = &*block;
+        sums.for_each_panel(|panel, sums| for_each_tile(Products { block, rows, sums }, panel, panels));
+    }
+    sums
+}
+
+/// Adds the products of one block of pixels.
+struct Products<'a> {
+    /// Panels of `rows` pixels.
+    block: &'a [f64],
+    rows: usize,
+    sums: &'a mut [f64],
+}
+
+impl TileKernel for Products<'_> {
+    #[inline(always)]
+    fn tile<S: Simd, const M: usize, const N: usize>(&mut self, simd: S, first: usize, panel: usize) {
+        let left = &self.block[first * self.rows * M..(first + 1) * self.rows * M];
+        let right: [&[S::f64s]; N] = panels_from(S::as_simd_f64s(self.block).0, self.rows, panel);
+        let memory = &mut S::as_mut_simd_f64s(self.sums).0[(panel - first) * M..];
+        let sums = add_product::<S, M, N>(simd, load(simd, memory), left, right);
+        store::<S, M, N>(&sums, memory);
+    }
+}
