@@ -1,4 +1,4 @@
-"""Accumulating maps in one go, and comparing results."""
+"""Accumulates maps in one call, and compares results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Maps of every kind that networks give, and of kinds that they should not."""
+"""Maps of every kind that networks produce, and of degenerate kinds."""
 
 from __future__ import annotations
 

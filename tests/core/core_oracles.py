@@ -1,4 +1,4 @@
-"""What the scores are by definition, written with NumPy and SciPy as plainly as can be, in float64."""
+"""The definitions of the scores in NumPy and SciPy, in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong maps are refused by one line that names tap, image and channel, and leave what was accumulated as it was."""
+"""Invalid maps raise an error that names tap, image and channel, and do not change the accumulator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ READERS = {
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [(0, 0, 0, 0), (1, 2, 4, 6), (1, 0, 2, 3)])
 @pytest.mark.parametrize("order", ["contiguous", "channels-last"])
-def test_the_place_of_a_pixel_that_is_not_finite_is_named(
+def test_the_message_names_image_and_channel_of_a_nonfinite_pixel(
     value: float, place: tuple[int, int, int, int], order: str
 ) -> None:
     maps = np.ones((2, 3, 5, 7), np.float32)
@@ -41,7 +41,7 @@ def test_the_place_of_a_pixel_that_is_not_finite_is_named(
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 3), (8, 8), (17, 16), (40, 40)])
-def test_one_bad_pixel_anywhere_is_found(size: tuple[int, int]) -> None:
+def test_one_nonfinite_pixel_is_found_at_any_position(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     for value in (np.nan, -np.nan, np.inf, -np.inf):
         maps = rng.standard_normal((1, 9, *size)).astype(np.float32)
@@ -52,7 +52,7 @@ def test_one_bad_pixel_anywhere_is_found(size: tuple[int, int]) -> None:
                 reader(maps)
 
 
-def test_the_first_bad_map_is_the_one_named_whatever_the_threads() -> None:
+def test_the_message_names_the_same_map_for_any_number_of_threads() -> None:
     maps = np.ones((4, 3, 20, 20), np.float32)
     maps[1:, 1] = np.nan
     named = set()
@@ -81,7 +81,7 @@ def test_the_first_bad_map_is_the_one_named_whatever_the_threads() -> None:
         (np.ones((), np.float32), r"\[\]"),
     ],
 )
-def test_wrong_types_and_shapes_are_named(name: str, maps: object, message: str) -> None:
+def test_the_message_names_wrong_types_and_shapes(name: str, maps: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         READERS[name](maps)  # type: ignore[arg-type]
 
@@ -105,7 +105,7 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_any_order_of_memory_reads_the_same(view: str) -> None:
+def test_any_memory_order_gives_the_same_scores(view: str) -> None:
     seen = VIEWS[view](np.random.default_rng(2).standard_normal((2, 3, 4, 5)).astype(np.float32))
     plain = np.ascontiguousarray(seen)
     np.testing.assert_array_equal(cfp_core.norms(seen), cfp_core.norms(plain))
@@ -116,7 +116,7 @@ def test_any_order_of_memory_reads_the_same(view: str) -> None:
     np.testing.assert_array_equal(one.finish()["richness"], other.finish()["richness"])
 
 
-def test_broadcast_maps_are_read_right() -> None:
+def test_broadcast_maps_are_read_correctly() -> None:
     """A stride of zero, as `expand` gives."""
     base = np.random.default_rng(3).standard_normal((1, 3, 4, 5)).astype(np.float32)
     spread = np.broadcast_to(base, (6, 3, 4, 5))
@@ -141,7 +141,7 @@ def test_broadcast_maps_are_read_right() -> None:
         pytest.param(lambda a, maps: a.merge(accumulate(maps, first=5, decimals=3)), id="merge decimals"),
     ],
 )
-def test_a_refused_step_leaves_the_accumulator_as_it_was(wrong) -> None:
+def test_an_error_does_not_change_the_accumulator(wrong) -> None:
     maps = tap(4, 2, 6, 5, 5)
     accumulator = accumulate(maps, name="conv7")
     before = accumulator.finish()
@@ -175,7 +175,7 @@ def test_wrong_options_are_refused(arguments: tuple[object, ...], error: type[Ex
         cfp_core.TapAccumulator(*arguments)  # type: ignore[arg-type]
 
 
-def test_nothing_seen_gives_no_scores() -> None:
+def test_no_images_is_an_error() -> None:
     with pytest.raises(ValueError, match="tap conv: no images"):
         cfp_core.TapAccumulator(3, name="conv").finish()
 
@@ -192,12 +192,12 @@ def test_an_empty_batch_changes_nothing() -> None:
 
 @pytest.mark.parametrize("channels", [2**15 + 1, 2**40])
 @pytest.mark.parametrize("similarity", ["norm", "ssim"])
-def test_a_tap_that_no_memory_holds_is_refused(channels: int, similarity: str) -> None:
+def test_a_tap_that_exceeds_memory_is_refused(channels: int, similarity: str) -> None:
     with pytest.raises(ValueError, match=f"{channels} channels is too wide"):
         cfp_core.TapAccumulator(channels, similarity)
 
 
 @pytest.mark.parametrize("count", [0, 1025, 2**40])
-def test_threads_that_no_machine_has_are_refused(count: int) -> None:
+def test_too_many_threads_are_refused(count: int) -> None:
     with pytest.raises(ValueError, match=f"cannot use {count} threads"):
         cfp_core.set_threads(count)

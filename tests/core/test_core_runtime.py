@@ -1,7 +1,9 @@
-"""The module as a citizen of a Python process: threads, the GIL, memory, forks, and its stub."""
+"""The module in a Python process: threads, the GIL, memory, forks, and the stub."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import cfp_core
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_build_info_names_what_is_installed() -> None:
+def test_build_info_describes_the_installed_module() -> None:
     info = cfp_core.build_info()
     assert info["version"] == version("cfp")
     assert info["profile"] in ("release", "debug")
@@ -28,7 +30,7 @@ def test_build_info_names_what_is_installed() -> None:
     assert info["threads"] >= 1
 
 
-def test_threads_can_be_set_and_not_to_nothing() -> None:
+def test_the_number_of_threads_can_be_set_but_not_to_zero() -> None:
     before = cfp_core.build_info()["threads"]
     try:
         for count in (3, 1, 2):
@@ -61,7 +63,7 @@ def test_thread_count_changes_no_bit(size: tuple[int, int]) -> None:
 
 
 def _ticks_while(work) -> tuple[int, float]:
-    """How often another Python thread came round while `work` ran, and the seconds it ran."""
+    """Number of ticks of another Python thread while `work` ran, and the seconds it ran."""
     ticks, done = 0, threading.Event()
 
     def tick() -> None:
@@ -82,8 +84,8 @@ def _ticks_while(work) -> tuple[int, float]:
     return found, seconds
 
 
-def test_other_python_threads_run_meanwhile() -> None:
-    """With the GIL held the other thread would not tick during a call, and each takes many times its period."""
+def test_other_python_threads_run_during_a_call() -> None:
+    """If a call held the GIL, the other thread would not tick. Each call takes many periods of it."""
     maps = gaussian(np.random.default_rng(2), 1, 224, 224)
     maps = np.broadcast_to(maps, (256, 224, 224)).copy()
     norms = np.random.default_rng(3).random((4000, 400))
@@ -113,7 +115,7 @@ def test_python_threads_may_call_at_the_same_time() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 def test_a_forked_process_computes_too() -> None:
-    """As data loaders' workers are: the parent's threads do not exist there, and waiting for them would never end."""
+    """Data loaders fork workers. The parent's threads do not exist there, and waiting for them would never end."""
     code = """
 import os, signal, warnings, numpy as np, cfp_core
 warnings.simplefilter("ignore")
@@ -129,7 +131,7 @@ raise SystemExit(os.waitpid(child, 0)[1] or cfp_core.norms(maps).tolist() != exp
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_maps_are_read_in_place_and_not_written() -> None:
+def test_maps_are_read_without_a_copy_and_not_changed() -> None:
     """A read-only array is enough, and torch's memory is the array's."""
     tensor = torch.from_numpy(relu(np.random.default_rng(5), 12, 9, 9).reshape(2, 6, 9, 9))
     kept = tensor.clone()
@@ -142,8 +144,8 @@ def test_maps_are_read_in_place_and_not_written() -> None:
     assert torch.equal(tensor, kept)
 
 
-def test_memory_is_a_row_of_numbers_for_each_image() -> None:
-    """160 MB of maps in all pass through; the process grows by less than 16 MB, in either order of memory."""
+def test_memory_grows_by_a_row_of_numbers_for_each_image() -> None:
+    """The process grows by less than 16 MB while it reads 160 MB of maps, in either memory order."""
     code = """
 import resource, numpy as np, cfp_core
 maps = np.random.default_rng(0).random((4, 16, 160, 160), np.float32)
@@ -161,7 +163,7 @@ raise SystemExit(peak() - before > 16 * 1024)
 
 
 def test_stub_and_module_agree(tmp_path: Path) -> None:
-    """Every name, parameter and default of the stub is there at run time, and the other way round."""
+    """Stub and module have the same names, parameters and defaults."""
     (tmp_path / "stubs/cfp_core").mkdir(parents=True)
     (tmp_path / "stubs/cfp_core/__init__.pyi").write_text((ROOT / "cfp_core/__init__.pyi").read_text())
     # The module inside the package that maturin makes; PyO3 shows the default Some(4) as an ellipsis.
@@ -177,10 +179,17 @@ def test_stub_and_module_agree(tmp_path: Path) -> None:
     assert check.returncode == 0, check.stdout + check.stderr
 
 
-def test_every_public_name_is_explained_in_the_stub() -> None:
-    import ast
-
+def test_every_public_name_has_the_docstring_of_the_stub() -> None:
     tree = ast.parse((ROOT / "cfp_core/__init__.pyi").read_text())
+    assert inspect.getdoc(cfp_core) == ast.get_docstring(tree)
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             assert ast.get_docstring(node), node.name
+    # Typed dicts are in the stub only, and Python gives every `__new__` the same docstring.
+    (accumulator,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TapAccumulator")
+    methods = [node for node in accumulator.body if isinstance(node, ast.FunctionDef) and node.name != "__new__"]
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    assert inspect.getdoc(cfp_core.TapAccumulator) == ast.get_docstring(accumulator)
+    for owner, nodes in ((cfp_core.TapAccumulator, methods), (cfp_core, functions)):
+        for node in nodes:
+            assert inspect.getdoc(getattr(owner, node.name)) == ast.get_docstring(node), node.name

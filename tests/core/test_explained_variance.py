@@ -1,4 +1,4 @@
-"""Explained variance beside its definition: regressions of all channels on those that were chosen."""
+"""Explained variance against its definition: regressions of all channels on the selected ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def table(seed: int, channels: int, samples: int = 200) -> np.ndarray:
 def test_shares_equal_their_definition(seed: int, channels: int) -> None:
     values = table(seed, channels)
     found = cfp_core.explained_variance(np.cov(values.T, bias=True).reshape(channels, channels))
-    # Two channels explain each other equally well; whichever comes first, the shares are the same.
+    # Two channels explain each other equally well; the shares are the same in either order.
     np.testing.assert_allclose(np.sort(found), np.sort(oracle.explained_variance(values)), rtol=1e-6, atol=1e-6)
     if channels > 2:
         assert np.argsort(-found)[0] == np.argmax(np.square(np.corrcoef(values.T)).sum(axis=0))
@@ -33,7 +33,7 @@ def test_shares_equal_their_definition(seed: int, channels: int) -> None:
 
 @pytest.mark.parametrize("channels", [300, 777])
 def test_many_channels_on_all_threads_equal_their_definition(channels: int) -> None:
-    """So many that rows are shared out among threads; the first few by regression, which is slow."""
+    """So many channels that several threads compute. Only the first few are compared: regressions are slow."""
     values = table(1, channels, 2 * channels)
     found = cfp_core.explained_variance(np.cov(values.T, bias=True))
     first = np.argsort(-found)[:4]
@@ -42,7 +42,7 @@ def test_many_channels_on_all_threads_equal_their_definition(channels: int) -> N
 
 @pytest.mark.parametrize("channels", [1, 2, 7, 8, 9, 15, 16, 17, 24, 33, 65])
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (9, 10), (28, 28)], ids="{0[0]}x{0[1]}".format)
-def test_covariances_are_numpy_s(channels: int, size: tuple[int, int]) -> None:
+def test_covariances_equal_numpy(channels: int, size: tuple[int, int]) -> None:
     maps = tap(3, 4, channels, *size)
     values = maps.astype(np.float64).transpose(1, 0, 2, 3).reshape(channels, -1)
     scores = accumulate(maps, richness="explained-variance").finish()
@@ -66,10 +66,10 @@ def test_of_large_maps_the_same_pixels_of_every_channel_and_image_count(size: tu
     np.testing.assert_allclose(
         found / deviation / deviation[:, None], whole / deviation / deviation[:, None], atol=0.09
     )
-    # Each image shows the same pixels: alike images give what one of them gives.
+    # The same pixels of each image are used: equal images give the result of one image.
     one, three = (accumulate(maps[[0] * count], richness="explained-variance").finish() for count in (1, 3))
     np.testing.assert_allclose(one["covariance"], three["covariance"], rtol=1e-9, atol=1e-9 * deviation.max() ** 2)
-    # And so in any order of memory.
+    # Any memory order gives the same result.
     last = np.ascontiguousarray(maps.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(accumulate(last, richness="explained-variance").finish()["covariance"], found)
 
@@ -82,7 +82,7 @@ def test_independent_channels_explain_themselves_only() -> None:
     np.testing.assert_allclose(cfp_core.explained_variance(np.diag([4.0, 1.0, 9.0, 2.0])), [1, 0.75, 0.5, 0.25])
 
 
-def test_a_copy_in_any_scale_tells_nothing_new() -> None:
+def test_a_scaled_copy_explains_nothing_more() -> None:
     values = table(5, 6)
     doubled = np.concatenate([values, -7 * values + 3], axis=1)
     found = cfp_core.explained_variance(np.cov(doubled.T))
@@ -90,7 +90,7 @@ def test_a_copy_in_any_scale_tells_nothing_new() -> None:
     np.testing.assert_allclose(np.maximum(found[:6], found[6:]), oracle.explained_variance(values), atol=1e-6)
 
 
-def test_channels_that_do_not_vary_come_last() -> None:
+def test_constant_channels_come_last() -> None:
     maps = tap(6, 3, 6, 9, 9)
     maps[:, 1], maps[:, 4] = 0, 3.7
     found = accumulate(maps, richness="explained-variance").finish()["richness"]
@@ -122,6 +122,6 @@ def test_threads_change_no_bit(threads: int) -> None:
         (np.zeros((2, 2), np.float32), "float64"),
     ],
 )
-def test_what_is_no_covariance_is_refused(covariance: np.ndarray, match: str) -> None:
+def test_other_arrays_are_refused(covariance: np.ndarray, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         cfp_core.explained_variance(covariance)

@@ -1,4 +1,4 @@
-"""SSIM, cosine, entropy, effective rank and nuclear norm beside scikit-image, SciPy and NumPy."""
+"""SSIM, cosine, entropy, effective rank and nuclear norm against scikit-image, SciPy and NumPy."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def richness(maps: Maps, name: str) -> np.ndarray:
 
 
 def mixed(seed: int, images: int, height: int, width: int) -> Maps:
-    """One channel of every kind; kinds of a like scale only, since one huge channel hides all others."""
+    """One channel of each kind of similar scale; one huge channel would hide all others."""
     rng = np.random.default_rng(seed)
     kinds = [KINDS[kind](rng, images, height, width) for kind in ("relu", "low-rank", "graded", "gaussian", "relu")]
     maps = np.stack([*kinds, np.zeros_like(kinds[0]), np.ones_like(kinds[0]), kinds[3] + 5, -kinds[3]], axis=1)
@@ -65,7 +65,7 @@ def test_any_number_of_channels(similarity: str, channels: int) -> None:
 
 
 @pytest.mark.parametrize("side", [3, 5, 7])
-def test_ssim_of_a_small_map_is_scikit_image_s(side: int) -> None:
+def test_ssim_of_a_small_map_equals_scikit_image(side: int) -> None:
     """A map below 8 pixels is one window; scikit-image's mean over one uniform window of the map's size is the same."""
     metrics = pytest.importorskip("skimage.metrics")
     maps = tap(9, 3, 8, side, side) + gaussian(np.random.default_rng(10), 24, side, side).reshape(3, 8, side, side)

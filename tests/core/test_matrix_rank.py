@@ -1,4 +1,4 @@
-"""Ranks beside float64 singular values, torch and NumPy, on every kind of map."""
+"""Ranks against float64 singular values, torch and NumPy, on every kind of map."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import cfp_core
 
-# A singular value so close to the threshold, relative to it, may fall on either side: float64 itself is not surer.
+# A singular value this close to the threshold, relative to it, may count or not: float64 is not more precise.
 TOO_CLOSE = 1e-3
 
 
@@ -34,7 +34,7 @@ def test_equals_float64_singular_values(kind: str, size: tuple[int, int]) -> Non
 
 @pytest.mark.parametrize("size", [(1, 2), (2, 2), (2, 9), (16, 2), (3, 3), (4, 4), (7, 7)], ids="{0[0]}x{0[1]}".format)
 def test_thousands_of_tiny_maps_equal_float64(size: tuple[int, int]) -> None:
-    """Iterations may end right on a root, where quotients lose their meaning: rare, and likeliest at a side of 2."""
+    """Iterations may end exactly on a root, where quotients have no meaning: rare, and most likely at a side of 2."""
     rng = np.random.default_rng(11)
     assert_ranks(np.concatenate([KINDS[kind](rng, 6000, *size) for kind in ("gaussian", "relu", "low-rank")]))
 
@@ -56,7 +56,7 @@ def test_known_ranks_are_found(size: tuple[int, int]) -> None:
         assert cfp_core.matrix_rank(np.ascontiguousarray(maps)).tolist() == [inner]
 
 
-def test_equals_torch_and_numpy_where_they_are_sure() -> None:
+def test_equals_torch_and_numpy_away_from_the_threshold() -> None:
     """Their float32 singular values carry errors near the threshold; away from it all three agree."""
     maps = np.concatenate(
         [relu(np.random.default_rng(1), 300, 14, 14), gaussian(np.random.default_rng(2), 100, 14, 14)]
@@ -118,7 +118,7 @@ def test_any_number_of_leading_dimensions(shape: tuple[int, ...]) -> None:
 
 
 def test_a_rank_does_not_depend_on_its_neighbours() -> None:
-    """Maps are taken several at a time; each must come out as it does alone."""
+    """Several maps are computed at a time; each result must equal the result of the map alone."""
     rng = np.random.default_rng(9)
     maps = np.concatenate([KINDS[kind](rng, 17, 14, 14) for kind in KINDS])[rng.permutation(17 * len(KINDS))]
     together = cfp_core.matrix_rank(maps)

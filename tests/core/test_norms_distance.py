@@ -1,4 +1,4 @@
-"""Frobenius norms beside NumPy, distances beside SciPy."""
+"""Frobenius norms against NumPy, distances against SciPy."""
 
 from __future__ import annotations
 

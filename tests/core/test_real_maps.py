@@ -1,4 +1,4 @@
-"""Ranks of what a trained network makes of real images of steel, beside float64 singular values."""
+"""Ranks of the feature maps of a trained network on real images of steel, against float64 singular values."""
 
 from __future__ import annotations
 

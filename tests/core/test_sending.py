@@ -1,4 +1,4 @@
-"""Accumulators can be copied, stored and sent from process to process."""
+"""Accumulators can be copied, stored and sent to other processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import cfp_core
 
 @pytest.mark.parametrize(("similarity", "richness"), CRITERIA)
 @pytest.mark.parametrize("way", ["pickle", "deepcopy"])
-def test_a_copy_is_the_same_and_apart(similarity: str, richness: str, way: str) -> None:
+def test_a_copy_is_equal_and_independent(similarity: str, richness: str, way: str) -> None:
     maps = tap(12, 6, CHANNELS, 7, 7)
     accumulator = accumulate(maps[:4], similarity, richness, decimals=3, name="conv")
     clone = pickle.loads(pickle.dumps(accumulator)) if way == "pickle" else copy.deepcopy(accumulator)
@@ -29,14 +29,14 @@ def test_a_copy_is_the_same_and_apart(similarity: str, richness: str, way: str) 
         clone.update(maps[:, :2])
 
 
-def test_an_accumulator_that_saw_nothing_can_be_sent_too() -> None:
+def test_an_accumulator_without_images_can_be_pickled() -> None:
     clone = pickle.loads(pickle.dumps(cfp_core.TapAccumulator(3, name="conv", decimals=None)))
     with pytest.raises(ValueError, match="conv"):
         clone.finish()
     clone.update(np.ones((1, 3, 2, 2), np.float32))
 
 
-def test_state_is_plain_data_that_comes_back_as_it_was() -> None:
+def test_from_state_restores_the_state() -> None:
     accumulator = accumulate(tap(13, 3, CHANNELS, 3, 4), "ssim", first=5, name="conv", decimals=None)
     state = accumulator.state()
     assert (state["images"], state["size"], state["decimals"], state["name"]) == ([5, 6, 7], (3, 4), None, "conv")

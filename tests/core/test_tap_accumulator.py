@@ -1,4 +1,4 @@
-"""The accumulator: one result however images are cut, shared out, ordered and merged."""
+"""The accumulator: the same result for any batches, shards, order and merging."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _own_threads() -> Iterator[None]:
     cfp_core.set_threads(before)
 
 
-def test_result_is_what_the_paper_defines() -> None:
+def test_results_equal_the_paper_s_definitions() -> None:
     maps = tap(1, 7, CHANNELS, 9, 14)
     found = accumulate(maps, name="conv1").finish()
     assert (found["images"], found["height"], found["width"]) == (7, 9, 14)
@@ -36,7 +36,7 @@ def test_result_is_what_the_paper_defines() -> None:
     assert found["saturated_similarity"] is False
 
 
-def test_ranks_are_of_rounded_maps_norms_of_maps_as_they_are() -> None:
+def test_ranks_use_rounded_maps_and_norms_use_unrounded_maps() -> None:
     rng = np.random.default_rng(2)
     maps = (rng.standard_normal((3, 4, 14, 14)) * 1e-3).astype(np.float32)
     for decimals in (0, 2, 3, 4, 6):
@@ -46,7 +46,7 @@ def test_ranks_are_of_rounded_maps_norms_of_maps_as_they_are() -> None:
     np.testing.assert_array_equal(accumulate(maps, decimals=None).finish()["richness"], rank(maps).mean(axis=0))
 
 
-def test_rounding_is_half_to_even_and_leaves_huge_pixels() -> None:
+def test_rounding_is_half_to_even_and_does_not_change_huge_pixels() -> None:
     """0.5 and 2.5 units round to 0 and 2, as NumPy does; 3e38 overflows when scaled and stays."""
     for value, expected in ((0.5, 0), (1.5, 1), (2.5, 1), (3e38, 1)):
         maps = np.full((1, 1, 3, 3), value, np.float32)
@@ -83,7 +83,7 @@ def test_shards_merge_to_the_whole_in_any_order(similarity: str, richness: str) 
         assert_same(whole.finish(), expected)
 
 
-def test_images_may_come_in_any_order() -> None:
+def test_images_can_be_added_in_any_order() -> None:
     """As from a shuffled or a strided loader: norms come out in the order of indices."""
     maps = tap(15, 8, CHANNELS, 6, 5)
     order = np.random.default_rng(16).permutation(8)
@@ -114,7 +114,7 @@ def test_wrong_image_indices_are_refused(images: list[int]) -> None:
     order=st.permutations(range(4)),
     nested=st.booleans(),
 )
-def test_any_division_of_images_merges_to_the_whole(shard: list[int], order: list[int], nested: bool) -> None:
+def test_any_division_of_the_images_merges_to_the_same_scores(shard: list[int], order: list[int], nested: bool) -> None:
     maps = tap(5, len(shard), CHANNELS, 6, 5)
     shards = [cfp_core.TapAccumulator(CHANNELS) for _ in range(4)]
     for image, index in enumerate(shard):
@@ -132,7 +132,7 @@ def test_any_division_of_images_merges_to_the_whole(shard: list[int], order: lis
     np.testing.assert_array_equal(found["distance"], expected["distance"])
 
 
-def test_merging_leaves_the_other_as_it_was() -> None:
+def test_merging_does_not_change_the_other() -> None:
     maps = tap(6, 4, CHANNELS, 5, 5)
     one, other = accumulate(maps[:2]), accumulate(maps[2:], first=2)
     before = other.finish()
@@ -141,7 +141,7 @@ def test_merging_leaves_the_other_as_it_was() -> None:
     assert one.finish()["images"] == 4
 
 
-def test_images_follow_the_last_one_seen() -> None:
+def test_the_default_index_follows_the_last_image() -> None:
     maps = tap(7, 6, CHANNELS, 5, 5)
     accumulator = accumulate(maps[2:4], first=2)
     accumulator.update(maps[4:])
@@ -149,7 +149,7 @@ def test_images_follow_the_last_one_seen() -> None:
     assert_same(accumulator.finish(), accumulate(maps).finish())
 
 
-def test_finishing_is_no_end() -> None:
+def test_images_can_be_added_after_finish() -> None:
     maps = tap(8, 6, CHANNELS, 5, 5)
     accumulator = accumulate(maps[:3])
     assert accumulator.finish()["images"] == 3
@@ -157,7 +157,7 @@ def test_finishing_is_no_end() -> None:
     assert_same(accumulator.finish(), accumulate(maps).finish())
 
 
-def test_torch_maps_are_read_where_they_are() -> None:
+def test_torch_maps_are_read_without_a_copy() -> None:
     """`.numpy()` shares torch's memory; contiguous and channels-last tensors give the same bits."""
     maps = torch.from_numpy(tap(9, 4, CHANNELS, 8, 6))
     expected = accumulate(maps.numpy()).finish()
@@ -173,7 +173,7 @@ def test_maps_of_one_pixel_may_be_a_table() -> None:
     assert_same(found, accumulate(table[:, :, None, None]).finish())
 
 
-def test_what_tells_no_channels_apart_is_said_to_be_saturated() -> None:
+def test_equal_scores_are_reported_as_saturated() -> None:
     noise = np.random.default_rng(11).standard_normal((3, 4, 5, 5)).astype(np.float32)
     found = accumulate(noise).finish()
     assert (found["saturated_richness"], found["saturated_similarity"]) == (True, False)
