@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.scratch import scratch_folder
 
 
 def fill_folder(folder: Path, fill: Callable[[Path], None]) -> None:
@@ -18,8 +18,8 @@ def fill_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists and is not an empty folder; choose another or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as name:
-        target = Path(name) / folder.name
+    with scratch_folder(folder.parent, f".{folder.name}.filling-") as scratch:
+        target = scratch / folder.name
         target.mkdir()
         fill(target)
         if folder.exists():

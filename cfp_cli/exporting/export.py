@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from cfp_cli.exporting.samples import procedural_images
 from cfp_cli.foundation.errors import CfpError, UsageError
 from cfp_cli.foundation.files import write_bytes
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.foundation.scratch import scratch_folder
 from cfp_cli.measuring.metrics import Loader, Metrics, measure
 
 Format = Literal["onnx", "pt2"]
@@ -119,8 +119,8 @@ def export(
     _check_images(images, spec)
     progress.say(f"tracing {spec.arch}")
     content = _content(network, spec, format)
-    with tempfile.TemporaryDirectory(prefix="cfp-export-") as folder:
-        candidate = Path(folder, f"candidate.{format}")
+    with scratch_folder() as folder:
+        candidate = folder / f"candidate.{format}"
         candidate.write_bytes(content)
         progress.say(f"running the file on {len(images)} images")
         run = onnx_file.runner(candidate) if format == "onnx" else pt2_file.runner(candidate)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +10,7 @@ from torch import Tensor
 from cfp_cli.exporting.metadata import INPUT
 from cfp_cli.exporting.onnx_file import hushed, require_extra, strip
 from cfp_cli.foundation.errors import CfpError
+from cfp_cli.foundation.scratch import scratch_folder
 
 _BATCH = 16
 
@@ -43,8 +42,8 @@ def quantised(content: bytes, calibration: Tensor, metadata: dict[str, str]) -> 
             batch = next(self.batches, None)
             return None if batch is None else {INPUT: batch.contiguous().numpy()}
 
-    with tempfile.TemporaryDirectory(prefix="cfp-int8-") as name:
-        source, ready, result = (Path(name, f"{step}.onnx") for step in ("float", "ready", "int8"))
+    with scratch_folder() as folder:
+        source, ready, result = (folder / f"{step}.onnx" for step in ("float", "ready", "int8"))
         source.write_bytes(content)
         try:
             with hushed():

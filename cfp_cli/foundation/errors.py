@@ -8,6 +8,7 @@
     ├── ProofError           1   a rebuilt network that differs from its channel-zeroed original
     ├── RunError             1   a step that does not fit what the run directory remembers
     ├── TrainingError        1   training that cannot go on
+    ├── StorageError         1   a file that cannot be written, such as on a full disk
     ├── UsageError           2   wrong usage
     └── TargetError          3   a target that cannot be met
 
@@ -49,6 +50,10 @@ class RunError(CfpError):
 
 class TrainingError(CfpError):
     """Training that cannot go on."""
+
+
+class StorageError(CfpError):
+    """A file that cannot be written, such as on a full disk."""
 
 
 class UsageError(CfpError):

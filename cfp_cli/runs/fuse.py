@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from cfp_cli.checkpoints.checkpoint import load, save, spec_of
 from cfp_cli.exporting.samples import procedural_images
 from cfp_cli.foundation.errors import ProofError
 from cfp_cli.foundation.files import sha256, write_bytes
+from cfp_cli.foundation.scratch import scratch_folder
 from cfp_cli.models.fuse import fuse
 from cfp_cli.runs.inputs import ModelInput
 
@@ -55,8 +55,8 @@ def run_fuse(model: ModelInput, out: Path) -> Fused:
     spec = spec_of(network).followed_by("fuse", **{"from": sha256(model.path)})
     spec = replace(spec, arch_kwargs={**spec.arch_kwargs, "fused": True})
     images = procedural_images(spec)
-    with tempfile.TemporaryDirectory(prefix="cfp-fuse-") as folder:
-        candidate = Path(folder, out.name)
+    with scratch_folder() as folder:
+        candidate = folder / out.name
         save(candidate, fuse(network), spec)
         fused = load(candidate)
         with torch.inference_mode():

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cfp_cli.execution import distributed
 from cfp_cli.foundation.errors import TrainingError
-from cfp_cli.foundation.files import require_writable
+from cfp_cli.foundation.files import remove_leftovers, require_writable
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Loader, Metrics, evaluate
 from cfp_cli.models.state import load_state
@@ -30,7 +30,7 @@ from cfp_cli.training.learner import Learner
 from cfp_cli.training.loss import Draw, Objective
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.order import Order, Sampler, Views, step_seed
-from cfp_cli.training.state import copy_flushed, finite, read_state, remove_leftovers, write_state
+from cfp_cli.training.state import copy_flushed, finite, read_state, write_state
 
 Listener = Callable[[Sequence[EpochRow]], None]
 
@@ -175,7 +175,7 @@ class _Training:
         for path in (self.files.best, self.files.last, self.files.history):
             if path:
                 require_writable(path.parent)
-                remove_leftovers(path)
+                remove_leftovers(path.parent, path.name)
         if not resume:
             self.files.last.unlink(missing_ok=True)
 

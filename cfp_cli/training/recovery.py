@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 from cfp_cli.checkpoints.checkpoint import describe, spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.foundation.scratch import scratch_folder
 from cfp_cli.training.finetune import finetune
 from cfp_cli.training.options import Amp, TrainOptions
 
@@ -52,8 +52,8 @@ class Recovery:
             epochs=self.epochs, batch_size=64, lr=LR, augment="geometric", seed=self.seed, amp=self.amp
         )
         describe(pruned, spec_of(self.original))
-        with tempfile.TemporaryDirectory() as folder:
-            out, last = Path(folder) / "best.pt", Path(folder) / "last.pt"
+        with scratch_folder() as folder:
+            out, last = folder / "best.pt", folder / "last.pt"
             finetune(
                 pruned,
                 self.dataset,

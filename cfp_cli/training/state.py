@@ -5,7 +5,6 @@ No random generator is kept: every random choice is a function of (seed, epoch, 
 
 from __future__ import annotations
 
-import glob
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,12 +32,6 @@ def write_state(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any
         torch.save({"format": FORMAT, "identity": dict(identity), **state}, file)
 
     write_atomic(path, write)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Delete the temporary files that killed processes left of writing `path`."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        leftover.unlink(missing_ok=True)
 
 
 def read_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,11 +19,10 @@ from cfp_cli.checkpoints.checkpoint import fingerprint
 from cfp_cli.execution import distributed
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import TrainingError
-from cfp_cli.foundation.files import sha256, write_atomic
+from cfp_cli.foundation.files import remove_leftovers, sha256, write_atomic
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.training.interrupt import Interrupt
 from cfp_cli.training.order import Views
-from cfp_cli.training.state import remove_leftovers
 
 Logits = np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
 # Blocks are what is kept of a computation that was cut off. They are the same whoever computes them, and so are the
@@ -78,7 +77,7 @@ def teacher_logits(
         workers.barrier()
     # Also where the table was there: a run killed just after writing it left its parts.
     shutil.rmtree(parts, ignore_errors=True)
-    remove_leftovers(whole)
+    remove_leftovers(whole.parent)
     logits = _read(whole, shape)
     if logits is None:
         raise TrainingError(f"{whole} cannot be read back; check the disk's free space")
