@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cfp_cli.foundation.typed_json import to_json
 from cfp_cli.foundation.versions import versions
 
 if TYPE_CHECKING:
@@ -105,12 +106,12 @@ class Console:
         """Whether stderr is a terminal that can redraw."""
         return not (self.quiet or self.silent) and self._stream("stderr").is_terminal
 
-    def result(self, data: dict[str, Any] | list[Any], *renderables: RenderableType) -> None:
-        """Print the result of a command: one JSON value with `--json`, else tables and text."""
+    def result(self, data: object, *renderables: RenderableType) -> None:
+        """Print the result of a command: with `--json` one JSON value of `data`, else tables and text."""
         if self.silent:
             return
         if self.json:
-            sys.stdout.write(json.dumps(data, allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(to_json(data), allow_nan=False) + "\n")
         elif not self.quiet:
             for renderable in renderables:
                 self._stream("stdout").print(renderable)

@@ -31,7 +31,7 @@ def fuse(
 
     done = run_fuse(ModelInput(model, arch, input_size, unsafe_pickle), out)
     console.result(
-        done.to_json(),
+        done,
         f"{done.params_before:,} to {done.params_after:,} parameters, "
         f"largest logit error {done.max_relative_error:.1e} of the largest logit",
         f"written {out}",

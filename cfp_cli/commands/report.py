@@ -59,4 +59,4 @@ def report(
         progress=console,
     )
     missing = [f"left out: {name}. {why}" for name, why in done.left_out.items()]
-    console.result(done.to_json(), *missing, f"written {done.out} ({done.bytes / 1e6:.2f} MB, {done.layers} layers)")
+    console.result(done, *missing, f"written {done.out} ({done.bytes / 1e6:.2f} MB, {done.layers} layers)")

@@ -78,7 +78,7 @@ def convert(kind: Any, value: object, field: str) -> Any:
         return value
     if origin is tuple:
         return _tuple(get_args(kind), value, field)
-    if origin in (dict, Mapping, typing.get_origin(Mapping[str, Any])):
+    if origin in (dict, Mapping):
         if not isinstance(value, dict):
             raise FieldError(f"{field} is {_shown(value)}, not an object")
         inner = get_args(kind)[1]

@@ -6,10 +6,10 @@ import importlib.util
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cfp_cli.exporting.benchmark import Benchmark
 from cfp_cli.foundation.errors import CfpError, MissingExtraError
+from cfp_cli.measuring.latency import Latency
 from cfp_cli.report.draw_layer import Detail, draw_layer
 from cfp_cli.report.page_data import PageData
 from cfp_cli.report.png import photograph, ramp
@@ -109,7 +109,16 @@ def _recalls(data: PageData) -> list[Recall]:
     return sorted(recalls, key=lambda each: (each.after - each.before, each.after))
 
 
-def _curves(data: PageData) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Curve:
+    """A chart of the fine-tuning: its title, the names of its lines, and the drawing as SVG."""
+
+    title: str
+    names: tuple[str, ...]
+    svg: str
+
+
+def _curves(data: PageData) -> list[Curve]:
     rows = data.epochs
     if not rows:
         return []
@@ -120,33 +129,43 @@ def _curves(data: PageData) -> list[dict[str, Any]]:
     ):
         if any(value is not None for value in values):
             losses.append(Line(name, values))
-    qualities = [
+    metrics = [
         Line("accuracy", [row.accuracy for row in rows]),
         Line("macro-F1", [row.macro_f1 for row in rows]),
         Line("balanced accuracy", [row.balanced_accuracy for row in rows]),
     ]
-    charts = (("Training loss", losses, False), ("Validation", qualities, True))
+    charts = (("Training loss", losses, False), ("Validation", metrics, True))
     return [
-        {
-            "title": title,
-            "names": [line.name for line in lines],
-            "svg": line_chart(title, lines, 1, "epoch", percentages, data.best_epoch),
-        }
+        Curve(
+            title,
+            tuple(line.name for line in lines),
+            line_chart(title, lines, 1, "epoch", percentages, data.best_epoch),
+        )
         for title, lines, percentages in charts
     ]
 
 
-def _latency(benchmarks: tuple[Benchmark, ...]) -> list[dict[str, Any]]:
-    """Return one row per runtime and batch size, with the times of all networks."""
+@dataclass(frozen=True)
+class LatencyRow:
+    """Latency at one batch size with one runtime, by network; `first` is that of the first network."""
+
+    first: Latency
+    times: tuple[Latency, ...]
+    names: tuple[str, ...]
+
+
+def _latency(benchmarks: tuple[Benchmark, ...]) -> list[LatencyRow]:
+    """Return one row per runtime and batch size that all networks were timed at."""
     if not benchmarks:
         return []
-    rows: list[dict[str, Any]] = []
+    rows = []
     for first in benchmarks[0].latency_ms:
-        same = (first.runtime, first.batch, first.threads, first.device, first.memory)
-        matches = [
-            next((t for t in each.latency_ms if (t.runtime, t.batch, t.threads, t.device, t.memory) == same), None)
-            for each in benchmarks
-        ]
-        if all(match is not None for match in matches):
-            rows.append({"first": first, "times": matches, "names": [each.model for each in benchmarks]})
+        matches = [next((time for time in each.latency_ms if _same_setting(time, first)), None) for each in benchmarks]
+        times = tuple(match for match in matches if match is not None)
+        if len(times) == len(benchmarks):
+            rows.append(LatencyRow(first, times, tuple(each.model for each in benchmarks)))
     return rows
+
+
+def _same_setting(a: Latency, b: Latency) -> bool:
+    return (a.runtime, a.batch, a.threads, a.device, a.memory) == (b.runtime, b.batch, b.threads, b.device, b.memory)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -33,15 +32,6 @@ class Fused:
     params_before: int
     params_after: int
     max_relative_error: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures as plain data."""
-        return {
-            "params_before": self.params_before,
-            "params_after": self.params_after,
-            "max_relative_error": self.max_relative_error,
-            "out": str(self.out),
-        }
 
 
 def run_fuse(model: ModelInput, out: Path) -> Fused:

@@ -34,9 +34,7 @@ def is_file_of(run: Run, digest: str) -> bool:
 
 def _checkpoint(record: Record, name: str) -> ModelInput:
     again = f"run `cfp {record.command}` again, or name a model"
-    file = record.outputs.get(name)
-    if file is None:
-        raise RunError(f"run.json does not name the checkpoint that `cfp {record.command}` wrote; {again}")
+    file = record.outputs[name]
     if not file.path.is_file():
         raise RunError(f"{file.path} is missing; {again}")
     digest = sha256(file.path)

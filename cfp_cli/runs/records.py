@@ -193,6 +193,14 @@ class FinetuneMetrics:
     test: Metrics | None
     teachers: tuple[Metrics | None, ...]
 
+    def __post_init__(self) -> None:
+        named = {"val": self.val, "test": self.test}
+        named |= {f"teachers[{index}]": each for index, each in enumerate(self.teachers)}
+        for name, metrics in named.items():
+            classes = len(metrics.per_class) if metrics is not None else 0
+            if metrics is not None and [len(row) for row in metrics.confusion] != [classes] * classes:
+                raise FieldError(f"{name}.confusion is not a square matrix of {classes} classes")
+
 
 @dataclass(frozen=True)
 class BenchMetrics:
@@ -224,6 +232,9 @@ class PruneRecord(Record):
     command: ClassVar[str] = "prune"
     metrics: PruneMetrics
 
+    def __post_init__(self) -> None:
+        _require_output(self, "pruned")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneRecord(Record):
@@ -232,6 +243,14 @@ class FinetuneRecord(Record):
     command: ClassVar[str] = "finetune"
     metrics: FinetuneMetrics
 
+    def __post_init__(self) -> None:
+        _require_output(self, "finetuned")
+        if len(self.inputs.teachers) != len(self.metrics.teachers):
+            raise FieldError(
+                f"metrics.teachers has {len(self.metrics.teachers)} values, not one for each of the "
+                f"{len(self.inputs.teachers)} teachers"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRecord(Record):
@@ -239,6 +258,13 @@ class BenchRecord(Record):
 
     command: ClassVar[str] = "bench"
     metrics: BenchMetrics
+
+    def __post_init__(self) -> None:
+        if len(self.inputs.models) != len(self.metrics.models):
+            raise FieldError(
+                f"metrics.models has {len(self.metrics.models)} values, not one for each of the "
+                f"{len(self.inputs.models)} models"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,6 +323,11 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write a `run.json`, atomically."""
     content = {"format": FORMAT, "records": [{"command": each.command, **to_json(each)} for each in records]}
     write_json(path, content)
+
+
+def _require_output(record: Record, name: str) -> None:
+    if name not in record.outputs:
+        raise FieldError(f"outputs.{name} is missing")
 
 
 def _require_sha256(digest: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -62,10 +62,6 @@ class Reported:
     bytes: int
     layers: int
     left_out: dict[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures as plain data."""
-        return {"out": str(self.out), "bytes": self.bytes, "layers": self.layers, "left_out": self.left_out}
 
 
 def run_report(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +38,25 @@ from cfp_cli.runs.records import (
 HASH = "0123456789abcdef" * 4
 MODEL = ModelRecord(Path("/model.pt"), HASH, "vgg16_bn_gap", 64, unsafe_pickle=True)
 DATA = DataRecord(Path("/data"), HASH, 3, 0.15, 0.01)
-METRICS = Metrics(0.9, 0.8, 0.7, 0.6, 0.5, {"pit": ClassMetrics(0.9, 0.8, 0.7, 3)}, ((2, 1), (0, 3)), 6)
+METRICS = Metrics(
+    0.9, 0.8, 0.7, 0.6, 0.5, {name: ClassMetrics(0.9, 0.8, 0.7, 3) for name in ("a", "b")}, ((2, 1), (0, 3)), 6
+)
 LATENCY = Latency(1, 2, 3.5, 3.0, 4.0, 10, "torch", "contiguous", "cpu")
 COMMON: dict[str, Any] = {
     "arguments": {"ratio": 0.5, "keep": ["a", "b"], "rates": None},
     "seed": 3,
     "inputs": Inputs(model=MODEL, data=DATA, teachers=(MODEL, MODEL)),
-    "outputs": {"pruned": OutputFile(Path("/run/pruned.pt"), HASH)},
+    "outputs": {name: OutputFile(Path(f"/run/{name}.pt"), HASH) for name in ("pruned", "finetuned")},
     "seconds": 1.25,
 }
 RECORDS: list[Record] = [
     ScoreRecord(**COMMON, metrics=ScoreMetrics(640, 1.5, 1.0)),
     PruneRecord(**COMMON, metrics=PruneMetrics(100, 5, 20.0, 1e-6, {"before": 0.9, "rebuilt": 0.4})),
     FinetuneRecord(**COMMON, metrics=FinetuneMetrics(4, METRICS, None, (METRICS, None))),
-    BenchRecord(**COMMON, metrics=BenchMetrics((Benchmark("a", 1, 2, 3, (64, 32), (LATENCY,)),))),
+    BenchRecord(
+        **COMMON | {"inputs": Inputs(models=(MODEL,))},
+        metrics=BenchMetrics((Benchmark("a", 1, 2, 3, (64, 32), (LATENCY,)),)),
+    ),
     ExportRecord(
         **COMMON, metrics=ExportReport(Path("/f.onnx"), "onnx", "float32", 9, 2, 8, 0.1, 48, "given", 1.0, 1e-6)
     ),
@@ -147,6 +151,10 @@ def test_a_field_of_the_wrong_type_is_named(
         (("records", 2, "metrics", "val", "confusion", 0, 1), 1.5, ("metrics.val.confusion[0][1] is 1.5",)),
         (("records", 3, "metrics", "models", 0, "input_size"), [1], ("input_size has 1 values, not 2",)),
         (("records", 4, "metrics", "format"), "tflite", ("format is 'tflite', not one of onnx, pt2",)),
+        (("records", 1, "outputs"), {}, ("records[1].outputs.pruned is missing",)),
+        (("records", 2, "inputs", "teachers"), [], ("records[2].metrics.teachers has 2 values",)),
+        (("records", 2, "metrics", "val", "confusion"), [[1]], ("metrics.val.confusion is not a square matrix of 2",)),
+        (("records", 3, "inputs", "models"), [], ("records[3].metrics.models has 1 values",)),
         (("records", 5, "metrics", "pages"), 1, ("records[5].metrics.pages is unknown",)),
     ],
 )
@@ -168,11 +176,3 @@ def test_a_file_that_is_no_run_json(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RunError, match=r"run\.json"):
         Run.open(tmp_path)
-
-
-def test_a_record_that_does_not_name_its_checkpoint(tmp_path: Path) -> None:
-    from cfp_cli.runs.outputs import pruned_model
-
-    run = Run(tmp_path, [replace(RECORDS[1], outputs={})])
-    with pytest.raises(RunError, match="does not name the checkpoint"):
-        pruned_model(run)
