@@ -1,1 +1,1 @@
-"""From scores to a smaller network: budgets, selection, plan, rebuild, proof, restoration."""
+"""From scores to a smaller network: allocation, selection, plan, rebuild, proof, refit."""
