@@ -183,7 +183,7 @@ class ChannelGraph:
             found.setdefault(dimension.name, {})[dimension.dim] = dimension.units
         return found
 
-    def read_taps(self, x: Tensor, on_maps: Callable[[Tap, Tensor], None]) -> Tensor:
+    def read_taps(self, x: Tensor, on_maps: Callable[[Tap, Tensor], None]) -> list[Tensor]:
         """Run the network and show the maps of every tap while they are hot.
 
         Args:
@@ -192,7 +192,7 @@ class ChannelGraph:
                 the call.
 
         Returns:
-            The logits float32 [N, classes].
+            The outputs of the network.
         """
         taps = {tap.node: tap for tap in self.taps}
         return self.traced.run(x, taps, lambda node, value: on_maps(taps[node], taps[node].maps(value)))

@@ -15,7 +15,7 @@ from cfp_cli.graph.components import components
 from cfp_cli.graph.labels import Labels, Value
 from cfp_cli.graph.operators import OPERATORS
 from cfp_cli.graph.probe import probe
-from cfp_cli.graph.propagate import LOGITS, Propagation, propagate
+from cfp_cli.graph.propagate import LOGITS, OUTPUTS, Propagation, propagate
 from cfp_cli.graph.taps import find_taps
 from cfp_cli.graph.trace import BATCH, TracedGraph, arguments_of, operator_of, trace
 
@@ -161,8 +161,8 @@ def _frozen(propagation: Propagation, resolved: _Resolved) -> tuple[list[list[st
         module, operator, text = reason
         touched = [int(each) for each in np.unique(resolved.set_of[atoms]) if each >= 0]
         for each in touched:
-            frozen[each].append(text if reason == LOGITS else f"{module or 'forward'}: {operator}: {text}")
-        if touched and reason != LOGITS:
+            frozen[each].append(text if reason in (LOGITS, OUTPUTS) else f"{module or 'forward'}: {operator}: {text}")
+        if touched and reason not in (LOGITS, OUTPUTS):
             notes[reason] = None
     return frozen, list(notes)
 

@@ -16,6 +16,7 @@ from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.full_precision import full_precision
 from cfp_cli.graph.channel_graph import ChannelGraph
 from cfp_cli.graph.operators import OPERATORS, is_layer
+from cfp_cli.graph.outputs import tensors_of
 from cfp_cli.graph.replay import Replay
 from cfp_cli.graph.selection import Selection
 from cfp_cli.graph.trace import operator_of
@@ -42,7 +43,7 @@ class Difference:
 def first_difference(rebuilt: nn.Module, selection: Selection, x: Tensor) -> Difference | None:
     """The first layer in which a rebuilt network differs from the replay of its original; None where none does.
 
-    It compares the outputs of every convolution and linear layer, and the logits.
+    It compares the outputs of every convolution and linear layer, and those of the network.
 
     Args:
         rebuilt: the rebuilt network.
@@ -54,7 +55,7 @@ def first_difference(rebuilt: nn.Module, selection: Selection, x: Tensor) -> Dif
         side = _SideBySide(Replay(selection), x)
         try:
             with side:
-                logits = rebuilt(x)
+                given = tensors_of(rebuilt(x))
         except _Found:
             return side.found
         except Exception:
@@ -62,8 +63,11 @@ def first_difference(rebuilt: nn.Module, selection: Selection, x: Tensor) -> Dif
             return _difference_at(graph, side.advance())
         if side.advance() is not None:
             return _difference_at(graph, None)
-        if side.logits is None or differ(side.logits, logits):
-            return _difference_at(graph, graph.traced.output)
+        if len(given) != len(graph.traced.outputs):
+            return _difference_at(graph, None)
+        for node, value in zip(graph.traced.outputs, given, strict=True):
+            if node in side.outputs and differ(side.outputs[node], value):
+                return _difference_at(graph, node)
     return None
 
 
@@ -79,14 +83,14 @@ class _SideBySide(TorchFunctionMode):
         self.replay = replay
         self.values = replay.values(x)
         self.found: Difference | None = None
-        self.logits: Tensor | None = None
+        self.outputs: dict[Node, Tensor] = {}
         self.value: Any = None
 
     def advance(self) -> Node | None:
         """Run the replay to its next layer; None at its end."""
         for node, value in self.values:
-            if node is self.replay.graph.traced.output:
-                self.logits = value
+            if node in self.replay.graph.traced.outputs:
+                self.outputs[node] = value
             if is_layer(node):
                 self.value = value
                 return node

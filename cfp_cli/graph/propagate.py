@@ -12,6 +12,7 @@ from cfp_cli.graph.operators import OperatorCall, Result, entry_of, label
 from cfp_cli.graph.trace import Source, TracedGraph, is_dynamic, shape_of
 
 LOGITS: Reason = ("", "output", "logits")
+OUTPUTS: Reason = ("", "output", "output of the network")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Propagation:
 
 
 def propagate(traced: TracedGraph) -> Propagation:
-    """Follow the channels of a traced network; its logits are frozen."""
+    """Follow the channels of a traced network; those of its outputs are frozen."""
     facts = Facts()
     values: dict[Node, Result] = {}
     masked: dict[Node, tuple[str, ...]] = {}
@@ -55,9 +56,11 @@ def propagate(traced: TracedGraph) -> Propagation:
                 masked[node] = call.masked
             if call.mixes:
                 mixing.add(node)
-    logits = values[traced.output]
-    assert isinstance(logits, Value)
-    facts.freeze(logits.labels, LOGITS)
+    reason = LOGITS if traced.logits_shape else OUTPUTS
+    for node in traced.outputs:
+        value = values[node]
+        assert isinstance(value, Value)
+        facts.freeze(value.labels, reason)
     return Propagation(values, facts, masked, frozenset(mixing), frozenset(producing))
 
 

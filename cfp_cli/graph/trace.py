@@ -25,6 +25,7 @@ from torch.fx.node import map_arg
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import GraphError
+from cfp_cli.graph.outputs import Flattened
 
 # Batch size of the trace. A prime that is no usual channel count keeps the batch apart from channels in every reshape.
 BATCH = 13
@@ -55,7 +56,7 @@ class TracedGraph:
         sources: where each placeholder's value comes from, by node name.
         constants: tensors that the network's code makes itself.
         modules: holder of sub-programs that some operators call.
-        output: the node whose value is the logits.
+        outputs: the nodes whose values the network returns, in order; for a classifier the logits alone.
         input_size: height and width of the traced input.
     """
 
@@ -64,7 +65,7 @@ class TracedGraph:
     sources: Mapping[str, Source]
     constants: Mapping[str, Any]
     modules: nn.Module
-    output: Node
+    outputs: tuple[Node, ...]
     input_size: tuple[int, int]
 
     def __post_init__(self) -> None:
@@ -74,7 +75,8 @@ class TracedGraph:
             last[node] = node
             for used in node.all_input_nodes:
                 last[used] = node
-        last.pop(self.output, None)
+        for node in self.outputs:
+            last.pop(node, None)
         self._freed: dict[Node, list[Node]] = {}
         for used, node in last.items():
             self._freed.setdefault(node, []).append(used)
@@ -82,29 +84,34 @@ class TracedGraph:
     @torch.no_grad()
     def run(
         self, x: Tensor, nodes: Container[str] = (), on_value: Callable[[str, Tensor], None] | None = None
-    ) -> Tensor:
-        """Run the network on images float32 [N, 3, H, W] and return its logits [N, classes].
+    ) -> list[Tensor]:
+        """Run the network on images and return its outputs.
 
         Args:
-            x: images; they are not changed.
+            x: images float32 [N, C, H, W]; they are not changed.
             nodes: names of nodes whose values `on_value` is shown.
             on_value: called with name and value while it is hot; a later in-place operator may overwrite the value
                 after the call.
         """
-        logits = None
+        outputs: dict[Node, Tensor] = {}
         for node, value in self.values(x):
             if on_value is not None and node.name in nodes:
                 on_value(node.name, value)
-            if node is self.output:
-                logits = value
-        assert isinstance(logits, Tensor)
-        return logits
+            if node in self.outputs:
+                outputs[node] = value
+        return [outputs[node] for node in self.outputs if node in outputs]
+
+    @property
+    def logits_shape(self) -> tuple[int, ...] | None:
+        """Shape [N, classes] of a classifier's only output; None for other networks."""
+        shapes = [shape_of(node) for node in self.outputs]
+        return shapes[0] if len(shapes) == 1 and len(shapes[0]) == 2 else None
 
     def values(self, x: Tensor, execute: Execute | None = None) -> Iterator[tuple[Node, Any]]:
         """Run node by node and yield each operator call with its value; values are freed after their last use.
 
         Args:
-            x: images float32 [N, 3, H, W].
+            x: images float32 [N, C, H, W].
             execute: runs an operator call on its arguments; the default calls the operator.
         """
         run = execute or run_node
@@ -143,23 +150,43 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
     """Trace a network in evaluation mode.
 
     Args:
-        model: a classifier that takes images and gives logits; left as it was.
-        example: images float32 [N, 3, H, W] on the network's device; only their shape counts.
+        model: a network that takes one batch of images and returns tensors in any structure; it is not changed.
+        example: images float32 [N, C, H, W] on the network's device; only their shape counts.
 
     Raises:
-        GraphError: the network cannot be traced, fixes its batch size, or does not give one tensor.
+        GraphError: the network cannot be run or traced, fixes its batch size, or returns no floating-point tensor.
     """
     batch = torch.zeros(BATCH, *example.shape[1:], dtype=example.dtype, device=example.device)
+    exported = model if isinstance(_trial_output(model, batch), Tensor) else Flattened(model)
     try:
-        with evaluating(model), exporting_quietly():
-            program = torch.export.export(model, (batch,), strict=False, dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        with evaluating(exported), exporting_quietly():
+            program = torch.export.export(
+                exported, (batch,), strict=False, dynamic_shapes=({0: torch.export.Dim.AUTO},)
+            )
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0][:200]
         raise GraphError(
-            f"the network cannot be traced ({type(error).__name__}: {first}); its control flow must not depend on the "
+            f"the network cannot be traced ({_first_line(error)}); its control flow must not depend on the "
             "values of tensors, and it must take one batch of images"
         ) from error
-    return _traced(model, program, (int(example.shape[-2]), int(example.shape[-1])))
+    prefix = "network." if exported is not model else ""
+    return _traced(model, program, (int(example.shape[-2]), int(example.shape[-1])), prefix)
+
+
+def _trial_output(model: nn.Module, batch: Tensor) -> Any:
+    """The network's output for two images."""
+    try:
+        with evaluating(model), torch.no_grad():
+            return model(batch[:2])
+    except Exception as error:
+        size = " x ".join(str(side) for side in batch.shape[1:])
+        raise GraphError(
+            f"the network fails on images of {size} ({_first_line(error)}); check its input size and number of channels"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {first}"
 
 
 @contextmanager
@@ -175,7 +202,9 @@ def exporting_quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def _traced(model: nn.Module, program: torch.export.ExportedProgram, input_size: tuple[int, int]) -> TracedGraph:
+def _traced(
+    model: nn.Module, program: torch.export.ExportedProgram, input_size: tuple[int, int], prefix: str
+) -> TracedGraph:
     signature = program.graph_signature
     sources: dict[str, Source] = {}
     # The exporter may call a weight that several modules hold by any of its names.
@@ -185,9 +214,10 @@ def _traced(model: nn.Module, program: torch.export.ExportedProgram, input_size:
         if node.op != "placeholder":
             continue
         if node.name in signature.inputs_to_parameters:
-            sources[node.name] = Source("parameter", first[id(held[signature.inputs_to_parameters[node.name]])])
+            name = signature.inputs_to_parameters[node.name].removeprefix(prefix)
+            sources[node.name] = Source("parameter", first[id(held[name])])
         elif node.name in signature.inputs_to_buffers:
-            sources[node.name] = Source("buffer", signature.inputs_to_buffers[node.name])
+            sources[node.name] = Source("buffer", signature.inputs_to_buffers[node.name].removeprefix(prefix))
         elif node.name in signature.inputs_to_lifted_tensor_constants:
             sources[node.name] = Source("constant", signature.inputs_to_lifted_tensor_constants[node.name])
         elif node.name in signature.user_inputs:
@@ -197,18 +227,24 @@ def _traced(model: nn.Module, program: torch.export.ExportedProgram, input_size:
         else:
             raise GraphError(f"the network takes an input that is not an image batch ({node.name}); wrap it")
     _follow_in_place(program.graph)
-    (outputs,) = next(node for node in program.graph.nodes if node.op == "output").args
-    results = [node for node in outputs if isinstance(node, Node)]
-    if len(results) != 1 or len(shape_of(results[0])) != 2:
-        shapes = ", ".join(str(list(shape_of(node))) for node in results)
-        raise GraphError(
-            f"the network gives {len(results)} outputs ({shapes}), not one tensor of logits [N, classes]; "
-            "wrap it so that its forward returns the logits only"
-        )
-    if not is_dynamic(results[0].meta["val"])[0]:
+    (returned,) = next(node for node in program.graph.nodes if node.op == "output").args
+    outputs = tuple(node for node in returned if isinstance(node, Node) and _is_floating(node))
+    if not outputs:
+        raise GraphError("the network returns no floating-point tensor; its outputs cannot be compared after a prune")
+    if not any(is_dynamic(node.meta["val"])[:1] == (True,) for node in outputs):
         raise GraphError("the network fixes its batch size; use x.shape[0], not len(x) or a number, in its forward")
     nodes = tuple(node for node in program.graph.nodes if node.op != "output" and not _is_check(node))
-    return TracedGraph(model, nodes, sources, program.constants, program.graph_module, results[0], input_size)
+    for node in nodes if prefix else ():
+        stack = node.meta.get("nn_module_stack") or {}
+        node.meta["nn_module_stack"] = {
+            key: (f"{path}.".removeprefix(prefix)[:-1], kind) for key, (path, kind) in stack.items()
+        }
+    return TracedGraph(model, nodes, sources, program.constants, program.graph_module, outputs, input_size)
+
+
+def _is_floating(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _is_check(node: Node) -> bool:

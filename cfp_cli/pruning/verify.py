@@ -1,4 +1,4 @@
-"""The proof of a rebuild: the original with dropped channels zeroed at every consumer computes the same logits."""
+"""The proof of a rebuild: the original with dropped channels zeroed at every consumer computes the same outputs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cfp_cli.execution.full_precision import full_precision
 from cfp_cli.foundation.errors import ProofError
 from cfp_cli.graph import Selection
 from cfp_cli.graph.difference import first_difference
+from cfp_cli.graph.outputs import tensors_of
 from cfp_cli.graph.replay import Replay
 
 TOLERANCE = 1e-4
@@ -25,41 +26,52 @@ def verify(model: nn.Module, rebuilt: nn.Module, selection: Selection, x: Tensor
         x: images float32 [N, C, H, W] at the traced input size.
 
     Returns:
-        The largest absolute difference of the logits.
+        The largest absolute difference of an output, such as the logits.
 
     Raises:
-        ProofError: the difference exceeds 1e-4 of the largest logit, or the rebuilt network cannot run. The message
-            names the first set whose rebuild differs.
+        ProofError: the difference exceeds 1e-4 of the largest value of an output, or the rebuilt network cannot run.
+            The message names the first set whose rebuild differs.
     """
     if model is not selection.graph.traced.model:
         raise ProofError("the proof needs the network that its channel graph was derived from; pass that network")
     with evaluating(model), evaluating(rebuilt), full_precision(), torch.no_grad():
-        expected = replayed_logits(selection, x)
+        expected = replayed_outputs(selection, x)
         try:
-            given = rebuilt(x)
+            given = tensors_of(rebuilt(x))
         except Exception as error:
             first = (str(error).strip().splitlines() or [""])[0][:160]
             raise ProofError(
                 f"the rebuilt network cannot run ({type(error).__name__}: {first}); {_remedy(rebuilt, selection, x)}"
             ) from error
-        scale = float(expected.abs().max())
-        difference = float((given - expected).abs().max()) if given.shape == expected.shape else float("inf")
-        if not difference <= TOLERANCE * scale:
-            raise ProofError(
-                f"the rebuilt network differs from the channel-zeroed original by {difference:.3g} "
-                f"(largest logit {scale:.3g}); {_remedy(rebuilt, selection, x)}"
-            )
-    return difference
+        if len(given) != len(expected):
+            raise ProofError(f"the rebuilt network returns {len(given)} outputs, not {len(expected)}")
+        largest = 0.0
+        for number, (value, other) in enumerate(zip(given, expected, strict=True)):
+            if other is None:
+                continue
+            scale = float(other.abs().max()) if other.numel() else 0.0
+            difference = _distance(value, other)
+            if not difference <= TOLERANCE * scale:
+                which = f" in output {number}" if len(expected) > 1 else ""
+                raise ProofError(
+                    f"the rebuilt network differs from the channel-zeroed original by {difference:.3g}{which} "
+                    f"(largest value {scale:.3g}); {_remedy(rebuilt, selection, x)}"
+                )
+            largest = max(largest, difference)
+    return largest
 
 
-def replayed_logits(selection: Selection, x: Tensor) -> Tensor:
-    """Logits of the original with dropped channels zeroed at every consumer's input."""
-    logits = None
-    for node, value in Replay(selection).values(x):
-        if node is selection.graph.traced.output:
-            logits = value
-    assert isinstance(logits, Tensor)
-    return logits
+def replayed_outputs(selection: Selection, x: Tensor) -> list[Tensor | None]:
+    """Outputs of the original with dropped channels zeroed at every consumer's input; None for inputs it returns."""
+    outputs = selection.graph.traced.outputs
+    found = {node: value for node, value in Replay(selection).values(x) if node in outputs}
+    return [found.get(node) for node in outputs]
+
+
+def _distance(value: Tensor, other: Tensor) -> float:
+    if value.shape != other.shape:
+        return float("inf")
+    return float((value - other).abs().max()) if value.numel() else 0.0
 
 
 def _remedy(rebuilt: nn.Module, selection: Selection, x: Tensor) -> str:

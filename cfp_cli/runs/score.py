@@ -13,7 +13,9 @@ from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import ImageStore, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
+from cfp_cli.foundation.errors import GraphError
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.graph import channel_sets
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes, write_splits
 from cfp_cli.runs.records import Inputs, ScoreMetrics, ScoreRecord, output_files
@@ -65,10 +67,18 @@ def run_score(
     fit_classes(network, dataset, model.path, progress)
     store = sample(dataset, options.images, options.seed, Preprocessing.of(spec_of(network)), progress)
     part = workers.shard(len(store))
+    example = next(iter(store.batches(1)))[0].to(device)
+    graph = channel_sets(network.to(device), example)
+    if graph.traced.logits_shape is None:
+        raise GraphError(
+            f"the network returns {len(graph.traced.outputs)} outputs, not logits [N, classes]; "
+            "prune it with cfp.score and cfp.prune from Python, or wrap it so that it returns its logits alone"
+        )
     scores = score(
-        network.to(device),
+        network,
         store.batches(options.batch_size, part),
         first_image=part.start,
+        graph=graph,
         similarity=options.similarity,
         richness=options.richness,
         decimals=options.decimals,

@@ -184,7 +184,7 @@ def test_the_interpreter_computes_what_the_module_computes_and_leaves_its_input(
     model = randomised(Net(lambda m, x: m.a(F.relu_(x.sub_(0.5))), 4, a=conv(3, 4)))
     traced = channel_sets(model, IMAGES[:1]).traced
     x = IMAGES.clone()
-    logits = traced.run(x)
+    (logits,) = traced.run(x)
     assert torch.equal(x, IMAGES)
     torch.testing.assert_close(logits, model(IMAGES.clone()))
 
@@ -253,11 +253,14 @@ def test_an_emptied_or_frozen_set_is_refused() -> None:
         rebuild(model, Selection(graph, {"a": np.arange(4)}))
 
 
-def test_networks_that_are_no_classifiers_are_refused() -> None:
-    with pytest.raises(GraphError, match="2 outputs"):
-        channel_sets(Several(), IMAGES[:1])
+def test_networks_that_cannot_be_traced_are_refused() -> None:
     with pytest.raises(GraphError, match="cannot be traced"):
         channel_sets(Undecided(), IMAGES[:1])
+
+
+def test_a_network_that_fails_is_refused_with_its_own_error() -> None:
+    with pytest.raises(GraphError, match=r"fails on images of 1 x 16 x 16 \(RuntimeError.*number of channels"):
+        channel_sets(Undecided(), IMAGES[:1, :1])
 
 
 def test_a_network_that_fixes_its_batch_size_is_refused() -> None:
@@ -266,17 +269,11 @@ def test_a_network_that_fixes_its_batch_size_is_refused() -> None:
         channel_sets(model, IMAGES[:1])
 
 
-class Several(nn.Module):
+class Undecided(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a = conv(3, CLASSES)
 
-    def forward(self, x):
-        y = self.a(x).mean((2, 3))
-        return y, y
-
-
-class Undecided(Several):
     def forward(self, x):
         y = self.a(x).mean((2, 3))
         return y if y.sum() > 0 else -y
