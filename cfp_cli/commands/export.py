@@ -63,8 +63,9 @@ def export(
 ) -> None:
     """Export MODEL, run the exported file and compare its logits with those of the checkpoint.
 
-    The file is kept only if both agree. Without MODEL, the checkpoint of the last `cfp finetune` is exported. The file
-    accepts any batch size. Its metadata contain class names, input size, mean, std and lineage.
+    The file is kept only if both agree up to float32 rounding. Without MODEL, the newest checkpoint of the run is
+    exported, from `cfp prune` or `cfp finetune`. The file accepts any batch size. Its metadata contain class names,
+    input size, mean, std and lineage.
     """
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.export import run_export
@@ -94,6 +95,12 @@ def export_table(report: ExportReport) -> Table:
     table.add_row("compared on", f"{report.images} {'test' if report.samples == 'given' else 'generated'} images")
     table.add_row("same class", f"{report.top1_agreement:.2%}")
     table.add_row("largest logit error", f"{report.max_relative_error:.1e} of the largest logit")
+    if report.float64_error is not None and report.checkpoint_float64_error is not None:
+        table.add_row(
+            "error against float64",
+            f"file {report.float64_error:.1e}, checkpoint {report.checkpoint_float64_error:.1e}, "
+            f"allowed {report.error_budget:.1e}",
+        )
     if report.accuracy_before is not None and report.accuracy_after is not None:
         table.add_row("accuracy, float32 to int8", f"{report.accuracy_before:.2%} to {report.accuracy_after:.2%}")
     if report.macro_f1_before is not None and report.macro_f1_after is not None:

@@ -1,9 +1,8 @@
-"""`export`: write a network for another runtime, run what was written, and keep it only if it answers the same."""
+"""`export`: write a network for another runtime, run the file, and keep it only if its logits agree."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,41 +12,44 @@ from torch import Tensor, nn
 
 from cfp_cli.checkpoints.checkpoint import ModelSpec, spec_of
 from cfp_cli.exporting import onnx_file, pt2_file, quantise
+from cfp_cli.exporting.agreement import TOLERANCE, Runner, check, compare
 from cfp_cli.exporting.metadata import describe_file
 from cfp_cli.exporting.samples import procedural_images
-from cfp_cli.foundation.errors import CfpError, UsageError
+from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.files import write_bytes
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.scratch import scratch_folder
 from cfp_cli.measuring.metrics import Loader, Metrics, measure
 
 Format = Literal["onnx", "pt2"]
-Runner = Callable[[Tensor], Tensor]
-
-TOLERANCE = 1e-4
-_BATCH = 32
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how it compares with the checkpoint.
+    """The exported file, and how it compares with the checkpoint.
 
     Attributes:
         path: the file.
         format: `onnx` or `pt2`.
         precision: `float32` or `int8`.
         bytes: size of the file.
-        parameters: of the network.
+        parameters: number of parameters of the network.
         parameter_bytes: parameters times 4 bytes, or times 1 for int8.
-        overhead: what the file is larger than that, as a fraction; graph and metadata dominate in a tiny network.
+        overhead: file size minus `parameter_bytes`, as a fraction of the latter; in a tiny network most of it is the
+            graph and the metadata.
         images: number of images that file and checkpoint were compared on.
-        samples: where these came from: `given` or `procedural`.
-        top1_agreement: share of images on which both name the same class; always 1 for float32.
-        max_relative_error: of the logits: largest difference over largest logit; at most 1e-4 for float32.
-        accuracy_before: of the checkpoint on the evaluation images; int8 only.
-        accuracy_after: of the file on the same; int8 only.
-        macro_f1_before: macro-averaged F1 of the checkpoint on the same; int8 only.
-        macro_f1_after: macro-averaged F1 of the file on the same; int8 only.
+        samples: source of these images: `given` or `procedural`.
+        top1_agreement: share of images on which both predict the same class. Below 1, a float32 file is accepted only
+            if the logits of the differing images are equal within the error budget.
+        max_relative_error: largest difference of a logit, divided by the largest logit.
+        accuracy_before: accuracy of the checkpoint on the evaluation images; int8 only.
+        accuracy_after: accuracy of the file on the same images; int8 only.
+        macro_f1_before: macro-averaged F1 of the checkpoint on the same images; int8 only.
+        macro_f1_after: macro-averaged F1 of the file on the same images; int8 only.
+        error_budget: largest accepted error of a float32 file: 1e-4, or 16 times `checkpoint_float64_error` if the file
+            was judged against float64.
+        float64_error: error of the float32 file against the checkpoint in float64; None if 1e-4 was not exceeded.
+        checkpoint_float64_error: error of the checkpoint in float32 against itself in float64; None likewise.
     """
 
     path: Path
@@ -65,9 +67,12 @@ class ExportReport:
     accuracy_after: float | None = None
     macro_f1_before: float | None = None
     macro_f1_after: float | None = None
+    error_budget: float = TOLERANCE
+    float64_error: float | None = None
+    checkpoint_float64_error: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain data."""
+        """Return the report as plain data."""
         return {**asdict(self), "path": str(self.path)}
 
 
@@ -82,26 +87,28 @@ def export(
     evaluation: Loader | None = None,
     progress: Progress = SILENT,
 ) -> ExportReport:
-    """Write a network to a file for another runtime, with a free batch size and all that is needed to feed it.
+    """Write a network to a file for another runtime. The file accepts any batch size and contains its preprocessing.
 
     The file is run (by onnxruntime or `torch.export.load`) on images in batches of several sizes. It is kept only if it
-    names the same class on every image and its logits differ by at most 1e-4 of the largest; an int8 file is compared
-    likewise, but kept whatever it loses, which the report says.
+    predicts the same classes and its logits differ by at most 1e-4 of the largest, or by no more than float32 rounding
+    explains, see `cfp_cli.exporting.agreement`. An int8 file is made from a file that passed this check. It is kept at
+    any loss of accuracy; the report contains the loss.
 
     Args:
-        model: with its spec attached, as `load` gives it; it is not changed.
+        model: with its spec attached, as `load` returns it; it is not changed.
         path: file to write.
         format: `onnx` or `pt2`.
-        samples: images to compare on, float32 [n, 3, H, W], preprocessed; procedural ones where None.
+        samples: images to compare on, float32 [n, channels, H, W], preprocessed; None generates some.
         int8: also quantise weights and activations to 8 bits; ONNX only.
-        calibration: training images that give the activations' ranges, float32 [n, 3, H, W], preprocessed; int8 only.
-        evaluation: labelled images that accuracy before and after is measured on; int8 only.
-        progress: told what is being done.
+        calibration: training images that give the ranges of the activations, float32 [n, channels, H, W], preprocessed;
+            int8 only.
+        evaluation: labelled images to measure the accuracy before and after on; int8 only.
+        progress: reports progress.
 
     Raises:
-        UsageError: the format is unknown, or int8 lacks images or is asked of `pt2`.
-        CfpError: a package is missing, the network cannot be exported, or the file answers differently; an earlier file
-            at `path` then stays as it was.
+        UsageError: the format is unknown, or int8 lacks images or is requested for `pt2`.
+        CfpError: a package is missing, the network cannot be exported, or the file differs from the network. Nothing is
+            written then.
     """
     path = Path(path)
     if format not in get_args(Format):
@@ -124,12 +131,8 @@ def export(
         candidate.write_bytes(content)
         progress.say(f"running the file on {len(images)} images")
         run = onnx_file.runner(candidate) if format == "onnx" else pt2_file.runner(candidate)
-        agreement, error = compare(network, run, images)
-        if agreement < 1 or not error <= TOLERANCE:
-            raise CfpError(
-                f"the exported network differs from the checkpoint (same class on {agreement:.2%} of {len(images)} "
-                f"images, logits off by {error:.1e} of the largest); try the other --format"
-            )
+        agreement = check(network, run, images, progress)
+        top1, error = agreement.top1, agreement.error
         before: Metrics | None = None
         after: Metrics | None = None
         if int8 and calibration is not None and evaluation is not None:
@@ -138,7 +141,8 @@ def export(
             content = quantise.quantised(content, calibration.cpu(), describe_file(spec, int8=True))
             candidate.write_bytes(content)
             run = onnx_file.runner(candidate)
-            agreement, error = compare(network, run, images)
+            quantised = compare(network, run, images)
+            top1, error = quantised.top1, quantised.error
             before, after = _metrics(network, evaluation, spec), _metrics(run, evaluation, spec)
     write_bytes(path, content)
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -153,39 +157,20 @@ def export(
         overhead=len(content) / weight - 1,
         images=len(images),
         samples=origin,
-        top1_agreement=agreement,
+        top1_agreement=top1,
         max_relative_error=error,
         accuracy_before=before.accuracy if before else None,
         accuracy_after=after.accuracy if after else None,
         macro_f1_before=before.macro_f1 if before else None,
         macro_f1_after=after.macro_f1 if after else None,
+        error_budget=agreement.budget,
+        float64_error=agreement.float64_error,
+        checkpoint_float64_error=agreement.checkpoint_float64_error,
     )
 
 
-def compare(model: nn.Module, run: Runner, images: Tensor) -> tuple[float, float]:
-    """Run a network and its file on the same images, the file in batches of 1, 2 and up to 32.
-
-    Args:
-        model: on the CPU, in eval mode.
-        run: the file.
-        images: float32 [n, 3, H, W].
-
-    Returns:
-        The share of images on which both name the same class, and the largest difference of logits over the largest
-        logit.
-    """
-    with torch.inference_mode():
-        expected = torch.cat([model(part) for part in torch.split(images, _BATCH)]).float()
-    parts = [images[:1], images[1:3], *torch.split(images[3:], _BATCH)]
-    actual = torch.cat([run(part).float() for part in parts if len(part)])
-    if actual.shape != expected.shape:
-        return 0.0, float("inf")
-    agreement = (actual.argmax(1) == expected.argmax(1)).float().mean().item()
-    return agreement, ((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
-
-
 def _content(network: nn.Module, spec: ModelSpec, format: Format) -> bytes:
-    example = torch.rand(2, 3, *spec.input_size, generator=torch.Generator().manual_seed(0))
+    example = torch.rand(2, len(spec.mean), *spec.input_size, generator=torch.Generator().manual_seed(0))
     write = onnx_file.to_bytes if format == "onnx" else pt2_file.to_bytes
     return write(network, example, describe_file(spec, int8=False))
 
@@ -200,9 +185,9 @@ def _metrics(run: Runner | nn.Module, loader: Loader, spec: ModelSpec) -> Metric
 
 
 def _check_images(images: Tensor, spec: ModelSpec) -> None:
-    height, width = spec.input_size
-    if images.dim() != 4 or images.shape[1:] != (3, height, width) or images.dtype != torch.float32 or not len(images):
+    shape = (len(spec.mean), *spec.input_size)
+    if images.dim() != 4 or images.shape[1:] != shape or images.dtype != torch.float32 or not len(images):
         raise UsageError(
             f"images of shape {list(images.shape)} and {images.dtype} do not fit the network; "
-            f"pass float32 [n, 3, {height}, {width}]"
+            f"pass float32 [n, {', '.join(map(str, shape))}]"
         )

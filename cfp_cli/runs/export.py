@@ -18,7 +18,7 @@ from cfp_cli.foundation.files import require_writable, sha256
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes, scored_data
-from cfp_cli.runs.outputs import finetuned_model, is_file_of
+from cfp_cli.runs.outputs import is_file_of, newest_model
 from cfp_cli.runs.records import ExportRecord, Inputs, ScoreRecord, output_files
 
 IMAGES_TO_COMPARE = 512
@@ -41,7 +41,7 @@ def run_export(
 
     Args:
         run: the run directory; it gets a record if the model belongs to the run.
-        model: the checkpoint; None takes the one that the run's fine-tuning wrote.
+        model: the checkpoint; None takes the newest of the run, from `cfp prune` or `cfp finetune`.
         data: the images; None takes those of the run, if the model belongs to the run.
         path: file to write.
         format: `onnx` or `pt2`.
@@ -51,10 +51,12 @@ def run_export(
         progress: reports progress.
 
     Raises:
-        CfpError: an input does not fit, a package is missing, or the file gives other logits.
+        CfpError: an input does not fit, a package is missing, or the file differs from the checkpoint.
     """
     began = time.perf_counter()
-    source = model or finetuned_model(run)
+    source = model or newest_model(run)
+    if model is None:
+        progress.say(f"exporting {source.path}, the newest checkpoint of {run.folder}")
     network = source.load(progress)
     require_writable(path.parent)
     of_run = is_file_of(run, sha256(source.path))

@@ -6,7 +6,7 @@ from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import ModelInput
-from cfp_cli.runs.records import FinetuneRecord, PruneRecord, Record
+from cfp_cli.runs.records import FinetuneRecord, PruneRecord, Record, ScoreRecord
 
 
 def pruned_model(run: Run) -> ModelInput:
@@ -27,9 +27,45 @@ def finetuned_model(run: Run) -> ModelInput:
     return _checkpoint(run.require(FinetuneRecord), "finetuned")
 
 
+def newest_model(run: Run) -> ModelInput:
+    """Return the checkpoint of the newest `cfp prune` or `cfp finetune`.
+
+    Raises:
+        RunError: the run contains neither, the file is missing or has changed since, or the run was scored with another
+            model since.
+    """
+    newest = next((each for each in reversed(run.records) if isinstance(each, PruneRecord | FinetuneRecord)), None)
+    if newest is None:
+        newest = run.require(FinetuneRecord)
+    checkpoint = _checkpoint(newest, "pruned" if isinstance(newest, PruneRecord) else "finetuned")
+    scored = run.latest(ScoreRecord)
+    if scored is not None and scored.inputs.model is not None and _position(run, scored) > _position(run, newest):
+        model = scored.inputs.model
+        if model.sha256 not in _ancestors(run, newest):
+            raise RunError(
+                f"{checkpoint.path} is stale: {run.folder} was scored with {model.path} ({model.sha256[:12]}) since, "
+                f"and `cfp {newest.command}` did not start from it; run `cfp prune` again, or name a model"
+            )
+    return checkpoint
+
+
 def is_file_of(run: Run, digest: str) -> bool:
     """Whether a command of the run read or wrote a file with this SHA-256."""
     return any(digest in record.hashes for record in run.records)
+
+
+def _position(run: Run, record: Record) -> int:
+    return next(index for index, each in enumerate(run.records) if each is record)
+
+
+def _ancestors(run: Run, record: Record) -> set[str]:
+    """Return the hashes of a checkpoint, of the model it was made from, of the model of that one, and so on."""
+    hashes = {file.sha256 for file in record.outputs.values()}
+    for each in reversed(run.records[: _position(run, record) + 1]):
+        model = each.inputs.model
+        if model is not None and hashes & {file.sha256 for file in each.outputs.values()}:
+            hashes.add(model.sha256)
+    return hashes
 
 
 def _checkpoint(record: Record, name: str) -> ModelInput:

@@ -82,6 +82,57 @@ def test_export_before_fine_tuning_says_what_to_run(cfp, scored: Path) -> None:
     assert "run `cfp finetune` first" in done.err
 
 
+def exported_parameters(cfp, out: Path, *options: object) -> int:
+    done = cfp("export", "--format", "pt2", "--out", out, "--json", *options)
+    assert done.code == 0, done.err
+    return done.json["parameters"]
+
+
+def parameters(path: Path) -> int:
+    return sum(parameter.numel() for parameter in load(path).parameters())
+
+
+def test_export_takes_the_newest_checkpoint_and_names_it(cfp, tuned: Path, model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small.pt2"
+    done = cfp("export", "--format", "pt2", "--out", out)
+    assert f"exporting {tuned / 'finetuned.pt'}, the newest checkpoint" in done.err
+    earlier = exported_parameters(cfp, out)
+    assert cfp("prune", "--ratio", 0.3).code == 0
+    done = cfp("export", "--format", "pt2", "--out", out)
+    assert f"exporting {tuned / 'pruned.pt'}, the newest checkpoint" in done.err
+    pruned = exported_parameters(cfp, out)
+    assert pruned == parameters(tuned / "pruned.pt") != earlier
+    # The fine-tuned file of the earlier prune is still there, and its name is a way to get it.
+    assert exported_parameters(cfp, out, tuned / "finetuned.pt") == earlier
+    assert cfp("finetune", "--teachers", model, "--epochs", 1, "--batch-size", 16, "--views", 2).code == 0
+    assert f"exporting {tuned / 'finetuned.pt'}" in cfp("export", "--format", "pt2", "--out", out).err
+
+
+def test_export_refuses_a_checkpoint_of_another_scored_model(
+    cfp, tuned: Path, images: Path, arch: str, classes: tuple[str, ...], tmp_path: Path
+) -> None:
+    out = tmp_path / "small.pt2"
+    other = tmp_path / "other.pt"
+    torch.manual_seed(1)
+    save(other, describe(create(arch, len(classes)), ModelSpec(arch, classes, input_size=(32, 32))))
+    assert cfp("score", other, images, "--images", 24).code == 0
+    done = cfp("export", "--format", "pt2", "--out", out)
+    assert done.code == 1
+    assert f"{tuned / 'finetuned.pt'} is stale" in done.err
+    assert str(other) in done.err
+    assert "run `cfp prune` again, or name a model" in done.err
+    assert not out.exists()
+    assert cfp("prune", "--ratio", 0.3).code == 0
+    assert exported_parameters(cfp, out) == parameters(tuned / "pruned.pt")
+
+
+def test_scoring_the_newest_checkpoint_itself_does_not_make_it_stale(
+    cfp, tuned: Path, images: Path, tmp_path: Path
+) -> None:
+    assert cfp("score", tuned / "finetuned.pt", images, "--images", 24).code == 0
+    assert exported_parameters(cfp, tmp_path / "small.pt2") == parameters(tuned / "finetuned.pt")
+
+
 def test_int8_without_images_is_wrong_usage(cfp, tmp_path: Path, model: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     done = cfp("export", model, "--format", "onnx", "--int8", "--out", "x.onnx")

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
 from cfp_cli.exporting import onnx_file, pt2_file
-from cfp_cli.exporting.export import ExportReport, compare, export
+from cfp_cli.exporting.agreement import Agreement, compare
+from cfp_cli.exporting.export import ExportReport, export
 from cfp_cli.exporting.fold import fold_batch_norms
 from cfp_cli.exporting.samples import procedural_images
 from cfp_cli.foundation.errors import CfpError, UsageError
@@ -170,12 +171,13 @@ def test_comparison_sees_other_classes_values_and_shapes() -> None:
         return model(part)
 
     with torch.no_grad():
-        assert compare(model, honest, images)[0] == 1
+        assert compare(model, honest, images).top1 == 1
         assert sizes == [1, 2, 2]
-        assert compare(model, lambda part: model(part) + 0.5, images) == (1, pytest.approx(0.5 / largest, rel=1e-4))
-        assert compare(model, lambda part: -model(part), images)[0] < 1
-        assert math.isnan(compare(model, lambda part: model(part) * math.nan, images)[1])
-        assert compare(model, lambda part: model(part)[:, :2], images) == (0, math.inf)
+        shifted = compare(model, lambda part: model(part) + 0.5, images)
+        assert (shifted.top1, shifted.error) == (1, pytest.approx(0.5 / largest, rel=1e-4))
+        assert compare(model, lambda part: -model(part), images).top1 < 1
+        assert math.isnan(compare(model, lambda part: model(part) * math.nan, images).error)
+        assert compare(model, lambda part: model(part)[:, :2], images) == Agreement(0, math.inf)
 
 
 @pytest.mark.parametrize("format", FORMATS)
