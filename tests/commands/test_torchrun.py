@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 def torchrun(run: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    # torchrun takes --run for an abbreviation of an option of its own, so the run directory goes by CFP_RUN.
+    # torchrun would read --run as the abbreviation of one of its own options, so CFP_RUN names the run directory.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CFP_RUN": str(run)}
     # Two processes need two GPUs, which few machines have.
     line = [*command, "-m", "cfp_cli", *map(str, arguments), "--device", "cpu"]

@@ -75,7 +75,7 @@ KINDS = {"relu": relu, "low-rank": low_rank, "graded": graded, "structured": str
 
 
 def tap(seed: int, images: int, channels: int, height: int, width: int) -> Maps:
-    """Maps [N, C, H, W] with dead channels, one that is dead on some images, one constant, and two that are alike."""
+    """Maps [N, C, H, W] with dead channels, one that is dead on some images, one constant, and two that are equal."""
     rng = np.random.default_rng(seed)
     maps = relu(rng, images * channels, height, width).reshape(images, channels, height, width)
     if channels >= 5:

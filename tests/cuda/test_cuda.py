@@ -1,6 +1,6 @@
-"""What is computed on a GPU comes to the same as on a CPU; skipped where there is none.
+"""A GPU computes the same results as a CPU. These tests are skipped without a GPU.
 
-The tests of the command line run there too, since `--device auto` takes a GPU.
+With a GPU the tests of the command line use it too, because `--device auto` selects it.
 """
 
 from __future__ import annotations
