@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
 import cfp_core
-from cfp_cli.checkpoints.checkpoint import load
+from cfp_cli.checkpoints.load import load
 
 SIDE = 224
 MAPS_OF_SIDE = {224: 24, 112: 64, 56: 128, 28: 256, 14: 512, 7: 512}

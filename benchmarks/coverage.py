@@ -29,7 +29,9 @@ import torch_pruning as tp
 from torch import Tensor, nn
 from torchvision import models
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load, save, spec_of
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.graph import ChannelGraph, Selection, channel_sets
 from cfp_cli.graph.probe import HARD_CODED
 from cfp_cli.models.registry import create

@@ -27,7 +27,7 @@ from coverage import CLASSES, build, images, networks, random_scores
 from onnx import numpy_helper
 from torch import nn
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
+from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.exporting.export import export
 from cfp_cli.foundation.errors import CfpError, TargetError
 from cfp_cli.graph import ChannelGraph, channel_sets

@@ -44,7 +44,7 @@ from cfp_cli.data.samplers import Sampler
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.views import ViewStore
 from cfp_cli.foundation.files import write_json
-from cfp_cli.models import shapes
+from cfp_cli.models import resize
 from cfp_cli.models.registry import create
 from cfp_cli.training.loop import Data, Files, fit
 from cfp_cli.training.loss import CrossEntropy, Distillation, Draw, Objective, kd, mix
@@ -243,7 +243,7 @@ def shrunk(arch: str, classes: int, share: float) -> nn.Module:
         )
         for name, value in model.state_dict().items()
     }
-    shapes.fit(model, small_shapes)
+    resize.resize_tensors(model, small_shapes)
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d | nn.BatchNorm1d):
             module.reset_parameters()

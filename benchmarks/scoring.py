@@ -25,7 +25,8 @@ from machine import processor
 from torch import Tensor, nn
 
 import cfp_core
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import sample
 from cfp_cli.data.transforms import Preprocessing

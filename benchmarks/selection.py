@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
-from cfp_cli.checkpoints.checkpoint import load, spec_of
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.comparing.methods import chosen
 from cfp_cli.comparing.students import Students
 from cfp_cli.data.dataset import open_dataset

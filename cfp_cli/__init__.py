@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 # The public names and the modules that define them. `__all__` and `__getattr__` follow from this table; the imports
 # below repeat it for type checkers, and a test compares the two.
 _MODULES = {
-    "checkpoints.checkpoint": ("ModelSpec", "describe", "load", "save"),
+    "checkpoints.load": ("load",),
+    "checkpoints.save": ("save",),
+    "checkpoints.spec": ("ModelSpec", "describe"),
     "comparing.grid": ("compare",),
     "comparing.rows": ("Comparison",),
     "data.dataset": ("Dataset", "open_dataset"),
@@ -38,10 +40,10 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 __all__ = sorted(_MODULE_OF)
 
 if TYPE_CHECKING:
-    from cfp_cli.checkpoints.checkpoint import ModelSpec as ModelSpec
-    from cfp_cli.checkpoints.checkpoint import describe as describe
-    from cfp_cli.checkpoints.checkpoint import load as load
-    from cfp_cli.checkpoints.checkpoint import save as save
+    from cfp_cli.checkpoints.load import load as load
+    from cfp_cli.checkpoints.save import save as save
+    from cfp_cli.checkpoints.spec import ModelSpec as ModelSpec
+    from cfp_cli.checkpoints.spec import describe as describe
     from cfp_cli.comparing.grid import compare as compare
     from cfp_cli.comparing.rows import Comparison as Comparison
     from cfp_cli.data.dataset import Dataset as Dataset

@@ -1,1 +1,1 @@
-"""Checkpoint files: what they hold, how they are read and written."""
+"""Checkpoint files: read them, build their networks and write them."""

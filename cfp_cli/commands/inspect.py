@@ -30,7 +30,7 @@ def inspect(console: Console, model: Path, arch: str | None, input_size: int | N
     """Show the channel sets of MODEL: which layers they couple, which are frozen, and why."""
     import torch
 
-    from cfp_cli.checkpoints.checkpoint import spec_of
+    from cfp_cli.checkpoints.spec import spec_of
     from cfp_cli.graph import channel_sets
     from cfp_cli.runs.inputs import ModelInput
 

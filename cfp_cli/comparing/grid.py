@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cfp_cli.checkpoints.checkpoint import describe, fingerprint, spec_of
+from cfp_cli.checkpoints.fingerprint import fingerprint
+from cfp_cli.checkpoints.spec import describe, spec_of
 from cfp_cli.comparing.methods import Method
 from cfp_cli.comparing.rows import Comparison, read_rows, write_rows
 from cfp_cli.comparing.students import Students, recovery_epochs

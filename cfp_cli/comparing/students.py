@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cfp_cli.checkpoints.checkpoint import fingerprint, spec_of
+from cfp_cli.checkpoints.fingerprint import fingerprint
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.comparing.criteria import rescored
 from cfp_cli.comparing.methods import Method
 from cfp_cli.comparing.published import published_plan

@@ -1,1 +1,1 @@
-"""From folders and lists of images to seeded splits, decoded stores, augmented views and batches."""
+"""Datasets: image folders and lists, splits, decoding, augmented views and batches."""

@@ -1,4 +1,4 @@
-"""`cfp data split`: a public set's own layout to `DST/{train,val,test}/CLASS/`."""
+"""`cfp data split`: copy a public dataset from its own layout to `DST/{train,val,test}/CLASS/`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cfp_cli.data.filling import fill_folder
+from cfp_cli.data.atomic_folder import write_folder
 from cfp_cli.data.layouts import ByClass, read_layout
 from cfp_cli.data.listing import SPLITS
 from cfp_cli.data.split import divide
@@ -22,10 +22,10 @@ from cfp_cli.foundation.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class Arrangement:
-    """What `split_layout` wrote.
+    """The result of `split_layout`.
 
     Attributes:
-        layout: the layout that was read; `folders` for plain class folders and lists.
+        layout: the layout of the source; `folders` for plain class folders and lists.
         destination: the folder that was written.
         classes: class names.
         images: number of images by split and class.
@@ -37,7 +37,7 @@ class Arrangement:
     images: Mapping[str, Mapping[str, int]]
 
     def to_json(self) -> dict[str, Any]:
-        """The arrangement as plain data."""
+        """Return the arrangement as plain data."""
         return {
             "layout": self.layout,
             "destination": str(self.destination),
@@ -56,37 +56,40 @@ def split_layout(
     counts: Mapping[str, int] | None = None,
     progress: Progress = SILENT,
 ) -> Arrangement:
-    """Copy a public set into `destination/{train,val,test}/CLASS/`; splits that it brings stay as they are.
+    """Copy a public dataset to `destination/{train,val,test}/CLASS/`. Splits that the dataset has are not changed.
 
     Args:
-        source: the set's folder, or `elpv-dataset` for the installed package.
+        source: the folder of the dataset, or `elpv-dataset` for the installed package.
         destination: a folder that does not exist or is empty.
         layout: `auto`, `neu`, `gc10`, `x-sdd` or `elpv`; see `read_layout`.
-        seed: decides which images the made splits take, and which `counts` leave in train.
-        val_fraction: fraction of each class's training images that goes to `val`, where the set has none.
-        test_fraction: fraction of each class's images that goes to `test`, where the set has none.
-        counts: training images to keep of each class, for a long-tailed training set such as `X_SDD_LONG_TAIL`; `val`
-            and `test` are made before and keep the natural distribution, the rest is left out.
-        progress: told of the images copied.
+        seed: seed of the choice of images for splits that are made, and for `counts`.
+        val_fraction: fraction of the training images of each class that go to `val`, where the dataset has none.
+        test_fraction: fraction of the images of each class that go to `test`, where the dataset has none.
+        counts: number of training images of each class, for a long-tailed training set such as `X_SDD_LONG_TAIL`. The
+            other training images are not copied. `val` and `test` are made before and keep their distribution.
+        progress: reports progress.
 
     Raises:
-        UsageError: there is no such layout, fractions are out of range, or `counts` names other classes or more images
-            than there are.
-        DataError: the source is not laid out so, or the destination holds something.
+        UsageError: the layout is unknown, fractions are out of range, or `counts` does not fit the classes and their
+            numbers of images.
+        DataError: the source has another layout, or the destination is not empty.
     """
     if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
         raise UsageError(
             f"split fractions {val_fraction:g} and {test_fraction:g} must be above 0 and sum to less than 1; "
             "pass other fractions"
         )
-    found = read_layout(source, layout, progress)
-    splits = dict(found.splits)
-    names = {path: name for images in splits.values() for part in images.values() for path, name in _named(part)}
-    missing = {name: part for name, part in (("test", test_fraction), ("val", val_fraction)) if name not in splits}
-    splits["train"], made = divide(splits["train"], missing, seed)
-    splits.update(made)
+    dataset = read_layout(source, layout, progress)
+    splits = dict(dataset.splits)
+    names = {
+        path: name for images in splits.values() for paths in images.values() for path, name in _unique_names(paths)
+    }
+    fractions = {"test": test_fraction, "val": val_fraction}
+    missing = {name: fraction for name, fraction in fractions.items() if name not in splits}
+    splits["train"], new = divide(splits["train"], missing, seed)
+    splits.update(new)
     if counts is not None:
-        splits["train"] = _thinned(splits["train"], counts, seed)
+        splits["train"] = _reduce(splits["train"], counts, seed)
     splits = {name: splits[name] for name in SPLITS}
     jobs = [
         (path, Path(split, label, names[path]))
@@ -95,37 +98,37 @@ def split_layout(
         for path in members
     ]
 
-    def fill(target: Path) -> None:
+    def write(target: Path) -> None:
         for split, images in splits.items():
             for label in images:
                 (target / split / label).mkdir(parents=True)
         for path, name in progress.track(jobs, "copying images", total=len(jobs), unit="image"):
             shutil.copyfile(path, target / name)
 
-    fill_folder(Path(destination), fill)
+    write_folder(Path(destination), write)
     images = {split: {label: len(members) for label, members in images.items()} for split, images in splits.items()}
-    return Arrangement(found.layout, Path(destination), tuple(splits["train"]), images)
+    return Arrangement(dataset.layout, Path(destination), tuple(splits["train"]), images)
 
 
-def _thinned(images: ByClass, counts: Mapping[str, int], seed: int) -> ByClass:
+def _reduce(images: ByClass, counts: Mapping[str, int], seed: int) -> ByClass:
     if set(counts) != set(images):
         raise UsageError(
             f"counts are for {', '.join(sorted(counts))} but the classes are {', '.join(sorted(images))}; "
             "name each class once"
         )
-    thinned = {}
+    reduced = {}
     for label, members in images.items():
         if not 1 <= counts[label] <= len(members):
             raise UsageError(
-                f"class '{label}' has {len(members)} training images, not {counts[label]}; ask for 1 to {len(members)}"
+                f"class '{label}' has {len(members)} training images, not {counts[label]}; pass 1 to {len(members)}"
             )
         order = np.random.default_rng([seed, zlib.crc32(label.encode()), 1]).permutation(len(members))
-        thinned[label] = [members[index] for index in np.sort(order[: counts[label]])]
-    return thinned
+        reduced[label] = [members[index] for index in np.sort(order[: counts[label]])]
+    return reduced
 
 
-def _named(paths: list[Path]) -> Iterator[tuple[Path, str]]:
-    """The files with their names; where two names are the same, with those of the folders before them."""
+def _unique_names(paths: list[Path]) -> Iterator[tuple[Path, str]]:
+    """Return each file with its name. If two names are equal, all names include their folders."""
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         common = Path(os.path.commonpath(paths))

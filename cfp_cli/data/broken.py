@@ -1,4 +1,4 @@
-"""Images that cannot be decoded: each is told once by its path and skipped, and too many of them are an error."""
+"""Images that cannot be decoded. Each is reported once and skipped; too many of them are an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cfp_cli.foundation.progress import SILENT, Progress
 
 
 class BrokenImages:
-    """The broken images of one dataset, whoever meets them first.
+    """The broken images of one dataset, over all its splits.
 
     Args:
         total: number of images in the dataset.
@@ -20,25 +20,25 @@ class BrokenImages:
     def __init__(self, total: int, max_bad: float) -> None:
         self.total = total
         self.max_bad = max_bad
-        self._found: dict[Path, str] = {}
+        self._reasons: dict[Path, str] = {}
         self._lock = threading.Lock()
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """Broken images met so far, in the order they were met."""
-        return tuple(self._found)
+        """The broken images that were added so far, in that order."""
+        return tuple(self._reasons)
 
-    def note(self, path: Path, reason: str, progress: Progress = SILENT) -> None:
-        """Remember a broken image and tell it, unless it is known already.
+    def add(self, path: Path, reason: str, progress: Progress = SILENT) -> None:
+        """Add a broken image and report it to `progress`, unless it was added before.
 
         Raises:
             DataError: more than `max_bad` of all images are broken.
         """
         with self._lock:
-            if path in self._found:
+            if path in self._reasons:
                 return
-            self._found[path] = reason
-            count = len(self._found)
+            self._reasons[path] = reason
+            count = len(self._reasons)
         progress.say(f"skipped {path}: {reason}")
         if count > self.max_bad * self.total:
             raise DataError(

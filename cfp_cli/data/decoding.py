@@ -1,4 +1,4 @@
-"""Decoding many images at once: threads fill one array in the order of the items, broken ones are left out."""
+"""Decode the images of a split once, in parallel, to memory or to a file, and keep the pixels as one array."""
 
 from __future__ import annotations
 
@@ -10,25 +10,74 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.dataset import Item
-from cfp_cli.data.transforms import BrokenImageError, UInt8
+from cfp_cli.data.transforms import BrokenImageError, Preprocessing, UInt8
 from cfp_cli.execution.cores import usable_cores
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import Progress
 
 GIB = 1024**3
 DEFAULT_BUDGET = 4 * GIB
+_MAX_BAD = 0.01
 
 
-def byte_array(shape: tuple[int, ...], budget: int, cache_folder: Path | None) -> UInt8:
-    """A zeroed uint8 array: in memory where it fits the budget, else a file map that vanishes with the process.
+class DecodedImages:
+    """The images of a split as uint8 pixels, in memory or in a file map.
 
     Args:
-        shape: shape of the array.
-        budget: largest number of bytes to hold in memory.
-        cache_folder: folder of the file; the system's temporary folder where None.
+        items: image files and their labels.
+        preprocessing: the deterministic transform of the model.
+        read: returns the uint8 pixels of item number `index` at `path`, or raises BrokenImageError.
+        shape: shape of the array that `read` returns.
+        description: name of the work for `progress`.
+        budget: largest number of bytes to keep in memory; larger arrays go to a file.
+        cache_folder: folder of that file; the system's temporary folder where None.
+        threads: number of decoding threads, or None for one on each core that this process may use.
+        broken: collects the images that cannot be decoded. Where None, more than 1 % of `items` is an error.
+        progress: reports progress and each broken image.
+
+    Attributes:
+        images: uint8 [N, *shape] in [0, 255] of the N images that can be decoded, in the order of `items`.
+        labels: int64 [N].
+        paths: the file of each image.
+        indices: the index of each image in `items`.
+        preprocessing: the deterministic transform of the model.
+
+    Raises:
+        DataError: too many images are broken, none can be decoded, or the file does not fit on its disk.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        preprocessing: Preprocessing,
+        read: Callable[[int, Path], UInt8],
+        shape: tuple[int, ...],
+        description: str,
+        *,
+        budget: int,
+        cache_folder: Path | None,
+        threads: int | None,
+        broken: BrokenImages | None,
+        progress: Progress,
+    ) -> None:
+        broken = BrokenImages(len(items), _MAX_BAD) if broken is None else broken
+        array = _allocate((len(items), *shape), budget, cache_folder)
+        self.indices = _decode(items, read, array, description, threads or usable_cores(), broken, progress)
+        self.preprocessing = preprocessing
+        self.images = torch.from_numpy(array[: len(self.indices)])
+        self.labels = torch.tensor([items[index].label for index in self.indices])
+        self.paths = tuple(items[index].path for index in self.indices)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def _allocate(shape: tuple[int, ...], budget: int, cache_folder: Path | None) -> UInt8:
+    """Make a zeroed uint8 array in memory, or in a file that is deleted when the process ends.
 
     Raises:
         DataError: the file does not fit on its disk.
@@ -48,39 +97,17 @@ def byte_array(shape: tuple[int, ...], budget: int, cache_folder: Path | None) -
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 
-def decode_all(
+def _decode(
     items: Sequence[Item],
     read: Callable[[int, Path], UInt8],
-    shape: tuple[int, ...],
-    *,
-    budget: int,
-    cache_folder: Path | None,
-    threads: int | None,
+    array: UInt8,
+    description: str,
+    threads: int,
     broken: BrokenImages,
     progress: Progress,
-    description: str,
-) -> tuple[UInt8, list[int]]:
-    """Decode the images of `items` in parallel.
-
-    Args:
-        items: image files.
-        read: gives the uint8 pixels of item number `index` at `path`, or raises BrokenImageError.
-        shape: shape of what `read` gives.
-        budget: largest number of bytes to hold in memory.
-        cache_folder: where the pixels go that do not fit.
-        threads: number of threads, or one for each core this process may use.
-        broken: told of each image that `read` refuses.
-        progress: told of the images done.
-        description: what `progress` says of the work.
-
-    Returns:
-        uint8 [N, *shape] of the N images that decode, in the order of `items`, and their positions in `items`.
-
-    Raises:
-        DataError: too many images are broken, or none decodes.
-    """
-    pixels = byte_array((len(items), *shape), budget, cache_folder)
-    kept: list[int] = []
+) -> list[int]:
+    """Write the pixels of `items` to the first rows of `array`; return the indices of the items that can be decoded."""
+    decoded: list[int] = []
 
     def attempt(index: int) -> UInt8 | str:
         try:
@@ -88,21 +115,23 @@ def decode_all(
         except BrokenImageError as error:
             return str(error)
 
-    workers = threads or usable_cores()
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
-        # Remarks on metadata and sizes; a file that gives no pixels is an error of its own.
+    with warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+        # Pillow warns about metadata and sizes. A file without usable pixels raises an error instead.
         warnings.filterwarnings("ignore", module=r"PIL\.")
-        # A window of images in flight bounds the memory, whatever the number of images.
-        blocks = (range(start, min(start + 32 * workers, len(items))) for start in range(0, len(items), 32 * workers))
+        # Submit the images in blocks, which bounds the memory of decoded images that wait to be copied.
+        size = 32 * threads
+        blocks = (range(start, min(start + size, len(items))) for start in range(0, len(items), size))
         results = (result for block in blocks for result in zip(block, pool.map(attempt, block), strict=True))
         for index, result in progress.track(results, description, total=len(items), unit="image"):
             if isinstance(result, str):
-                broken.note(items[index].path, result, progress)
+                broken.add(items[index].path, result, progress)
             else:
-                pixels[len(kept)] = result
-                kept.append(index)
-    if not kept:
+                array[len(decoded)] = result
+                decoded.append(index)
+    if not decoded:
         raise DataError(
-            f"none of {len(items)} images can be decoded, such as {items[0].path}" if items else "no images; add some"
+            f"none of {len(items)} images can be decoded, such as {items[0].path}; replace them"
+            if items
+            else "there are no images to decode; add images to the split"
         )
-    return pixels[: len(kept)], kept
+    return decoded

@@ -1,7 +1,7 @@
-"""Six kinds of surface defects of hot-rolled steel, painted by chance: change of grey value, float32 [S, S].
+"""Six kinds of surface defects of hot-rolled steel, drawn at random as a change of grey value, float32 [S, S].
 
-The shapes follow the usual descriptions of the kinds. Position, number, size, direction, strength and sometimes
-the sign are random, so that no single pixel tells the kind.
+The shapes follow the usual descriptions of the defects. Position, number, size, direction, strength and sometimes the
+sign are random, so that no single pixel is enough to recognise the kind.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cfp_cli.data.steel import Canvas, Grey
 
 
 def scratches(canvas: Canvas) -> Grey:
-    """A few thin, long, slightly curved lines, most of them bright, of a strength that varies on the way."""
+    """Draw one to three thin, long, slightly curved lines of varying strength; most are bright."""
     paint = np.zeros((canvas.size, canvas.size), np.float32)
     direction, sign = canvas.between(0, np.pi), canvas.sign(0.7)
     for _ in range(canvas.generator.integers(1, 4)):
@@ -32,7 +32,7 @@ def scratches(canvas: Canvas) -> Grey:
 
 
 def inclusions(canvas: Canvas) -> Grey:
-    """One to three ragged slag stringers, stretched along the rolling direction, most of them dark."""
+    """Draw one to three irregular slag inclusions, stretched along the rolling direction; most are dark."""
     paint = np.zeros((canvas.size, canvas.size), np.float32)
     for _ in range(canvas.generator.integers(1, 4)):
         angle = canvas.rolling_angle + canvas.between(-0.25, 0.25)
@@ -45,14 +45,14 @@ def inclusions(canvas: Canvas) -> Grey:
 
 
 def pits(canvas: Canvas) -> Grey:
-    """Many small round holes with a faint bright rim, gathered where the surface corroded."""
-    prone = np.exp(1.3 * canvas.field(canvas.between(6, 12))).ravel()
+    """Draw many small round holes with a faint bright rim, clustered in corroded areas."""
+    density = np.exp(1.3 * canvas.field(canvas.between(6, 12))).ravel()
     count = int(canvas.generator.integers(14, 60))
-    places = canvas.generator.choice(prone.size, count, replace=False, p=prone / prone.sum(dtype=np.float64))
+    pixels = canvas.generator.choice(density.size, count, replace=False, p=density / density.sum(dtype=np.float64))
     paint = np.zeros((canvas.size, canvas.size), np.float32)
-    # Three sizes of holes share two blurs each.
-    for part, radius in zip(np.array_split(places, 3), (0.75, 1.1, 1.6), strict=True):
-        points = np.zeros(prone.size, np.float32)
+    # Drawing holes in three sizes needs only two blurs for each size.
+    for part, radius in zip(np.array_split(pixels, 3), (0.75, 1.1, 1.6), strict=True):
+        points = np.zeros(density.size, np.float32)
         points[part] = canvas.generator.uniform(0.5, 1.0, len(part))
         points = points.reshape(paint.shape)
         for scale, weight in ((1.0, -1.0), (1.9, 0.3)):
@@ -62,7 +62,7 @@ def pits(canvas: Canvas) -> Grey:
 
 
 def patches(canvas: Canvas) -> Grey:
-    """Large areas of another brightness with a crisp, irregular edge."""
+    """Draw large areas of another brightness with a sharp, irregular edge."""
     shape = canvas.field(canvas.between(6, 10)) + 0.2 * canvas.field(1.5)
     edge = np.quantile(shape, 1 - canvas.between(0.15, 0.45))
     inside = np.asarray(1 / (1 + np.exp((-(shape - edge) * 14).clip(-30, 30))), np.float32)
@@ -71,11 +71,11 @@ def patches(canvas: Canvas) -> Grey:
 
 
 def crazing(canvas: Canvas) -> Grey:
-    """A net of fine dark cracks all over, stronger here than there."""
+    """Draw a net of fine dark cracks of varying strength over the whole image."""
     net = np.zeros((canvas.size, canvas.size), np.float32)
     for _ in range(2):
         wave = canvas.field(canvas.between(2.0, 3.2), stretch=canvas.between(0.8, 1.6))
-        # A crack runs where smooth noise crosses zero; dividing by the slope gives every crack the same width.
+        # Cracks follow the zero crossings of smooth noise. Dividing by the slope makes all cracks equally wide.
         slopes = np.gradient(wave, 1 / canvas.unit)
         distance = np.abs(wave) / np.sqrt(slopes[0] ** 2 + slopes[1] ** 2 + 0.01)
         net = np.maximum(net, np.exp(-0.5 * (distance / 0.55) ** 2).astype(np.float32))
@@ -84,7 +84,7 @@ def crazing(canvas: Canvas) -> Grey:
 
 
 def scale(canvas: Canvas) -> Grey:
-    """Rolled-in scale: flakes everywhere, short along the rolling direction, dark with some bright ones between."""
+    """Draw flakes of rolled-in scale over the whole image, short along the rolling direction; most are dark."""
     flakes = canvas.field(canvas.between(0.9, 1.4), stretch=canvas.between(1.3, 2.2))
     spread = 0.5 * canvas.field(canvas.between(7, 12))
     dark = 1 / (1 + np.exp(-5 * (flakes + spread - canvas.between(0.5, 0.9))))

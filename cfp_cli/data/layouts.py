@@ -1,6 +1,6 @@
-"""The public defect sets as their makers pack them, read class by class.
+"""Read public defect datasets in the layouts in which they are published.
 
-| layout | what its folder holds |
+| layout | content of the folder |
 |---|---|
 | `neu` | NEU-CLS: flat files named by class and number (`Cr_1.bmp`), or class folders, with or without splits |
 | `gc10` | GC10-DET: folders `1` to `10` |
@@ -43,7 +43,7 @@ GC10 = (
     "crease",
     "waist_folding",
 )
-# In the order of the authors' lists, to which the long-tailed counts belong.
+# In the order of the authors' lists, which is also the order of the long-tailed counts.
 X_SDD = (
     "oxide_scale_of_temperature_system",
     "slag_inclusion",
@@ -54,7 +54,7 @@ X_SDD = (
     "iron_sheet_ash",
 )
 X_SDD_LONG_TAIL = dict(zip(X_SDD, (20, 20, 20, 200, 10, 10, 10), strict=True))
-# The defect probabilities that ELPV's experts gave, in percent.
+# Classes by the defect probability in percent that the experts of ELPV assigned.
 ELPV = {0: "defect_000", 33: "defect_033", 67: "defect_067", 100: "defect_100"}
 ELPV_PACKAGE = "elpv-dataset"
 
@@ -71,11 +71,11 @@ _NEU_FILE = re.compile(r"(cr|in|pa|ps|rs|sc)_\d+", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Source:
-    """A set as its layout gives it.
+    """The images of a published dataset.
 
     Attributes:
         layout: the name of the layout.
-        splits: images by split and class; `train` alone where the layout has no splits.
+        splits: images by split and class; only `train` where the layout has no splits.
     """
 
     layout: str
@@ -83,17 +83,17 @@ class Source:
 
 
 def read_layout(source: str | Path, layout: str = "auto", progress: Progress = SILENT) -> Source:
-    """Read a public set in its makers' layout.
+    """Read a public dataset in its published layout.
 
     Args:
         source: its folder, or `elpv-dataset` for the installed package of that name.
-        layout: `neu`, `gc10`, `x-sdd`, `elpv`, or `auto` to tell it from the files; `auto` also reads every tree and
-            list that `open_dataset` does.
-        progress: told of images that lie in more than one class.
+        layout: `neu`, `gc10`, `x-sdd`, `elpv`, or `auto` to recognise the layout from the files; `auto` also reads
+            every folder and list that `open_dataset` reads.
+        progress: reports file names that occur in more than one class.
 
     Raises:
-        UsageError: there is no such layout.
-        DataError: the source does not exist, or is not laid out so.
+        UsageError: the layout is unknown.
+        DataError: the source does not exist or has another layout.
     """
     if layout != "auto" and layout not in _READERS:
         raise UsageError(f"unknown layout '{layout}'; use auto, {', '.join(_READERS)}")
@@ -102,30 +102,28 @@ def read_layout(source: str | Path, layout: str = "auto", progress: Progress = S
         raise DataError(f"no such folder {folder}; check the path of the data")
     for name, read in _READERS.items():
         if layout in ("auto", name):
-            found = read(folder)
-            if found is not None:
-                _tell_shared(found, progress)
-                return Source(name, found)
+            splits = read(folder)
+            if splits is not None:
+                _report_shared_names(splits, progress)
+                return Source(name, splits)
     if layout != "auto":
-        raise DataError(f"{folder} is not laid out as {layout}; {_HINTS[layout]}")
+        raise DataError(f"{folder} does not have the layout {layout}; {_HINTS[layout]}")
+    return Source("folders", _plain_folders(folder))
+
+
+def _plain_folders(folder: Path) -> dict[str, ByClass]:
     dataset = open_dataset(folder, max_bad=0.0)
-    given = {
-        name: dataset.splits[name] for name, origin in dataset.split_origin.items() if not origin.startswith("made")
+    made = [name for name, origin in dataset.split_origin.items() if origin.startswith("made")]
+    splits = {name: items for name, items in dataset.splits.items() if name not in made}
+    # `open_dataset` made the splits that the folder does not have. Undo that: move their images back to train.
+    train = [item for name in ("train", *made) for item in dataset.split(name)]
+    splits["train"] = tuple(sorted(train, key=lambda item: item.path))
+    return {
+        name: {
+            label: [item.path for item in items if item.label == index] for index, label in enumerate(dataset.classes)
+        }
+        for name, items in splits.items()
     }
-    made = [name for name in dataset.splits if name not in given]
-    # What was taken out of train for splits that the folder lacks goes back.
-    pool = [item for name in ("train", *made) for item in dataset.split(name)]
-    given = {**given, "train": tuple(sorted(pool, key=lambda item: item.path))}
-    return Source(
-        "folders",
-        {
-            name: {
-                label: [item.path for item in items if item.label == index]
-                for index, label in enumerate(dataset.classes)
-            }
-            for name, items in given.items()
-        },
-    )
 
 
 def _neu(folder: Path) -> dict[str, ByClass] | None:
@@ -163,7 +161,7 @@ def _elpv(folder: Path) -> dict[str, ByClass] | None:
             ) from error
         image = table.parent / name
         if not image.is_file():
-            raise DataError(f"{table} names {name}, which is not there; restore the images")
+            raise DataError(f"{table} names {name}, which does not exist; restore the images")
         images.setdefault(label, []).append(image)
     return {"train": _every_class(table, images, tuple(ELPV.values()))}
 
@@ -175,36 +173,36 @@ _READERS: dict[str, Callable[[Path], dict[str, ByClass] | None]] = {
     "x-sdd": _x_sdd,
 }
 _HINTS = {
-    "elpv": "it holds labels.csv and images/",
-    "gc10": "it holds the folders 1 to 10",
-    "neu": "it holds files such as Cr_1.bmp or the folders crazing to scratches",
-    "x-sdd": "it holds the folders finishing_roll_printing to surface_scratch",
+    "elpv": "pass a folder with labels.csv and images/",
+    "gc10": "pass a folder with the class folders 1 to 10",
+    "neu": "pass a folder with files such as Cr_1.bmp or the class folders crazing to scratches",
+    "x-sdd": "pass a folder with the class folders finishing_roll_printing to surface_scratch",
 }
 
 
 def _class_folders(folder: Path, known: Mapping[str, str], classes: tuple[str, ...]) -> dict[str, ByClass] | None:
-    """The images of class folders by canonical class name, or None where a name is another or missing."""
+    """Return the images of class folders by split and class; None where a class is unknown or missing."""
     if not folder.is_dir():
         return None
     names = {path.name.lower(): path for path in subfolders(folder)}
     roots = {split: names[name] for name, split in _SPLIT_NAMES.items() if name in names} or {"train": folder}
-    result = {}
+    splits = {}
     for split, root in roots.items():
         images: ByClass = {}
         for path in subfolders(root):
-            label = known.get(_plain(path.name))
+            label = known.get(_canonical(path.name))
             if label is not None:
                 images.setdefault(label, []).extend(images_below(path))
             elif images_below(path):
-                # Annotations may lie beside the classes; images of an unknown class may not.
+                # A folder without images, such as one of annotations, is ignored; an unknown class is another layout.
                 return None
         if set(images) != set(classes):
             return None
-        result[split] = _every_class(root, images, classes)
-    return result if "train" in result else None
+        splits[split] = _every_class(root, images, classes)
+    return splits if "train" in splits else None
 
 
-def _plain(name: str) -> str:
+def _canonical(name: str) -> str:
     plain = re.sub(r"[\s_]+", "_", name.strip().lower())
     return _ALIASES.get(plain, plain)
 
@@ -212,18 +210,18 @@ def _plain(name: str) -> str:
 def _every_class(source: Path, images: ByClass, classes: tuple[str, ...]) -> ByClass:
     for label in classes:
         if not images.get(label):
-            raise DataError(f"class '{label}' has no images in {source}; restore the set")
+            raise DataError(f"class '{label}' has no images in {source}; restore the dataset")
     return {label: sorted(images[label]) for label in sorted(classes)}
 
 
-def _tell_shared(splits: Mapping[str, ByClass], progress: Progress) -> None:
-    """Tell of file names that several classes hold: such sets show one photograph under two labels."""
-    holders: dict[str, set[str]] = {}
+def _report_shared_names(splits: Mapping[str, ByClass], progress: Progress) -> None:
+    """Report file names that occur in several classes: such datasets contain one photograph with two labels."""
+    labels_of: dict[str, set[str]] = {}
     for images in splits.values():
         for label, members in images.items():
             for path in members:
-                holders.setdefault(path.name, set()).add(label)
-    shared = sorted(name for name, labels in holders.items() if len(labels) > 1)
+                labels_of.setdefault(path.name, set()).add(label)
+    shared = sorted(name for name, labels in labels_of.items() if len(labels) > 1)
     if shared:
         progress.say(f"{len(shared)} file names are in more than one class, such as {shared[0]}")
 

@@ -1,4 +1,4 @@
-"""List files: one `path label` line per image, the path relative to the list's folder."""
+"""List files: one `path label` line for each image, with the path relative to the folder of the list."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ SPLITS = ("train", "val", "test")
 
 
 def sibling_lists(path: Path) -> dict[str, Path]:
-    """The lists that belong together with `path`, by split.
+    """Return the lists of all splits that belong to the list `path`, by split.
 
-    `train.txt` goes with `val.txt` and `test.txt` of its folder, `train_imbalanced.txt` with `test_imbalanced.txt`.
-    A list that is named after no split, or has no `train` beside it, stands alone: the answer is then empty.
+    `train.txt` belongs to `val.txt` and `test.txt` of its folder, `train_imbalanced.txt` to `test_imbalanced.txt`.
+    The result is empty for a list without the name of a split, or without a `train` list in its folder.
     """
     for split in SPLITS:
         if path.stem == split or path.stem.startswith((f"{split}_", f"{split}-", f"{split}.")):
             rest = path.name.removeprefix(split)
-            found = {name: path.with_name(name + rest) for name in SPLITS if path.with_name(name + rest).is_file()}
-            return found if "train" in found else {}
+            lists = {name: path.with_name(name + rest) for name in SPLITS if path.with_name(name + rest).is_file()}
+            return lists if "train" in lists else {}
     return {}
 
 
 def read_list(path: Path) -> list[tuple[Path, str]]:
-    """The images of a list file with their labels as text, in its order.
+    """Return the (path, label) pairs of a list file, in its order.
 
-    The label is what follows the last blank of a line, so paths may hold blanks. Empty lines are passed over.
+    The label is the text after the last blank of a line, so paths may contain blanks. Empty lines are skipped.
 
     Raises:
-        DataError: the file is not text, a line lacks its label, or there are no lines.
+        DataError: the file is not text, a line has no label, or the list is empty.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -51,10 +51,10 @@ def read_list(path: Path) -> list[tuple[Path, str]]:
 
 
 def class_names(labels: set[str], source: Path) -> tuple[str, ...]:
-    """The classes that a list's labels name: in number order where all are whole numbers, in name order otherwise.
+    """Return the classes of the labels of a list, sorted as numbers where all are whole numbers, else as text.
 
     Raises:
-        DataError: numbered classes leave one out.
+        DataError: class numbers have a gap, or the same number is written in two ways.
     """
     if not all(label.isascii() and label.isdigit() for label in labels):
         return tuple(sorted(labels))

@@ -1,4 +1,4 @@
-"""Seeded, stratified splits: every class is divided on its own, whatever the other classes hold."""
+"""Seeded, stratified splits. Each class is divided on its own, independently of the other classes."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ import numpy as np
 T = TypeVar("T")
 
 
-def shares(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
-    """How many of a class's `count` images each made split takes; the rest stay.
+def split_counts(count: int, fractions: Mapping[str, float]) -> dict[str, int]:
+    """Return how many of the `count` images of a class each new split takes.
 
-    Each fraction is of all `count` images and rounded half up. A split takes at least one image, and one stays, where
-    the class has more images than there are made splits.
+    Each fraction refers to all `count` images and is rounded half up. If the class has more images than there are new
+    splits, each split takes at least one image and at least one image remains.
     """
-    wanted = {name: int(count * fraction + 0.5) for name, fraction in fractions.items()}
+    counts = {name: int(count * fraction + 0.5) for name, fraction in fractions.items()}
     if count > len(fractions):
-        wanted = {name: max(1, share) for name, share in wanted.items()}
-    while sum(wanted.values()) >= max(count, 1) and any(wanted.values()):
-        largest = max(wanted, key=lambda name: wanted[name])
-        wanted[largest] -= 1
-    return wanted
+        counts = {name: max(1, each) for name, each in counts.items()}
+    while sum(counts.values()) >= max(count, 1) and any(counts.values()):
+        largest = max(counts, key=lambda name: counts[name])
+        counts[largest] -= 1
+    return counts
 
 
 def divide(
     images: Mapping[str, Sequence[T]], fractions: Mapping[str, float], seed: int
 ) -> tuple[dict[str, list[T]], dict[str, dict[str, list[T]]]]:
-    """Take made splits out of each class at random, reproducibly.
+    """Move random images of each class to new splits.
 
     Args:
         images: the images of each class, in an order that does not depend on the file system.
-        fractions: fraction of a class that each made split takes.
-        seed: draws the same images for the same seed, class name and number of images.
+        fractions: fraction of each class that each new split takes.
+        seed: seed of the choice. The choice depends on the seed, the class name and the number of images only.
 
     Returns:
-        What stays of each class, and for each made split what it takes of each class; orders are kept.
+        The remaining images by class, and the images of each new split by class, in their original order.
     """
-    stays: dict[str, list[T]] = {}
-    made: dict[str, dict[str, list[T]]] = {name: {} for name in fractions}
+    remaining: dict[str, list[T]] = {}
+    new: dict[str, dict[str, list[T]]] = {name: {} for name in fractions}
     for label, members in images.items():
         order = np.random.default_rng([seed, zlib.crc32(label.encode())]).permutation(len(members))
         start = 0
-        for name, share in shares(len(members), fractions).items():
-            made[name][label] = [members[index] for index in np.sort(order[start : start + share])]
-            start += share
-        stays[label] = [members[index] for index in np.sort(order[start:])]
-    return stays, made
+        for name, count in split_counts(len(members), fractions).items():
+            new[name][label] = [members[index] for index in np.sort(order[start : start + count])]
+            start += count
+        remaining[label] = [members[index] for index in np.sort(order[start:])]
+    return remaining, new

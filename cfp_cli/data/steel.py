@@ -1,4 +1,4 @@
-"""Rolled steel as a line camera sees it, without a defect: texture, lighting and sensor of a procedural image.
+"""Procedural images of rolled steel without defects: texture, lighting and camera sensor.
 
 Grey values are float32 [S, S], about 0 (black) to 1 (white). Lengths are in units of S/64 pixels, so that a larger
 image shows the same surface at a higher resolution.
@@ -17,12 +17,12 @@ Grey = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Canvas:
-    """What the surface and its defects share: the size, the rolling direction and the source of chance.
+    """The size, rolling direction and random generator of one image.
 
     Attributes:
         size: S, height and width in pixels.
         rolled: axis of [S, S] along which the strip was rolled.
-        generator: source of chance.
+        generator: random generator.
     """
 
     size: int
@@ -31,23 +31,23 @@ class Canvas:
 
     @property
     def unit(self) -> float:
-        """Pixels of one unit of length."""
+        """Return the number of pixels of one unit of length."""
         return self.size / 64
 
     def between(self, low: float, high: float) -> float:
-        """A random number."""
+        """Return a random number from `low` to `high`."""
         return float(self.generator.uniform(low, high))
 
     def sign(self, bright: float) -> float:
-        """+1 with probability `bright`, else -1."""
+        """Return +1 with probability `bright`, else -1."""
         return 1.0 if self.generator.random() < bright else -1.0
 
     def field(self, length: float, stretch: float = 1.0) -> Grey:
-        """Smooth noise of mean 0 and deviation 1, float32 [S, S].
+        """Return smooth noise of mean 0 and standard deviation 1, float32 [S, S].
 
         Args:
-            length: how far values stay alike, in units.
-            stretch: how many times further they do along the rolling direction.
+            length: correlation length in units.
+            stretch: factor on the correlation length along the rolling direction.
         """
         sigma = [length * self.unit] * 2
         sigma[self.rolled] *= stretch
@@ -56,10 +56,10 @@ class Canvas:
         return np.asarray((smooth - smooth.mean()) / (smooth.std() + 1e-9), np.float32)
 
     def axes(self, angle: float, row: float, column: float) -> tuple[Grey, Grey]:
-        """Coordinates in units along and across a direction, each float32 [S, S].
+        """Return the coordinates along and across a direction, in units, each float32 [S, S].
 
         Args:
-            angle: of the direction against the columns' axis, in radians.
+            angle: angle between the direction and the rows of the image, in radians.
             row: row of the origin, in units.
             column: column of the origin, in units.
         """
@@ -71,12 +71,12 @@ class Canvas:
 
     @property
     def rolling_angle(self) -> float:
-        """The rolling direction against the columns' axis, in radians."""
+        """Return the angle between the rolling direction and the rows of the image, in radians."""
         return 0.0 if self.rolled == 1 else np.pi / 2
 
 
 def surface(canvas: Canvas) -> Grey:
-    """Steel without a defect: level, uneven light, rolling texture, roll marks, grain and the odd speck of dust."""
+    """Draw steel without a defect: grey level, uneven light, rolling texture, roll marks, grain and specks of dust."""
     along, across = canvas.axes(canvas.between(0, 2 * np.pi), 32, 32)
     image = (
         canvas.between(0.35, 0.65)
@@ -100,10 +100,10 @@ def surface(canvas: Canvas) -> Grey:
 
 
 def photograph(canvas: Canvas, image: Grey) -> npt.NDArray[np.uint8]:
-    """What the camera makes of the surface: blur, gain, offset and noise, as uint8 [S, S]."""
+    """Apply the camera to a surface: blur, gain, offset and noise. Returns uint8 [S, S]."""
     blurred = ndimage.gaussian_filter(image, canvas.between(0.25, 0.55) * canvas.unit)
-    middle = float(blurred.mean())
-    exposed = (blurred - middle) * canvas.between(0.75, 1.3) + middle + canvas.between(-0.12, 0.12)
+    mean = float(blurred.mean())
+    exposed = (blurred - mean) * canvas.between(0.75, 1.3) + mean + canvas.between(-0.12, 0.12)
     noise = canvas.generator.standard_normal(image.shape, dtype=np.float32) * canvas.between(0.008, 0.025)
     pixels: npt.NDArray[np.uint8] = np.clip((exposed + noise) * 255 + 0.5, 0, 255).astype(np.uint8)
     return pixels

@@ -1,4 +1,4 @@
-"""A defect data set out of nothing: what `cfp demo` runs on where no images are at hand."""
+"""A generated defect dataset, for `cfp demo` and for tests."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from cfp_cli.data.atomic_folder import write_folder
 from cfp_cli.data.defects import DEFECTS
-from cfp_cli.data.filling import fill_folder
 from cfp_cli.data.steel import Canvas, photograph, surface
 from cfp_cli.execution.cores import usable_cores
 from cfp_cli.foundation.errors import UsageError
@@ -21,16 +21,19 @@ SIZES = (64, 256)
 
 
 def render(label: str, size: int, seed: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """One image of a class, uint8 grey [size, size], decided by class, size and seed."""
+    """Draw one grey image of a class, uint8 [size, size]. It depends on class, size and seed only."""
     generator = np.random.default_rng([CLASSES.index(label), *seed])
     canvas = Canvas(size, int(generator.integers(0, 2)), generator)
     return photograph(canvas, surface(canvas) + DEFECTS[label](canvas))
 
 
 def class_sizes(per_class: int, imbalance: float) -> dict[str, int]:
-    """Training images of each class: from `per_class` down to `per_class / imbalance`, a geometric series."""
-    steps = np.linspace(0.0, 1.0, len(CLASSES))
-    return {label: max(1, round(per_class * imbalance**-step)) for label, step in zip(CLASSES, steps, strict=True)}
+    """Return the training images of each class: a geometric series from `per_class` to `per_class / imbalance`."""
+    exponents = np.linspace(0.0, 1.0, len(CLASSES))
+    return {
+        label: max(1, round(per_class * imbalance**-exponent))
+        for label, exponent in zip(CLASSES, exponents, strict=True)
+    }
 
 
 def generate(
@@ -43,34 +46,34 @@ def generate(
     threads: int | None = None,
     progress: Progress = SILENT,
 ) -> Path:
-    """Write `folder/{train,test}/CLASS/*.png`: six kinds of defects on textured steel, grey.
+    """Write `folder/{train,test}/CLASS/*.png`: grey images of six kinds of defects on textured steel.
 
     Args:
         folder: a folder that does not exist or is empty.
         per_class: training images of the largest class.
-        test_per_class: test images of every class; the test set is balanced, whatever the training set.
+        test_per_class: test images of each class; the test set is always balanced.
         size: height and width in pixels, 64 to 256.
-        seed: gives the same images for the same size, whatever the number of images and threads.
-        imbalance: how many times more training images the largest class has than the smallest.
-        threads: number of threads, or one for each core this process may use.
-        progress: told of the images written.
+        seed: seed of all images. An image does not depend on the number of images and threads.
+        imbalance: ratio of the largest to the smallest class in the training set.
+        threads: number of threads, or None for one on each core that this process may use.
+        progress: reports progress.
 
     Returns:
         The folder.
 
     Raises:
         UsageError: a number is out of range.
-        DataError: the folder holds something.
+        DataError: the folder is not empty.
     """
     folder = Path(folder)
     if per_class < 1 or test_per_class < 1:
         raise UsageError(
-            f"{per_class} training and {test_per_class} test images of a class are too few; ask for 1 or more"
+            f"{per_class} training and {test_per_class} test images of a class are too few; pass 1 or more"
         )
     if not SIZES[0] <= size <= SIZES[1]:
         raise UsageError(f"image size {size} is out of range; use {SIZES[0]} to {SIZES[1]} pixels")
     if not imbalance >= 1:
-        raise UsageError(f"imbalance {imbalance:g} is below 1; it is the ratio of the largest to the smallest class")
+        raise UsageError(f"imbalance {imbalance:g} is below 1; pass the ratio of the largest to the smallest class")
     counts = {"train": class_sizes(per_class, imbalance), "test": dict.fromkeys(CLASSES, test_per_class)}
     jobs = [
         (split, label, index)
@@ -79,8 +82,8 @@ def generate(
         for index in range(count)
     ]
 
-    def fill(target: Path) -> None:
-        def write(job: tuple[str, str, int]) -> None:
+    def write(target: Path) -> None:
+        def draw(job: tuple[str, str, int]) -> None:
             split, label, index = job
             pixels = render(label, size, (seed, list(counts).index(split), index))
             Image.fromarray(pixels).save(target / split / label / f"{label}_{index:04}.png", compress_level=1)
@@ -89,8 +92,8 @@ def generate(
             for label in CLASSES:
                 (target / split / label).mkdir(parents=True)
         with ThreadPoolExecutor(threads or usable_cores()) as pool:
-            for _ in progress.track(pool.map(write, jobs), "drawing images", total=len(jobs), unit="image"):
+            for _ in progress.track(pool.map(draw, jobs), "drawing images", total=len(jobs), unit="image"):
                 pass
 
-    fill_folder(folder, fill)
+    write_folder(folder, write)
     return folder

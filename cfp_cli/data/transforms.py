@@ -1,4 +1,4 @@
-"""From an image file to the tensor a network sees."""
+"""Convert an image file to the input tensor of a network."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 UInt8 = npt.NDArray[np.uint8]
 
 
-class Spec(Protocol):
-    """What a model says of its input."""
+class InputSpec(Protocol):
+    """The preprocessing of a model."""
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -24,25 +24,25 @@ class Spec(Protocol):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Subtracted from values in [0, 1], one for each of red, green and blue."""
+        """Mean of red, green and blue, subtracted from values in [0, 1]."""
 
     @property
     def std(self) -> tuple[float, ...]:
-        """The differences are divided by it."""
+        """Standard deviation that the differences are divided by."""
 
 
 class BrokenImageError(Exception):
-    """An image file that cannot be decoded; its text is the reason."""
+    """An image file cannot be decoded; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The deterministic transform of a model: RGB, resize, [0, 1], normalise.
+    """The deterministic transform of a model: convert to RGB, resize, scale to [0, 1], normalise.
 
     Attributes:
         input_size: height and width in pixels.
-        mean: subtracted from values in [0, 1], for red, green and blue.
-        std: the differences are divided by it.
+        mean: mean of red, green and blue, subtracted from values in [0, 1].
+        std: standard deviation that the differences are divided by.
     """
 
     input_size: tuple[int, int]
@@ -53,7 +53,7 @@ class Preprocessing:
         """Check the values.
 
         Raises:
-            ValueError: a size is not positive, there are not three means and deviations, or a deviation is not above 0.
+            ValueError: a size or a deviation is not positive, or there are not three means and deviations.
         """
         if len(self.input_size) != 2 or min(self.input_size) < 1:
             raise ValueError(f"input size {self.input_size} must be a positive height and width")
@@ -61,19 +61,19 @@ class Preprocessing:
             raise ValueError(f"mean {self.mean} and std {self.std} must hold three values each, std above 0")
 
     @classmethod
-    def of(cls, spec: Spec) -> Preprocessing:
-        """The preprocessing that a model's spec asks for."""
+    def of(cls, spec: InputSpec) -> Preprocessing:
+        """Return the preprocessing of a model's spec."""
         return cls(spec.input_size, spec.mean, spec.std)
 
     def pixels(self, path: Path) -> UInt8:
         """Decode an image, make it RGB and resize it.
 
         Returns:
-            uint8 [3, H, W] in [0, 255]. The resize is Pillow's bilinear filter, which is antialiased: the same as
-            torchvision's `Resize` on a Pillow image.
+            uint8 [3, H, W] in [0, 255], resized by Pillow's antialiased bilinear filter. torchvision's `Resize` of a
+            Pillow image has the same result.
 
         Raises:
-            BrokenImageError: the file is no image or is cut short.
+            BrokenImageError: the file is not an image or is truncated.
         """
         return channels_first(resized(decode(path), self.input_size))
 
@@ -87,18 +87,18 @@ class Preprocessing:
 
 
 def decode(path: Path) -> Image.Image:
-    """Decode an image file to 8-bit RGB; grey becomes three equal channels, 16-bit grey keeps its upper 8 bits.
+    """Decode an image file to 8-bit RGB. Grey becomes three equal channels; 16-bit grey keeps its upper 8 bits.
 
     Raises:
-        BrokenImageError: the file is no image, is cut short, or holds pixels whose range is not known.
+        BrokenImageError: the file is not an image, is truncated, or contains pixels of unknown range.
     """
     try:
         with Image.open(path) as image:
             image.load()
             if image.mode == "F":
-                raise BrokenImageError("float pixels have no known range; save it as 8 or 16 bit")
+                raise BrokenImageError("float pixels have no known range; save the image with 8 or 16 bits")
             if image.mode.startswith("I"):
-                # Pillow's own conversion clips at 255, which turns 16-bit photographs white.
+                # Pillow's own conversion clips at 255, which makes 16-bit photographs white.
                 grey = np.asarray(image).astype(np.int64)
                 return Image.fromarray((np.clip(grey, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
             if image.mode == "P" and "transparency" in image.info:
@@ -108,7 +108,7 @@ def decode(path: Path) -> Image.Image:
         raise BrokenImageError("not an image") from error
     except Image.DecompressionBombError as error:
         raise BrokenImageError("too many pixels") from error
-    # Pillow's decoders raise many kinds of errors on hostile or damaged files.
+    # Pillow's decoders raise many kinds of errors on damaged or hostile files.
     except (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, OverflowError, EOFError) as error:
         raise BrokenImageError((str(error).splitlines() or [type(error).__name__])[0][:120]) from error
 
@@ -120,5 +120,5 @@ def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def channels_first(image: Image.Image) -> UInt8:
-    """The pixels of an RGB image as uint8 [3, H, W]."""
+    """Return the pixels of an RGB image as uint8 [3, H, W]."""
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

@@ -1,1 +1,1 @@
-"""Where and how the work runs: device, threads, processes, precision, evaluation mode."""
+"""Device, threads, processes, precision and evaluation mode."""

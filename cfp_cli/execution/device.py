@@ -1,4 +1,4 @@
-"""The choice of the device, and of the CPU threads of torch and of the scoring core together."""
+"""Choose the device, and the number of CPU threads of torch and of the scoring core."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def choose_device(device: str = "auto", threads: int | None = None) -> torch.dev
     """Choose the device, and set the number of CPU threads of this process.
 
     Args:
-        device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
-        threads: CPU threads of torch and of the scoring core; None takes all cores that this process may use.
+        device: `auto` (CUDA if available, else CPU), `cpu`, `cuda` or `cuda:N`.
+        threads: CPU threads of torch and of the scoring core; None for all cores that this process may use.
 
     Raises:
-        UsageError: this machine has no such device.
+        UsageError: this machine does not have the device.
     """
-    # Processes that torchrun starts on one machine share its cores.
+    # Divide the cores by the number of processes that torchrun started on this machine.
     count = threads or max(usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
     torch.set_num_threads(count)
     cfp_core.set_threads(count)

@@ -1,4 +1,4 @@
-"""Several processes that score or train one network, started by torchrun; with one, everything here does nothing."""
+"""Score or train one network in several processes that torchrun started. In a single process nothing is exchanged."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Workers:
-    """The processes at work.
+    """The group of processes.
 
     Attributes:
-        rank: which one this is; 0 alone writes results and prints.
-        world_size: how many there are.
+        rank: index of this process; only process 0 writes results and prints.
+        world_size: number of processes.
     """
 
     rank: int = 0
@@ -31,11 +31,11 @@ class Workers:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """Return whether this is process 0, which writes and prints."""
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has called this method."""
         if self.world_size > 1:
             dist.barrier()
 
@@ -46,11 +46,11 @@ class Workers:
         return value
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether `flag` holds on one process at least."""
+        """Return whether `flag` is true in at least one process."""
         return flag if self.world_size == 1 else float(self.all_reduce(torch.tensor(float(flag), device=device))) > 0
 
     def broadcast(self, value: T) -> T:
-        """The first process's value, on every process; other processes' arguments are dropped."""
+        """Return the value of process 0 in every process. The arguments of the other processes are ignored."""
         if self.world_size == 1:
             return value
         box: list[Any] = [value]
@@ -58,7 +58,7 @@ class Workers:
         return box[0]  # type: ignore[no-any-return]
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, in the order of their ranks, on every process."""
+        """Return the values of all processes, in the order of their ranks, in every process."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -66,56 +66,56 @@ class Workers:
         return values
 
     def shard(self, count: int) -> range:
-        """This process's part of `count` things: runs of equal length but for one, in the order of the ranks."""
+        """Return the indices, out of `count`, that belong to this process. Sizes differ by one at most."""
         return range(self.rank * count // self.world_size, (self.rank + 1) * count // self.world_size)
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The network with its gradients averaged over the processes and its buffers those of the first."""
+        """Wrap a network: gradients are averaged over the processes, and buffers are copied from process 0."""
         if self.world_size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
         return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
 def current() -> Workers:
-    """The processes of the running group; one where there is no group."""
+    """Return the group that this process has joined; a group of one where it has joined none."""
     if dist.is_available() and dist.is_initialized():
         return Workers(dist.get_rank(), dist.get_world_size())
     return Workers()
 
 
 def launched() -> bool:
-    """Whether torchrun (or a like launcher) started this process as one of several."""
+    """Return whether torchrun, or a similar launcher, started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 def rank() -> int:
-    """Which process this is, also before the group is joined; 0 alone writes results and prints."""
+    """Return the rank of this process, also before it has joined the group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank()
     return int(os.environ["RANK"]) if launched() else 0
 
 
 def join(device: torch.device) -> tuple[Workers, torch.device]:
-    """Join the processes that torchrun started, until this one ends: gloo on CPUs, nccl on GPUs.
+    """Join the group of processes that torchrun started, and leave it at exit. Uses gloo on CPUs and nccl on GPUs.
 
     Args:
-        device: where to compute; `cuda` without a number becomes a GPU of this process's own.
+        device: device to compute on. `cuda` without a number selects a different GPU for each process.
 
     Returns:
-        The processes at work, and this one's device.
+        The group, and the device of this process.
 
     Raises:
-        UsageError: there are fewer GPUs than processes on this machine.
+        UsageError: this machine has fewer GPUs than processes.
     """
     if not launched():
         return current(), device
     if device.type == "cuda" and device.index is None:
-        own, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if own >= gpus:
+        index, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if index >= gpus:
             raise UsageError(
-                f"no GPU for process {own + 1}, GPUs here: {gpus}; start fewer processes or use --device cpu"
+                f"no GPU for process {index + 1}, this machine has {gpus}; start fewer processes or use --device cpu"
             )
-        device = torch.device("cuda", own)
+        device = torch.device("cuda", index)
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)

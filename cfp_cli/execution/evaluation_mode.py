@@ -1,4 +1,4 @@
-"""Evaluation mode for a while, after which every module is in the mode in which it was."""
+"""Set evaluation mode temporarily."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The network in evaluation mode for a while."""
+    """Set evaluation mode; on exit, restore the mode of every module."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:

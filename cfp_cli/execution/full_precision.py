@@ -1,4 +1,4 @@
-"""Float32 that is float32 on GPUs too: what is compared, measured or fitted is not computed in TF32."""
+"""Compute in full float32 on GPUs. Comparisons, measurements and fits need it; TF32 is too inexact for them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Convolutions and products in full float32, without the shortened mantissa that some GPUs use."""
+    """Disable TF32 for convolutions and matrix products; on exit, restore the settings."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cfp_cli.checkpoints.checkpoint import spec_of
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.foundation.errors import CfpError
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.measuring.latency import Latency, Memory, in_turns, measure, summarise
+from cfp_cli.measuring.latency import Latency, Memory, measure_latency, summarise, time_in_turns
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def benchmark(
     """
     sizes = {name: spec_of(model).input_size for name, model in models.items()}
     threads = threads or torch.get_num_threads()
-    times = measure(models, sizes, batches, threads, seconds, memory, progress)
+    times = measure_latency(models, sizes, batches, threads, seconds, memory, progress)
     if onnx and importlib.util.find_spec("onnxruntime") is not None:
         for name, found in _onnx_times(models, sizes, batches, threads, seconds, progress).items():
             times[name] += found
@@ -140,7 +140,7 @@ def _onnx_times(
         for name, opened in sessions.items():
             images = generator.random((batch, 3, *sizes[name]), np.float32)
             passes[name] = _run(opened, images)
-        for name, each in in_turns(passes, seconds).items():
+        for name, each in time_in_turns(passes, seconds).items():
             found[name].append(summarise(each, batch, threads, "onnxruntime"))
     return found
 

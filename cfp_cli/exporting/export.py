@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, spec_of
+from cfp_cli.checkpoints.spec import ModelSpec, spec_of
 from cfp_cli.exporting import onnx_file, pt2_file, quantise
 from cfp_cli.exporting.agreement import TOLERANCE, Runner, check, compare
 from cfp_cli.exporting.metadata import describe_file
@@ -19,7 +19,7 @@ from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.files import write_bytes
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.scratch import scratch_folder
-from cfp_cli.measuring.metrics import Loader, Metrics, measure
+from cfp_cli.measuring.metrics import Loader, Metrics, compute_metrics
 
 Format = Literal["onnx", "pt2"]
 
@@ -181,7 +181,7 @@ def _metrics(run: Runner | nn.Module, loader: Loader, spec: ModelSpec) -> Metric
         for images, truth in loader:
             predictions.append(run(images).argmax(1))
             labels.append(truth)
-    return measure(torch.cat(predictions), torch.cat(labels), spec.classes)
+    return compute_metrics(torch.cat(predictions), torch.cat(labels), spec.classes)
 
 
 def _check_images(images: Tensor, spec: ModelSpec) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec
+from cfp_cli.checkpoints.spec import ModelSpec
 
 FORMAT = "cfp-export/1"
 INPUT = "images"

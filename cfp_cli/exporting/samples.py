@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec
+from cfp_cli.checkpoints.spec import ModelSpec
 from cfp_cli.data.synthetic import CLASSES, SIZES, render
 from cfp_cli.data.transforms import Preprocessing, channels_first, resized
 

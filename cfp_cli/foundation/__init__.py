@@ -1,1 +1,1 @@
-"""What every room may use: errors, files, progress, versions."""
+"""The base of all other packages: errors, files, JSON, progress, versions."""

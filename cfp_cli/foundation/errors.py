@@ -1,18 +1,18 @@
-"""Every failure the tool explains to its user.
+"""The errors that the tool explains to its user, and their exit codes.
 
-    CfpError                 1   a failure the message explains
-    ├── CheckpointError      1   a model file that cannot be read, built or trusted
-    ├── DataError            1   images, labels or splits that cannot be used
-    ├── MissingExtraError    1   an optional package that is not installed
-    ├── GraphError           1   a network that cannot be traced
-    ├── ProofError           1   a rebuilt network that differs from its channel-zeroed original
-    ├── RunError             1   a step that does not fit what the run directory remembers
-    ├── TrainingError        1   training that cannot go on
-    ├── StorageError         1   a file that cannot be written, such as on a full disk
+    CfpError                 1   any other failure that the message explains
+    ├── CheckpointError      1   a model file cannot be read, built or trusted
+    ├── DataError            1   images, labels or splits cannot be used
+    ├── MissingExtraError    1   an optional package is not installed
+    ├── GraphError           1   a network cannot be traced
+    ├── ProofError           1   the rebuilt network differs from the original with zeroed channels
+    ├── RunError             1   a stage does not match the records of the run directory
+    ├── TrainingError        1   training cannot continue
+    ├── StorageError         1   a file cannot be written, such as on a full disk
     ├── UsageError           2   wrong usage
-    └── TargetError          3   a target that cannot be met
+    └── TargetError          3   a target cannot be met
 
-A message is one line: what is wrong; what to do. No full stop at its end.
+A message is one line: what is wrong; what to do. It has no full stop at its end.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ class CfpError(Exception):
 
 
 class CheckpointError(CfpError):
-    """A model file that cannot be read, built or trusted."""
+    """A model file cannot be read, built or trusted."""
 
 
 class DataError(CfpError):
-    """Images, labels or splits that cannot be used."""
+    """Images, labels or splits cannot be used."""
 
 
 class MissingExtraError(CfpError):
-    """An optional package that is not installed."""
+    """An optional package is not installed."""
 
 
 class GraphError(CfpError):
-    """A network that cannot be traced."""
+    """A network cannot be traced."""
 
 
 class ProofError(CfpError):
-    """A rebuilt network that differs from its channel-zeroed original."""
+    """The rebuilt network differs from the original with zeroed channels."""
 
 
 class RunError(CfpError):
-    """A step that does not fit what the run directory remembers."""
+    """A stage does not match the records of the run directory."""
 
 
 class TrainingError(CfpError):
-    """Training that cannot go on."""
+    """Training cannot continue."""
 
 
 class StorageError(CfpError):
-    """A file that cannot be written, such as on a full disk."""
+    """A file cannot be written, such as on a full disk."""
 
 
 class UsageError(CfpError):
@@ -63,7 +63,7 @@ class UsageError(CfpError):
 
 
 class TargetError(CfpError):
-    """A target that cannot be met."""
+    """A target cannot be met."""
 
     exit_code = 3
 

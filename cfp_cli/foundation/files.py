@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and the hashes that name their content."""
+"""Write files atomically, and hash their content."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class _TemporaryFile:
 def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Write a file under a temporary name beside `path`, flush it to disk, then rename it over `path`.
 
-    A kill or a full disk at any moment leaves the old file or the new one, never half of one. A link stays a link; the
-    file that it points to is replaced. Temporary files that killed processes left of the same path are deleted.
+    If the process is killed or the disk is full, either the old or the new file exists, never a part of one. If `path`
+    is a link, the file that it points to is replaced. Temporary files of killed processes for the same path are deleted.
 
     Args:
         path: file to write; its folder is made.
@@ -99,7 +99,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
         write(cast(BinaryIO, file))
         file.flush()
         os.fsync(descriptor)
-        # mkstemp makes files private; a result is as readable as any other file of its owner.
+        # mkstemp makes files private; give the file the usual permissions instead.
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)  # noqa: PTH101 - tests make each call of `os` here fail
@@ -172,17 +172,17 @@ def _flush_folder(folder: Path) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder, before the long work whose result goes there.
+    """Make a folder and check that it is writable, before the long work whose result goes there.
 
     Raises:
-        CfpError: nothing can be written to it.
+        CfpError: the folder is not writable.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(folder, error) from error
     if not os.access(folder, os.W_OK):
-        raise CfpError(f"{folder} cannot be written to; choose another place by --out or --run")
+        raise CfpError(f"{folder} cannot be written to; choose another folder with --out or --run")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -199,14 +199,14 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
-def or_nearest(path: Path, otherwise: str) -> str:
-    """What to do about a path that does not exist: the nearest name in its folder, or `otherwise`."""
+def path_hint(path: Path, otherwise: str) -> str:
+    """Return the advice for a path that does not exist: the most similar name in its folder, or `otherwise`."""
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, names, 1)
     return f"did you mean {path.parent / close[0]}" if close else otherwise
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex."""
+    """Return the SHA-256 of the content of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
-"""How long work tells of itself, whoever listens.
+"""The interface through which long work reports progress and messages.
 
-The library knows only this protocol; `console.py` draws it with rich, tests and notebooks may pass their own.
+`commands/console.py` implements it with rich. Tests and notebooks may pass their own implementation.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """A listener to long work."""
+    """Reports the progress and the messages of long work."""
 
     def track(self, items: Iterable[T], description: str, total: int | None = None, unit: str = "batch") -> Iterator[T]:
-        """Yield `items` and show how many of `total` are done, at what rate, and the time left."""
+        """Yield `items` and show how many of `total` are done, the rate, and the remaining time."""
         ...
 
     def say(self, message: str) -> None:
-        """Tell one line that stays, such as a skipped image or the figures of an epoch."""
+        """Print one line, such as a skipped image or the metrics of an epoch."""
         ...
 
 
 class Silent:
-    """The listener that shows nothing."""
+    """Reports nothing."""
 
     def track(self, items: Iterable[T], description: str, total: int | None = None, unit: str = "batch") -> Iterator[T]:
         """Yield `items`."""
         yield from items
 
     def say(self, message: str) -> None:
-        """Drop the line."""
+        """Ignore the line."""
 
 
 SILENT: Progress = Silent()

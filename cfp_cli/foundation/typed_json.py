@@ -1,6 +1,7 @@
-"""Dataclasses to JSON and back, checked field by field.
+"""Convert dataclasses to JSON and back. Each field is checked.
 
-`read` refuses a field that is missing, unknown, of the wrong type, NaN or infinite, and names the file and the field.
+`read` raises an error that names the file and the field, if a field is missing, unknown, of the wrong type, NaN or
+infinite.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ _NAMES = {str: "text", int: "an integer", float: "a number", bool: "true or fals
 
 
 class FieldError(ValueError):
-    """A field of a JSON file cannot be used; the message names the field."""
+    """A field of a JSON file is wrong; the message names the field."""
 
 
 def read(kind: type[T], value: object, file: Path, field: str, error: type[CfpError], advice: str) -> T:
     """Build a dataclass from decoded JSON.
 
     Args:
-        kind: the dataclass; its type hints say what each field must be.
+        kind: the dataclass; its type hints are the required types.
         value: the decoded JSON.
         file: file that the JSON comes from, for messages.
-        field: where in the file the value is, such as `records[2]`; empty for the whole file.
+        field: path of the value in the file, such as `records[2]`; empty for the whole file.
         error: class of the error.
-        advice: what the user can do, the end of each message.
+        advice: the end of each message, which says what to do.
 
     Raises:
         CfpError: a field is missing, unknown or wrong; of the class `error`.
@@ -45,7 +46,7 @@ def read(kind: type[T], value: object, file: Path, field: str, error: type[CfpEr
 
 
 def to_json(value: Any) -> Any:
-    """Plain data for `json.dumps`: dataclasses become objects, tuples lists, paths text."""
+    """Return plain data for `json.dumps`: dataclasses become objects, tuples become lists, paths become text."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -59,7 +60,7 @@ def convert(kind: Any, value: object, field: str) -> Any:
     """Convert decoded JSON to a type: a dataclass, tuple, dict, Literal, union, Path, number, text, bool or Any.
 
     Raises:
-        FieldError: the value does not fit the type.
+        FieldError: the value does not have the type.
     """
     origin = get_origin(kind)
     if kind is Any:
@@ -74,13 +75,13 @@ def convert(kind: Any, value: object, field: str) -> Any:
         return convert(others[0], value, field)
     if origin is Literal:
         if value not in get_args(kind):
-            raise FieldError(f"{field} is {_shown(value)}, not one of {', '.join(map(str, get_args(kind)))}")
+            raise FieldError(f"{field} is {_quoted(value)}, not one of {', '.join(map(str, get_args(kind)))}")
         return value
     if origin is tuple:
         return _tuple(get_args(kind), value, field)
     if origin in (dict, Mapping):
         if not isinstance(value, dict):
-            raise FieldError(f"{field} is {_shown(value)}, not an object")
+            raise FieldError(f"{field} is {_quoted(value)}, not an object")
         inner = get_args(kind)[1]
         return {name: convert(inner, each, f"{field}.{name}") for name, each in value.items()}
     return _plain(kind, value, field)
@@ -88,7 +89,7 @@ def convert(kind: Any, value: object, field: str) -> Any:
 
 def _dataclass(kind: type, value: object, field: str) -> Any:
     if not isinstance(value, dict):
-        raise FieldError(f"{field or 'the content'} is {_shown(value)}, not an object")
+        raise FieldError(f"{field or 'the content'} is {_quoted(value)}, not an object")
     hints = typing.get_type_hints(kind)
     fields = {each.name: each for each in dataclasses.fields(kind)}
     prefix = f"{field}." if field else ""
@@ -109,7 +110,7 @@ def _dataclass(kind: type, value: object, field: str) -> Any:
 
 def _tuple(kinds: tuple[Any, ...], value: object, field: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise FieldError(f"{field} is {_shown(value)}, not a list")
+        raise FieldError(f"{field} is {_quoted(value)}, not a list")
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         kinds = (kinds[0],) * len(value)
     if len(value) != len(kinds):
@@ -128,11 +129,11 @@ def _plain(kind: Any, value: object, field: str) -> Any:
             raise FieldError(f"{field} is too large for a number") from error
     if kind is Path and isinstance(value, str):
         if not value or "\0" in value:
-            raise FieldError(f"{field} is {_shown(value)}, not a path")
+            raise FieldError(f"{field} is {_quoted(value)}, not a path")
         return Path(value)
-    # A bool is an int to Python, not to JSON.
+    # In Python a bool is an int; in JSON it is not.
     if type(value) is not kind:
-        raise FieldError(f"{field} is {_shown(value)}, not {_NAMES[kind]}")
+        raise FieldError(f"{field} is {_quoted(value)}, not {_NAMES[kind]}")
     return value
 
 
@@ -147,7 +148,7 @@ def _require_finite(value: object, field: str) -> None:
             _require_finite(each, f"{field}[{index}]")
 
 
-def _shown(value: object) -> str:
-    """A value for a message, short and in one line."""
+def _quoted(value: object) -> str:
+    """Return a value as one short line for a message."""
     text = str(value).lower() if isinstance(value, bool) else "null" if value is None else ascii(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

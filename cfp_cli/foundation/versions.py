@@ -1,4 +1,4 @@
-"""Versions of this tool and of what its results depend on."""
+"""Versions of this tool and of the packages that its results depend on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NAMES = ("cfp", "torch", "torchvision", "numpy", "scipy")
 
 
 def versions() -> dict[str, str]:
-    """Versions by package name, `python` and `core` with them; torch itself is not imported."""
+    """Return the versions of the packages, of `python` and of the compiled `core`, by name. Does not import torch."""
     import cfp_core
 
     core: dict[str, object] = dict(cfp_core.build_info())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cfp_cli.foundation.errors import GraphError
 from cfp_cli.graph.selection import Selection
-from cfp_cli.models.shapes import fit
+from cfp_cli.models.resize import resize_tensors
 
 
 def sliced_copy(model: nn.Module, selection: Selection) -> nn.Module:
@@ -26,7 +26,7 @@ def sliced_copy(model: nn.Module, selection: Selection) -> nn.Module:
         sliced[name] = _sliced(sliced.get(name, tensors[name].detach()), dim, groups, name)
     sliced = {name: value for name, value in sliced.items() if value.shape != tensors[name].shape}
     rebuilt = copy.deepcopy(model, {id(tensors[name]): _empty(tensors[name]) for name in sliced})
-    fit(rebuilt, {name: tuple(value.shape) for name, value in sliced.items()})
+    resize_tensors(rebuilt, {name: tuple(value.shape) for name, value in sliced.items()})
     own = _tensors(rebuilt)
     for name, value in sliced.items():
         own[name].data = value

@@ -1,1 +1,1 @@
-"""What is measured of a network: metrics, latency, size."""
+"""Measurements of a network: metrics on images, and latency."""

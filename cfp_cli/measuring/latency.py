@@ -1,7 +1,7 @@
-"""Measured time of a forward pass: what a network costs on this machine, not what its arithmetic says it should.
+"""Measure the time of a forward pass on this machine.
 
-Several networks are timed in turns, some passes of each, so that a machine that slows down or speeds up does so for
-all.
+Several networks are timed in turns, some passes of each, so that changes in the speed of the machine affect all of them
+equally.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from cfp_cli.foundation.progress import SILENT, Progress
 
 Memory = Literal["contiguous", "channels-last"]
 
-# The first passes pay for memory, code and caches that later ones find ready.
-_WARM_PASSES = 3
-_WARM_SECONDS = 0.2
-_FEWEST = 10
-_MOST = 400
+# The first passes are slower: they allocate memory, load code and fill caches.
+_WARM_UP_PASSES = 3
+_WARM_UP_SECONDS = 0.2
+_MIN_PASSES = 10
+_MAX_PASSES = 400
 _TURNS = 5
 
 
 @dataclass(frozen=True)
 class Latency:
-    """The time of one pass of a batch.
+    """The time of one forward pass of a batch.
 
     Attributes:
-        batch: images of a batch.
+        batch: number of images.
         threads: CPU threads.
-        median: of the passes, in milliseconds.
-        p25: lower quartile, in milliseconds.
-        p75: upper quartile, in milliseconds.
-        passes: how many were timed.
-        runtime: what ran the network, such as `torch` (eager) or `onnxruntime`.
-        memory: order of the input in memory: `contiguous` (NCHW) or `channels-last` (NHWC).
-        device: where it ran.
+        median: median time in milliseconds.
+        p25: lower quartile in milliseconds.
+        p75: upper quartile in milliseconds.
+        passes: number of timed passes.
+        runtime: the software that ran the network, `torch` (eager) or `onnxruntime`.
+        memory: memory format of the input: `contiguous` (NCHW) or `channels-last` (NHWC).
+        device: the device of the network.
     """
 
     batch: int
@@ -57,11 +57,11 @@ class Latency:
     device: str
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as plain data."""
+        """Return the latency as plain data."""
         return asdict(self)
 
 
-def measure(
+def measure_latency(
     models: Mapping[str, nn.Module],
     input_size: tuple[int, int] | Mapping[str, tuple[int, int]],
     batches: Sequence[int] = (1, 64),
@@ -70,77 +70,77 @@ def measure(
     memory: Memory = "contiguous",
     progress: Progress = SILENT,
 ) -> dict[str, list[Latency]]:
-    """Time eager forward passes of networks on the device they are on, in eval and inference mode.
+    """Time eager forward passes of networks on their devices, in eval and inference mode.
 
     Args:
-        models: networks by name; they are copied, and so stay as they are.
+        models: networks by name; they are copied and not changed.
         input_size: height and width in pixels, of all networks or by name.
-        batches: batch sizes, each timed on its own.
-        threads: CPU threads, or as many as torch uses now; what torch used before is set again afterwards.
-        seconds: time to spend on each network and batch size; ten passes are made even where that takes longer.
-        memory: order of images and weights in memory. It is measured as told, never the faster of the two.
-        progress: told of each batch size.
+        batches: batch sizes; each is timed separately.
+        threads: CPU threads, or None for the number that torch uses now, which is restored afterwards.
+        seconds: time for each network and batch size. At least ten passes are timed, even if they take longer.
+        memory: memory format of images and weights.
+        progress: reports progress.
 
     Returns:
-        The times of each network, in the order of `batches`.
+        The latencies of each network, in the order of `batches`.
     """
     before = torch.get_num_threads()
     sizes = dict.fromkeys(models, input_size) if isinstance(input_size, tuple) else input_size
     order = torch.channels_last if memory == "channels-last" else torch.contiguous_format
-    found: dict[str, list[Latency]] = {name: [] for name in models}
+    latencies: dict[str, list[Latency]] = {name: [] for name in models}
     try:
         torch.set_num_threads(threads or before)
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
-            # Mode and memory order of the caller's networks stay as they are.
-            ready = {name: copy.deepcopy(model).eval().to(memory_format=order) for name, model in models.items()}
-            devices = {name: _device(model) for name, model in ready.items()}
+            # Copy the networks, so that mode and memory format of the originals do not change.
+            copies = {name: copy.deepcopy(model).eval().to(memory_format=order) for name, model in models.items()}
+            devices = {name: _device(model) for name, model in copies.items()}
             for batch in progress.track(batches, "timing", total=len(batches), unit="batch size"):
                 passes = {
                     name: _eager(model, _images(batch, sizes[name], devices[name], order), devices[name])
-                    for name, model in ready.items()
+                    for name, model in copies.items()
                 }
-                for name, times in in_turns(passes, seconds).items():
+                for name, times in time_in_turns(passes, seconds).items():
                     summary = summarise(times, batch, torch.get_num_threads(), "torch", memory, str(devices[name]))
-                    found[name].append(summary)
+                    latencies[name].append(summary)
     finally:
         torch.set_num_threads(before)
-    return found
+    return latencies
 
 
-def in_turns(passes: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    """Time calls in turns: some of each, then some more of each, and so on.
+def time_in_turns(passes: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+    """Time calls in turns: some calls of each function, then some more of each, and so on.
 
-    Another network drives what the last one used out of the caches. A line runs one network only, so each turn begins
-    with a call that is not timed.
+    When another network runs, it displaces the data of the last one from the caches. In production one network runs
+    alone, so each turn begins with a call that is not timed.
 
     Args:
-        passes: what to call, by name.
-        seconds: time to spend on each; ten calls are timed even where that takes longer, 400 at most.
+        passes: functions to call, by name.
+        seconds: time for each function. At least 10 calls are timed, even if they take longer, and at most 400.
 
     Returns:
-        Seconds of each call after a warm-up.
+        The seconds of each timed call.
     """
-    expected = {name: _warm(call) for name, call in passes.items()}
-    wanted = {name: float(np.clip(seconds / max(expected[name], 1e-7), _FEWEST, _MOST)) for name in passes}
+    expected = {name: _warm_up(call) for name, call in passes.items()}
+    counts = {name: float(np.clip(seconds / max(expected[name], 1e-7), _MIN_PASSES, _MAX_PASSES)) for name in passes}
     times: dict[str, list[float]] = {name: [] for name in passes}
     for _ in range(_TURNS):
         for name, call in passes.items():
             call()
-            times[name] += [_timed(call) for _ in range(math.ceil(wanted[name] / _TURNS))]
+            times[name] += [_timed(call) for _ in range(math.ceil(counts[name] / _TURNS))]
     return times
 
 
 def summarise(
     times: Sequence[float], batch: int, threads: int, runtime: str, memory: Memory = "contiguous", device: str = "cpu"
 ) -> Latency:
-    """Median and quartiles of times in seconds."""
+    """Compute median and quartiles of times in seconds."""
     p25, median, p75 = (float(value) * 1000 for value in np.percentile(times, (25, 50, 75)))
     return Latency(batch, threads, median, p25, p75, len(times), runtime, memory, device)
 
 
 def _images(batch: int, size: tuple[int, int], device: torch.device, order: torch.memory_format) -> Tensor:
-    # The values do not matter but zeros would: some kernels are faster on them.
+    # Random values, because some kernels are faster on zeros.
     generator = torch.Generator().manual_seed(0)
     return torch.rand(batch, 3, *size, generator=generator).to(device).contiguous(memory_format=order)
 
@@ -164,10 +164,10 @@ def _timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _warm(call: Callable[[], Any]) -> float:
-    """Call until the first costs are paid; give the seconds of the fastest call."""
-    start, fastest, done = time.perf_counter(), float("inf"), 0
-    while done < _WARM_PASSES or (time.perf_counter() - start < _WARM_SECONDS and done < _MOST):
+def _warm_up(call: Callable[[], Any]) -> float:
+    """Call until the warm-up ends; return the seconds of the fastest call."""
+    start, fastest, calls = time.perf_counter(), float("inf"), 0
+    while calls < _WARM_UP_PASSES or (time.perf_counter() - start < _WARM_UP_SECONDS and calls < _MAX_PASSES):
         fastest = min(fastest, _timed(call))
-        done += 1
+        calls += 1
     return fastest

@@ -1,4 +1,4 @@
-"""What a classifier's test says: accuracy, macro averages, the recall of every class and the confusion matrix."""
+"""Metrics of a classifier: accuracy, macro averages, the figures of each class and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from cfp_cli.foundation.progress import SILENT, Progress
 
 
 class Loader(Protocol):
-    """Batches of preprocessed images and their labels, as often as they are asked for."""
+    """Batches of preprocessed images and their labels; can be iterated more than once."""
 
     def __iter__(self) -> Any:
         """Iterate over (images float32 [n, 3, H, W], labels int64 [n])."""
         ...
 
     def __len__(self) -> int:
-        """Count the batches."""
+        """Return the number of batches."""
         ...
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """The figures of one class; a ratio without a denominator is 0.
+    """The metrics of one class. A ratio with denominator 0 is 0.
 
     Attributes:
-        recall: share of the class's images that were recognised.
-        precision: share of the predictions of this class that were right.
-        f1: harmonic mean of the two.
-        images: how many images of the class were tested.
+        recall: fraction of the images of the class that were predicted as this class.
+        precision: fraction of the predictions of this class that were correct.
+        f1: harmonic mean of recall and precision.
+        images: number of images of the class.
     """
 
     recall: float
@@ -46,17 +46,17 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Metrics:
-    """The figures of one split; every figure is a fraction from 0 to 1.
+    """The metrics of one split, as fractions from 0 to 1.
 
     Attributes:
-        accuracy: share of images whose largest logit is their label's.
+        accuracy: fraction of images whose largest logit belongs to their label.
         macro_precision: mean precision over the classes that occur as label or prediction.
         macro_recall: mean recall over the same classes.
         macro_f1: mean F1 over the same classes.
         balanced_accuracy: mean recall over the classes that have images.
-        per_class: the figures of each class, by name, in the order of the logits.
+        per_class: the metrics of each class by name, in the order of the logits.
         confusion: images by true class (row) and predicted class (column).
-        images: how many images were tested.
+        images: number of images.
     """
 
     accuracy: float
@@ -68,28 +68,28 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
     images: int
 
-    def standard_error(self, figure: str) -> float:
-        """How far a figure would vary with other images of the same kind.
+    def standard_error(self, metric: str) -> float:
+        """Return the standard error of a metric that comes from the choice of the images.
 
-        Binomial, with one image right and one wrong added so that a perfect score has an error too. Of `macro_f1` that
-        of the mean recall is taken, which is close where precision and recall are.
+        The error is binomial. One correct and one wrong image are added, so that a perfect score has an error too. For
+        `macro_f1` the error of the mean recall is used, which is close if precision and recall are close.
 
         Args:
-            figure: `accuracy` or `macro_f1`.
+            metric: `accuracy` or `macro_f1`.
         """
-        if figure == "accuracy":
+        if metric == "accuracy":
             return math.sqrt(_binomial(self.accuracy, self.images))
-        tested = [each for each in self.per_class.values() if each.images]
-        return math.sqrt(sum(_binomial(each.recall, each.images) for each in tested)) / len(tested)
+        classes = [each for each in self.per_class.values() if each.images]
+        return math.sqrt(sum(_binomial(each.recall, each.images) for each in classes)) / len(classes)
 
     def to_json(self) -> dict[str, Any]:
-        """The metrics as plain data."""
+        """Return the metrics as plain data."""
         return asdict(self) | {"confusion": [list(row) for row in self.confusion]}
 
 
-def _binomial(share: float, images: int) -> float:
-    """Variance of a share of images."""
-    smooth = (share * images + 1) / (images + 2)
+def _binomial(fraction: float, images: int) -> float:
+    """Return the variance of a fraction of images."""
+    smooth = (fraction * images + 1) / (images + 2)
     return smooth * (1 - smooth) / images
 
 
@@ -100,31 +100,31 @@ def evaluate(
     progress: Progress = SILENT,
     device: torch.device | str | None = None,
 ) -> Metrics:
-    """Test a network; its mode (train or eval) is the same afterwards as before.
+    """Evaluate a network. Its mode (train or eval) is restored afterwards.
 
     Args:
-        model: gives logits float32 [n, classes].
+        model: returns logits float32 [n, classes].
         loader: (images float32 [n, 3, H, W] in the network's own preprocessing, labels int64 [n]).
-        classes: class names in the order of the logits; those of the network's spec where left out.
-        progress: told of each batch.
-        device: where to compute; where the network is, if left out.
+        classes: class names in the order of the logits; those of the network's spec where None.
+        progress: reports progress.
+        device: device to compute on; the device of the network where None.
 
     Raises:
-        DataError: there is no image, or a label is not one of the classes.
+        DataError: there are no images, or a label is not one of the classes.
         TrainingError: a logit is NaN or infinite.
     """
     if classes is None:
-        from cfp_cli.checkpoints.checkpoint import spec_of
+        from cfp_cli.checkpoints.spec import spec_of
 
         classes = spec_of(model).classes
     predictions, labels = predict(model, progress.track(loader, "evaluating", total=len(loader)), device)
-    return measure(predictions, labels, classes)
+    return compute_metrics(predictions, labels, classes)
 
 
 def predict(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device | str | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The class with the largest logit of each image, and the labels: two int64 [N] on the CPU.
+    """Return the class with the largest logit of each image, and the labels: two int64 [N] on the CPU.
 
     Raises:
         TrainingError: a logit is NaN or infinite.
@@ -133,31 +133,31 @@ def predict(
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     predictions, labels = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
     with evaluating(model), torch.inference_mode():
-        for images, truth in batches:
+        for images, batch_labels in batches:
             logits = require_logits(model(images.to(device)))
             if not bool(torch.isfinite(logits).all()):
-                raise TrainingError("the network gives NaN or infinite logits; take an earlier checkpoint")
+                raise TrainingError("the network returns NaN or infinite logits; use an earlier checkpoint")
             predictions.append(logits.argmax(1).cpu())
-            labels.append(truth.cpu())
+            labels.append(batch_labels.cpu())
     return torch.cat(predictions), torch.cat(labels)
 
 
 def require_logits(value: Any) -> Tensor:
-    """What a network gave, if that is one tensor.
+    """Return the output of a network, which must be one tensor.
 
     Raises:
         TrainingError: it is something else.
     """
     if not isinstance(value, Tensor):
         raise TrainingError(
-            f"the network gives a {type(value).__name__}, not one tensor of logits; wrap it so that its forward "
-            "returns the logits only"
+            f"the network returns a {type(value).__name__}, not one tensor of logits; wrap it so that its forward "
+            "returns only the logits"
         )
     return value
 
 
-def measure(predictions: Tensor, labels: Tensor, classes: Sequence[str]) -> Metrics:
-    """The metrics of predicted classes int64 [N] against true ones int64 [N].
+def compute_metrics(predictions: Tensor, labels: Tensor, classes: Sequence[str]) -> Metrics:
+    """Compute the metrics of predicted classes int64 [N] and true classes int64 [N].
 
     Raises:
         DataError: N is 0, or a label is not one of the classes.
@@ -166,28 +166,27 @@ def measure(predictions: Tensor, labels: Tensor, classes: Sequence[str]) -> Metr
 
     count = len(classes)
     if len(labels) == 0:
-        raise DataError("there is no image to evaluate; check the split's folder")
+        raise DataError("there is no image to evaluate; check the folder of the split")
     if int(labels.min()) < 0 or int(labels.max()) >= count:
         raise DataError(
-            f"a label is outside the {count} classes of the network; use a network trained on this data set"
+            f"a label is outside the {count} classes of the network; use a network that was trained on this dataset"
         )
     task: dict[str, Any] = {"num_classes": count, "average": "none"}
-    each = [
+    recall, precision, f1 = (
         getattr(classification, f"multiclass_{name}")(predictions, labels, **task).double()
         for name in ("recall", "precision", "f1_score")
-    ]
+    )
     confusion = classification.multiclass_confusion_matrix(predictions, labels, num_classes=count)
-    tested = confusion.sum(1)
-    occurs = tested + confusion.sum(0) > 0
-    recall, precision, f1 = each
+    images = confusion.sum(1)
+    occurs = images + confusion.sum(0) > 0
     return Metrics(
         accuracy=int(confusion.diagonal().sum()) / len(labels),
         macro_precision=float(precision[occurs].mean()),
         macro_recall=float(recall[occurs].mean()),
         macro_f1=float(f1[occurs].mean()),
-        balanced_accuracy=float(recall[tested > 0].mean()),
+        balanced_accuracy=float(recall[images > 0].mean()),
         per_class={
-            name: ClassMetrics(float(recall[i]), float(precision[i]), float(f1[i]), int(tested[i]))
+            name: ClassMetrics(float(recall[i]), float(precision[i]), float(f1[i]), int(images[i]))
             for i, name in enumerate(classes)
         },
         confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),

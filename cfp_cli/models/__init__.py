@@ -1,1 +1,1 @@
-"""Networks: the built-in architectures, the lookup by name, and the fitting of pruned shapes."""
+"""Networks: built-in architectures, lookup by name, fusing, and the shapes of pruned networks."""

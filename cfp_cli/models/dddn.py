@@ -1,8 +1,9 @@
-"""DDDN, a surface-defect classifier of octave convolutions.
+"""DDDN, a classifier of surface defects that is built from octave convolutions.
 
-An octave convolution keeps part of its channels at half resolution: high-frequency output = conv(high) + upsampled
-conv(low), low-frequency output = conv(pooled high) + conv(low). Source: Chen et al. 2019, "Drop an Octave" (arXiv
-1904.05049); layer table as published with Wang et al. 2023 (doi 10.1109/TII.2023.3288208).
+An octave convolution computes part of its channels at half resolution:
+high-frequency output = conv(high) + upsampled conv(low), low-frequency output = conv(pooled high) + conv(low).
+Source: Chen et al. 2019, "Drop an Octave" (arXiv 1904.05049); layer table as published with Wang et al. 2023 (doi
+10.1109/TII.2023.3288208).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from cfp_cli.foundation.errors import DataError
 
-# Channels (high, low) that the octave stages give; pooled says which of them end in a max-pool.
+# Output channels (high, low) of each octave stage, and which stages end in a max-pool.
 OCTAVES = ((42, 6), (56, 8), (84, 12), (84, 12), (112, 16), (112, 16), (128, 0))
 POOLED = (False, True, False, True, False, False, False)
 STEM = 32
@@ -27,27 +28,27 @@ def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
 class OctaveStage(nn.Module):
     """Octave convolution, batch norm, ReLU, and for some stages a 2x2 max-pool, on both frequencies.
 
-    Takes (high [N, Ch, H, W], low [N, Cl, H/2, W/2] or None) and gives the same with new channels.
+    Input and output are (high [N, Ch, H, W], low [N, Cl, H/2, W/2] or None).
 
     Args:
-        taken: channels (high, low) read; 0 low channels mean there is no low input.
-        given: channels (high, low) made; 0 low channels mean there is no low output.
-        pooled: whether it ends in a max-pool.
+        channels_in: input channels (high, low); 0 low channels mean that there is no low input.
+        channels_out: output channels (high, low); 0 low channels mean that there is no low output.
+        pooled: whether the stage ends in a max-pool.
     """
 
-    def __init__(self, taken: tuple[int, int], given: tuple[int, int], *, pooled: bool) -> None:
+    def __init__(self, channels_in: tuple[int, int], channels_out: tuple[int, int], *, pooled: bool) -> None:
         super().__init__()
-        self.low_to_low = _convolution(taken[1], given[1]) if taken[1] and given[1] else None
-        self.low_to_high = _convolution(taken[1], given[0]) if taken[1] else None
-        self.high_to_low = _convolution(taken[0], given[1]) if given[1] else None
-        self.high_to_high = _convolution(taken[0], given[0])
-        self.high_norm = nn.BatchNorm2d(given[0])
-        self.low_norm = nn.BatchNorm2d(given[1]) if given[1] else None
+        self.low_to_low = _convolution(channels_in[1], channels_out[1]) if channels_in[1] and channels_out[1] else None
+        self.low_to_high = _convolution(channels_in[1], channels_out[0]) if channels_in[1] else None
+        self.high_to_low = _convolution(channels_in[0], channels_out[1]) if channels_out[1] else None
+        self.high_to_high = _convolution(channels_in[0], channels_out[0])
+        self.high_norm = nn.BatchNorm2d(channels_out[0])
+        self.low_norm = nn.BatchNorm2d(channels_out[1]) if channels_out[1] else None
         self.relu = nn.ReLU(inplace=True)
         self.pool = nn.MaxPool2d(2) if pooled else nn.Identity()
 
     def forward(self, high: Tensor, low: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The next high and low maps."""
+        """Return the high and low output maps."""
         high_sum = self.high_to_high(high)
         if self.low_to_high is not None:
             high_sum = high_sum + functional.interpolate(self.low_to_high(low), scale_factor=2.0, mode="nearest")
@@ -65,7 +66,7 @@ class OctaveStage(nn.Module):
 class DDDN(nn.Module):
     """DDDN: 605,446 parameters at 6 classes.
 
-    Takes float32 [N, 3, H, W] with H and W multiples of 16, gives logits float32 [N, classes].
+    Input float32 [N, 3, H, W], H and W multiples of 16; output logits float32 [N, classes].
 
     Args:
         classes: number of classes.
@@ -82,19 +83,19 @@ class DDDN(nn.Module):
             nn.ReLU(inplace=True),
             nn.MaxPool2d(2),
         )
-        taken = ((STEM, 0), *OCTAVES[:-1])
+        inputs = ((STEM, 0), *OCTAVES[:-1])
         self.octaves = nn.ModuleList(
             OctaveStage(before, after, pooled=pooled)
-            for before, after, pooled in zip(taken, OCTAVES, POOLED, strict=True)
+            for before, after, pooled in zip(inputs, OCTAVES, POOLED, strict=True)
         )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Sequential(nn.Linear(OCTAVES[-1][0], HIDDEN), nn.ReLU(inplace=True), nn.Linear(HIDDEN, classes))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, classes] of images [N, 3, H, W].
+        """Return the logits [N, classes] of images [N, 3, H, W].
 
         Raises:
-            DataError: a side is not a multiple of 16, so that the two frequencies would not fit each other.
+            DataError: a side is not a multiple of 16, so the upsampled low maps would not match the high maps.
         """
         if x.shape[2] % MULTIPLE or x.shape[3] % MULTIPLE:
             raise DataError(
@@ -110,5 +111,5 @@ class DDDN(nn.Module):
 
 
 def dddn(classes: int) -> nn.Module:
-    """DDDN for `classes` classes."""
+    """Build DDDN for `classes` classes."""
     return DDDN(classes)

@@ -1,4 +1,4 @@
-"""From an architecture's name to a network with fresh weights: built-in, torchvision, timm, or a user's factory."""
+"""Build a network with fresh weights from the name of its architecture: built-in, torchvision, timm, or a factory."""
 
 from __future__ import annotations
 
@@ -18,60 +18,58 @@ from cfp_cli.foundation.errors import CfpError, UsageError
 TORCHVISION = "torchvision:"
 TIMM = "timm:"
 
-# Their auxiliary heads exist for training on ImageNet only; nothing reads them in eval mode.
+# Auxiliary heads are only used in training on ImageNet, so networks are built without them.
 _TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": False},
     "inception_v3": {"aux_logits": False, "init_weights": False},
 }
-
-
 _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 
-def training_only(arch: str) -> tuple[str, ...]:
-    """Prefixes of the parameters that others' checkpoints of an architecture hold for training alone."""
+def auxiliary_prefixes(arch: str) -> tuple[str, ...]:
+    """Return the name prefixes of the auxiliary heads that published checkpoints of an architecture contain."""
     return _AUXILIARY.get(arch.removeprefix(TORCHVISION), ())
 
 
 def create(arch: str, classes: int, **arch_kwargs: Any) -> nn.Module:
-    """Build a network with fresh weights; nothing is ever downloaded.
+    """Build a network with fresh weights. Nothing is ever downloaded.
 
     Args:
         arch: a built-in (`vgg16_bn_gap`, `repvgg_a0`, `dddn`), `torchvision:NAME` or a bare torchvision NAME,
             `timm:NAME`, or `FILE.py:FACTORY`, a function that takes the number of classes (as `num_classes`, `classes`
-            or its first argument) and gives a module.
+            or its first argument) and returns a module.
         classes: number of logits.
         arch_kwargs: further arguments of the factory.
 
     Raises:
-        UsageError: there is no such architecture, or its factory does not take these arguments.
+        UsageError: the architecture is unknown, or its factory does not accept these arguments.
     """
     try:
-        model = _built(_factory(arch), classes, arch_kwargs)
+        model = _call_factory(_factory(arch), classes, arch_kwargs)
     except CfpError:
         raise
     except Exception as error:
-        # A factory is anybody's code.
+        # A factory is user code and can raise anything.
         what = f"{type(error).__name__}: {error}"
         raise UsageError(f"architecture '{arch}' cannot be built ({what}); check its code and arguments") from error
     if not isinstance(model, nn.Module):
-        raise UsageError(f"'{arch}' gives a {type(model).__name__}, not a torch.nn.Module; fix the factory")
+        raise UsageError(f"'{arch}' returns a {type(model).__name__}, not a torch.nn.Module; fix the factory")
     return model
 
 
-def _built(factory: Callable[[int, dict[str, Any]], Any], classes: int, kwargs: dict[str, Any]) -> Any:
+def _call_factory(factory: Callable[[int, dict[str, Any]], Any], classes: int, kwargs: dict[str, Any]) -> Any:
     try:
         return factory(classes, kwargs)
     except NotImplementedError:
         if torch.get_default_device().type != "meta":
             raise
-    # Some constructors compute with tensors, which the meta device cannot do.
+    # Some constructors compute with tensor values, which the meta device does not have.
     with torch.device("cpu"):
         return factory(classes, kwargs).to("meta")
 
 
 def known_architectures() -> list[str]:
-    """Names of the built-in and torchvision classifiers, sorted."""
+    """Return the names of the built-in and torchvision classifiers, sorted."""
     return sorted([*_built_in(), *_torchvision_names()])
 
 
@@ -130,12 +128,14 @@ def _timm(name: str) -> Callable[[int, dict[str, Any]], Any]:
 
 def _from_file(path: Path, name: str) -> Callable[[int, dict[str, Any]], Any]:
     if not path.is_file():
-        raise UsageError(f"no file {path} for architecture '{path}:{name}'; give FILE.py:FACTORY, timm:NAME or a name")
+        raise UsageError(
+            f"no file {path} for architecture '{path}:{name}'; pass FILE.py:FACTORY, timm:NAME or a torchvision name"
+        )
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise UsageError(f"{path} is not a Python file; give FILE.py:FACTORY")
+        raise UsageError(f"{path} is not a Python file; pass FILE.py:FACTORY")
     module = importlib.util.module_from_spec(spec)
-    # A factory's file may import its neighbours.
+    # The file may import other files of its folder.
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
@@ -146,11 +146,11 @@ def _from_file(path: Path, name: str) -> Callable[[int, dict[str, Any]], Any]:
         sys.path.remove(folder)
     factory = getattr(module, name, None)
     if not callable(factory):
-        raise UsageError(f"{path} has no function '{name}'; give FILE.py:FACTORY")
-    return lambda classes, kwargs: _call(factory, classes, kwargs)
+        raise UsageError(f"{path} has no function '{name}'; pass FILE.py:FACTORY")
+    return lambda classes, kwargs: _call_with_class_count(factory, classes, kwargs)
 
 
-def _call(factory: Callable[..., Any], classes: int, kwargs: dict[str, Any]) -> Any:
+def _call_with_class_count(factory: Callable[..., Any], classes: int, kwargs: dict[str, Any]) -> Any:
     parameters = inspect.signature(factory).parameters
     for name in ("num_classes", "classes"):
         if name in parameters:

@@ -13,9 +13,9 @@ HIDDEN = 512
 
 
 class VGG16BNGAP(nn.Module):
-    """VGG-16-BN whose last stage is pooled globally: 14,989,894 parameters at 6 classes.
+    """VGG-16-BN with a global average pool after its last stage: 14,989,894 parameters at 6 classes.
 
-    Takes float32 [N, 3, H, W] with H and W at least 16, gives logits float32 [N, classes].
+    Input float32 [N, 3, H, W] with H and W at least 16; output logits float32 [N, classes].
 
     Args:
         classes: number of classes.
@@ -38,11 +38,11 @@ class VGG16BNGAP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, classes] of images [N, 3, H, W]."""
+        """Return the logits [N, classes] of images [N, 3, H, W]."""
         logits: Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
         return logits
 
 
 def vgg16_bn_gap(classes: int) -> nn.Module:
-    """VGG-16-BN with a global average pool, for `classes` classes."""
+    """Build VGG-16-BN with a global average pool for `classes` classes."""
     return VGG16BNGAP(classes)

@@ -148,9 +148,9 @@ class _Planner:
         return float(selection.macs if self.options.target == "macs" else selection.parameters)
 
     def _milliseconds(self, network: nn.Module) -> float:
-        from cfp_cli.measuring.latency import measure
+        from cfp_cli.measuring.latency import measure_latency
 
-        return measure({"model": network}, self.scores.input_size, batches=(1,))["model"][0].median
+        return measure_latency({"model": network}, self.scores.input_size, batches=(1,))["model"][0].median
 
 
 def _full_sets(prunable: Sequence[ChannelSet], options: PruneOptions) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from cfp_cli.checkpoints.checkpoint import spec_of
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.progress import SILENT, Progress

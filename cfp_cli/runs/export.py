@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cfp_cli.checkpoints.checkpoint import spec_of
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import Batches, ImageStore, load_images, sample, stratified_sample
 from cfp_cli.data.transforms import Preprocessing

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cfp_cli.checkpoints.checkpoint import spec_of
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 
-from cfp_cli.checkpoints.checkpoint import load, save, spec_of
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.exporting.samples import procedural_images
 from cfp_cli.foundation.errors import ProofError
 from cfp_cli.foundation.files import sha256, write_bytes

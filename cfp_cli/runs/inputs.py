@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from cfp_cli.checkpoints.checkpoint import describe, load, spec_of
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.spec import describe, spec_of
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.foundation.errors import DataError, RunError
 from cfp_cli.foundation.files import sha256, write_json

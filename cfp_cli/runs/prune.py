@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cfp_cli.checkpoints.checkpoint import save, spec_of
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import load_images, sample
 from cfp_cli.data.transforms import Preprocessing

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from cfp_cli.checkpoints.checkpoint import spec_of
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import load_images, sample
 from cfp_cli.data.transforms import BrokenImageError, Preprocessing

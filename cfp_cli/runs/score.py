@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from cfp_cli.checkpoints.checkpoint import spec_of
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import ImageStore, sample
 from cfp_cli.data.transforms import Preprocessing

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, spec_of, with_new_head
+from cfp_cli.checkpoints.new_head import with_new_head
+from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.models.registry import create

@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoints import checkpoint
+from cfp_cli.checkpoints.fingerprint import fingerprint
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import describe, spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.decoding import DEFAULT_BUDGET
 from cfp_cli.data.samplers import Sampler
@@ -80,17 +82,17 @@ def finetune(
         raise UsageError(f"{len(teachers)} teachers; pass one or two, the representation teacher first")
     workers, device = distributed.join(torch.device(device))
     progress = progress if workers.first else SILENT
-    spec = checkpoint.spec_of(model)
+    spec = spec_of(model)
     require_classes(spec.classes, dataset, "the student")
     for name, teacher in zip(_NAMES, teachers, strict=False):
-        require_classes(checkpoint.spec_of(teacher).classes, dataset, f"the {name}")
+        require_classes(spec_of(teacher).classes, dataset, f"the {name}")
     spec = replace(spec, classes=dataset.classes)
     preprocessing = Preprocessing.of(spec)
     stores = Stores(dataset, options, cache_folder, budget, progress)
     tables = [
         teacher_logits(
             teacher,
-            stores.views(Preprocessing.of(checkpoint.spec_of(teacher))),
+            stores.views(Preprocessing.of(spec_of(teacher))),
             len(dataset.classes),
             cache_folder,
             device=device,
@@ -101,7 +103,7 @@ def finetune(
     ]
     if workers.first:
         for name, teacher, table in zip(_NAMES, teachers, tables, strict=False):
-            own = Preprocessing.of(checkpoint.spec_of(teacher))
+            own = Preprocessing.of(spec_of(teacher))
             plain = evaluate(teacher, stores.plain("val", own).batches(EVALUATION_BATCH))
             check_views(name, table, stores.views(own).labels, plain, progress)
         # The last teacher is the one that is to bring in the rare classes.
@@ -111,7 +113,7 @@ def finetune(
     labels = views.labels
     weights = class_weights(labels, len(dataset.classes), draw_probability(options.sampler, labels))
     objective = Distillation(tables, options.epochs, options.temperature, options.label_weight, weights)
-    hashes = {f"teacher_{number}": checkpoint.fingerprint(teacher) for number, teacher in enumerate(teachers, 1)}
+    hashes = {f"teacher_{number}": fingerprint(teacher) for number, teacher in enumerate(teachers, 1)}
     kept = spec.followed_by(
         "finetune", data=dataset.fingerprint, splits=dict(dataset.split_origin), options=options.to_json(), **hashes
     )
@@ -129,18 +131,18 @@ def finetune(
         Files(
             out,
             last,
-            lambda path, network: checkpoint.save(path, network, kept),
+            lambda path, network: save(path, network, kept),
             history or out.with_name("history.csv"),
             tensorboard,
         ),
-        identity={"model": checkpoint.fingerprint(model), "views": views.key, **hashes},
+        identity={"model": fingerprint(model), "views": views.key, **hashes},
         resume=resume,
         device=device,
         progress=progress,
         listen=listen,
         description="fine-tuning",
     )
-    checkpoint.describe(model, kept)
+    describe(model, kept)
     return tested(model, stores, result, preprocessing, progress)
 
 

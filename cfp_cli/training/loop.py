@@ -23,7 +23,7 @@ from cfp_cli.foundation.errors import TrainingError
 from cfp_cli.foundation.files import remove_leftovers, require_writable
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Loader, Metrics, evaluate
-from cfp_cli.models.state import load_state
+from cfp_cli.models.state_dict import load_state
 from cfp_cli.training.history import EpochRow, History, TensorBoard, write_csv
 from cfp_cli.training.interrupt import Interrupt, Stop
 from cfp_cli.training.learner import Learner

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cfp_cli.checkpoints.checkpoint import describe, spec_of
+from cfp_cli.checkpoints.spec import describe, spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.scratch import scratch_folder

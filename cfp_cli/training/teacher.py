@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cfp_cli.checkpoints import checkpoint
+from cfp_cli.checkpoints.fingerprint import fingerprint
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import describe, spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.decoding import DEFAULT_BUDGET
 from cfp_cli.data.samplers import Sampler
@@ -72,7 +74,7 @@ def train(
     """
     workers, device = distributed.join(torch.device(device))
     progress = progress if workers.first else SILENT
-    spec = checkpoint.spec_of(model)
+    spec = spec_of(model)
     require_classes(spec.classes, dataset, "the network")
     spec = replace(spec, classes=dataset.classes)
     preprocessing = Preprocessing.of(spec)
@@ -85,7 +87,7 @@ def train(
     files = Files(
         out,
         last or out.with_suffix(".last.pt"),
-        lambda path, network: checkpoint.save(path, network, kept),
+        lambda path, network: save(path, network, kept),
         history or out.with_suffix(".history.csv"),
         tensorboard,
     )
@@ -95,13 +97,13 @@ def train(
         CrossEntropy(),
         options,
         files,
-        identity={"model": checkpoint.fingerprint(model), "views": views.key},
+        identity={"model": fingerprint(model), "views": views.key},
         resume=resume,
         device=device,
         progress=progress,
         listen=listen,
     )
-    checkpoint.describe(model, kept)
+    describe(model, kept)
     return model, tested(model, stores, result, preprocessing, progress)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoints.checkpoint import fingerprint
+from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.execution import distributed
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import TrainingError

@@ -9,7 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, fingerprint, load, save, spec_of, with_new_head
+from cfp_cli.checkpoints.fingerprint import fingerprint
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.new_head import with_new_head
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.foundation.errors import CheckpointError
 from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.models.registry import create
@@ -73,7 +77,7 @@ def test_subnormals_are_written_as_zero(tmp_path: Path, network: nn.Module) -> N
 
 def test_a_pruned_network_is_built_from_its_shapes(tmp_path: Path) -> None:
     model = create("vgg16_bn_gap", 3)
-    from cfp_cli.models.shapes import fit
+    from cfp_cli.models.resize import resize_tensors
 
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     for name in (
@@ -84,7 +88,7 @@ def test_a_pruned_network_is_built_from_its_shapes(tmp_path: Path) -> None:
         shapes[name] = (7, *shapes[name][1:])
     shapes["features.1.running_var"] = (7,)
     shapes["features.3.weight"] = (64, 7, 3, 3)
-    fit(model, shapes)
+    resize_tensors(model, shapes)
     for parameter in model.parameters():
         nn.init.normal_(parameter.data, std=0.05)
     for name, buffer in model.named_buffers():

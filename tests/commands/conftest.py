@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, save
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.data.synthetic import generate
 from cfp_cli.main import main
 from cfp_cli.models.registry import create

@@ -217,7 +217,7 @@ def test_a_factory_that_fails(cfp, images: Path, factories: Path, tmp_path: Path
 
 def test_a_network_of_two_outputs(cfp, images: Path, factories: Path, tmp_path: Path) -> None:
     line = ("train", images, "--arch", f"{factories}:Pair", "--input-size", 32, "--epochs", 1, "--views", 1, "-q")
-    assert_one_line(cfp(*line, "--out", tmp_path / "m.pt"), 1, "gives a tuple", "logits only")
+    assert_one_line(cfp(*line, "--out", tmp_path / "m.pt"), 1, "returns a tuple", "only the logits")
 
 
 def test_a_network_that_cannot_be_traced(cfp, images: Path, factories: Path, tmp_path: Path) -> None:

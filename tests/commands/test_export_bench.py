@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load, save, spec_of
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.commands.cli import cli
 from cfp_cli.models.registry import create
 

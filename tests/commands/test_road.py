@@ -10,7 +10,9 @@ import torch
 from safetensors import safe_open
 
 import cfp_core
-from cfp_cli.checkpoints.checkpoint import fingerprint, load, spec_of
+from cfp_cli.checkpoints.fingerprint import fingerprint
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.spec import spec_of
 
 
 def test_the_three_lines(cfp, tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

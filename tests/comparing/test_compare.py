@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, spec_of
+from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.commands.compare import summary_table
 from cfp_cli.comparing.grid import compare
 from cfp_cli.comparing.methods import METHODS, chosen

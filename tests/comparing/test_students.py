@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
+from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.comparing.methods import METHODS
 from cfp_cli.comparing.published import published_plan
 from cfp_cli.comparing.students import Students, recovery_epochs

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 import cfp_core
-from cfp_cli.checkpoints import checkpoint
+from cfp_cli.checkpoints.load import load
 
 
 @pytest.mark.shared_data
@@ -22,7 +22,7 @@ def test_ranks_of_a_trained_vgg16_equal_float64(shared: Path) -> None:
     teacher = shared / "teachers/vgg16_neu-cls_rl.pt"
     if not images or not teacher.is_file():
         pytest.skip("no NEU-CLS images or no VGG-16 teacher")
-    model = checkpoint.load(teacher, "vgg16_bn_gap")
+    model = load(teacher, "vgg16_bn_gap")
     with Image.open(images[len(images) // 2]) as file:
         grey = np.asarray(file.convert("RGB").resize((224, 224)), np.float32) / 255
     batch = torch.from_numpy((grey - 0.45) / 0.22).permute(2, 0, 1)[None].contiguous()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
+from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.comparing.grid import compare
 from cfp_cli.comparing.methods import chosen
 from cfp_cli.data.dataset import open_dataset

@@ -8,7 +8,7 @@ from PIL import Image
 
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.folders import image_extensions
-from cfp_cli.data.split import divide, shares
+from cfp_cli.data.split import divide, split_counts
 from cfp_cli.foundation.errors import DataError
 
 
@@ -46,7 +46,7 @@ def test_given_splits_are_taken_as_they_are(tmp_path: Path) -> None:
     assert names(data, "val")[:3] == ["val/B/000.png", "val/B/001.png", "val/B/002.png"]
     assert all(item.path.parent.name == data.classes[item.label] for items in data.splits.values() for item in items)
     assert data.split_origin == {"train": "train/", "val": "val/", "test": "test/"}
-    assert data.bad == ()
+    assert data.broken.paths == ()
 
 
 def test_missing_val_is_made_from_train_only(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_missing_listed_image_is_told_and_skipped(tmp_path: Path) -> None:
     (tmp_path / "all.list").write_text("\n".join([*lines, "a/gone.png a"]))
     told = Told()
     data = open_dataset(tmp_path / "all.list", progress=told)
-    assert data.bad == (tmp_path / "a/gone.png",)
+    assert data.broken.paths == (tmp_path / "a/gone.png",)
     assert told.lines == [f"skipped {tmp_path}/a/gone.png: no such file"]
     assert sum(map(len, data.splits.values())) == 120
     with pytest.raises(DataError, match=r"1 of 121 images are broken, the last is .*gone\.png"):
@@ -232,7 +232,7 @@ def test_fractions_out_of_range(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", range(40))
 def test_shares_leave_something_everywhere(count: int) -> None:
-    taken = shares(count, {"test": 0.2, "val": 0.15})
+    taken = split_counts(count, {"test": 0.2, "val": 0.15})
     assert 0 <= sum(taken.values()) < max(count, 1)
     if count >= 3:
         assert min(taken.values()) >= 1

@@ -175,7 +175,7 @@ def test_broken_images_are_told_once_and_skipped(tmp_path: Path) -> None:
     first = load_images(dataset, "train", Preprocessing((8, 8)), progress=told)
     second = load_images(dataset, "train", Preprocessing((4, 4)), progress=told)
     assert told.lines == [f"skipped {bad}: not an image"]
-    assert dataset.bad == (bad,)
+    assert dataset.broken.paths == (bad,)
     assert bad not in first.paths
     assert len(first) == len(second) == len(dataset.split("train")) - 1
     for index in (4, 5, len(first) - 1):
@@ -190,7 +190,7 @@ def test_too_many_broken_images_are_an_error(tmp_path: Path) -> None:
         load_images(open_dataset(tmp_path), "train", Preprocessing((8, 8)))
     lenient = open_dataset(tmp_path, max_bad=0.2)
     load_images(lenient, "train", Preprocessing((8, 8)))
-    assert len(lenient.bad) == 3
+    assert len(lenient.broken.paths) == 3
 
 
 def test_nothing_to_decode_is_an_error(tmp_path: Path) -> None:

@@ -189,7 +189,13 @@ def test_bad_input_is_one_clear_line(tmp_path: Path) -> None:
     images(tmp_path / "part", [name for name in NEU_FLAT if not name.startswith("Sc")])
     for source, destination, layout, error, message in [
         ("neu", "full", "auto", DataError, "exists and is not an empty folder"),
-        ("neu", "out", "gc10", DataError, "is not laid out as gc10; it holds the folders 1 to 10"),
+        (
+            "neu",
+            "out",
+            "gc10",
+            DataError,
+            "does not have the layout gc10; pass a folder with the class folders 1 to 10",
+        ),
         ("neu", "out", "neo", UsageError, "unknown layout 'neo'; use auto, elpv, gc10, neu, x-sdd"),
         ("nowhere", "out", "auto", DataError, "no such folder"),
         ("part", "out", "auto", DataError, "class 'scratches' has no images"),

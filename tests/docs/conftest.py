@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from small_resnet import small_resnet
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, save
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.data.synthetic import generate
 from cfp_cli.models.registry import create
 

@@ -14,7 +14,8 @@ from reading import PAGES, ROOT, blocks, inline, links, words
 from small_resnet import small_resnet
 from torchvision.models._api import BUILTIN_MODELS
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, save
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.commands.cli import cli
 from cfp_cli.main import main
 from cfp_cli.models import vgg

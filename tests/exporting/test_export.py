@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
+from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.exporting import onnx_file, pt2_file
 from cfp_cli.exporting.agreement import Agreement, compare
 from cfp_cli.exporting.export import ExportReport, export
@@ -322,7 +322,7 @@ def test_networks_export_without_dead_weights(tmp_path: Path, arch: str, format:
 @pytest.mark.shared_data
 @needs_onnx
 def test_real_images_agree(tmp_path: Path, shared: Path) -> None:
-    from cfp_cli.checkpoints.checkpoint import load
+    from cfp_cli.checkpoints.load import load
     from cfp_cli.data.dataset import open_dataset
     from cfp_cli.data.images import load_images
     from cfp_cli.data.transforms import Preprocessing

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pytest
 
 from cfp_cli.foundation.errors import CfpError
-from cfp_cli.foundation.files import or_nearest, require_writable, sha256, write_atomic, write_bytes, write_json
+from cfp_cli.foundation.files import path_hint, require_writable, sha256, write_atomic, write_bytes, write_json
 
 
 def test_a_failing_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -53,9 +53,9 @@ def test_written_files_are_as_readable_as_others(tmp_path: Path) -> None:
 
 def test_a_path_that_is_missing_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "model.pt").touch()
-    assert or_nearest(tmp_path / "modle.pt", "x") == f"did you mean {tmp_path / 'model.pt'}"
-    assert or_nearest(tmp_path / "zebra", "check it") == "check it"
-    assert or_nearest(tmp_path / "no" / "model.pt", "check it") == "check it"
+    assert path_hint(tmp_path / "modle.pt", "x") == f"did you mean {tmp_path / 'model.pt'}"
+    assert path_hint(tmp_path / "zebra", "check it") == "check it"
+    assert path_hint(tmp_path / "no" / "model.pt", "check it") == "check it"
 
 
 def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
@@ -70,5 +70,5 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(
     assert (tmp_path / "new" / "folder").is_dir()
     # Nothing is closed to an administrator.
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    with pytest.raises(CfpError, match=r"cannot be written to; choose another place by --out or --run"):
+    with pytest.raises(CfpError, match=r"cannot be written to; choose another folder with --out or --run"):
         require_writable(tmp_path)

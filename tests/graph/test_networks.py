@@ -152,10 +152,10 @@ def _per_channel(module: nn.Module) -> bool:
 RELOAD = """
 import sys, torch
 from cfp_cli.models.registry import create
-from cfp_cli.models.shapes import fit
+from cfp_cli.models.resize import resize_tensors
 saved = torch.load(sys.argv[1], weights_only=True)
 model = create(saved["arch"], 6).eval()
-fit(model, {name: tuple(value.shape) for name, value in saved["state"].items()})
+resize_tensors(model, {name: tuple(value.shape) for name, value in saved["state"].items()})
 model.load_state_dict(saved["state"])
 with torch.no_grad():
     # The same tensors; where they lie in memory may change the last bits of a sum.

@@ -10,7 +10,7 @@ from torch import nn
 from cfp_cli.foundation.errors import GraphError, ProofError
 from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.graph.random_selection import random_selection
-from cfp_cli.models.shapes import fit
+from cfp_cli.models.resize import resize_tensors
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.reconstruct import reconstruct
 from cfp_cli.pruning.verify import verify
@@ -83,7 +83,7 @@ def test_a_fresh_network_takes_the_tensors_of_its_pruned_self(name: str) -> None
     rebuilt = rebuild(model, kept)
     state = rebuilt.state_dict()
     fresh = build().eval()
-    fit(fresh, {key: tuple(value.shape) for key, value in state.items()})
+    resize_tensors(fresh, {key: tuple(value.shape) for key, value in state.items()})
     fresh.load_state_dict(state)
     torch.testing.assert_close(fresh(IMAGES), rebuilt(IMAGES), rtol=0, atol=0)
 

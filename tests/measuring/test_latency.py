@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe
+from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.exporting.benchmark import Benchmark, benchmark, count_macs
 from cfp_cli.foundation.errors import CheckpointError
-from cfp_cli.measuring.latency import in_turns, measure, summarise
+from cfp_cli.measuring.latency import measure_latency, summarise, time_in_turns
 
 
 class Sleeper(nn.Module):
@@ -40,7 +40,7 @@ def small(classes: int = 4) -> nn.Module:
 
 def test_times_are_those_of_the_clock() -> None:
     models = {"slow": Sleeper(4).train(), "fast": Sleeper(1).train()}
-    found = measure(models, (8, 8), batches=(1, 3), seconds=0.05)
+    found = measure_latency(models, (8, 8), batches=(1, 3), seconds=0.05)
     assert {name: [each.batch for each in times] for name, times in found.items()} == {"slow": [1, 3], "fast": [1, 3]}
     for name, milliseconds in {"slow": 4, "fast": 1}.items():
         for each in found[name]:
@@ -54,7 +54,9 @@ def test_times_are_those_of_the_clock() -> None:
 def test_networks_and_torch_stay_as_they_are() -> None:
     model = small().train()
     before, threads = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_num_threads()
-    found = measure({"a": model}, (12, 16), batches=(2,), threads=1, seconds=0.01, memory="channels-last")["a"][0]
+    found = measure_latency({"a": model}, (12, 16), batches=(2,), threads=1, seconds=0.01, memory="channels-last")["a"][
+        0
+    ]
     assert (found.threads, found.memory, found.runtime, found.device) == (1, "channels-last", "torch", "cpu")
     assert model.training
     assert torch.get_num_threads() == threads
@@ -70,7 +72,7 @@ def test_calls_are_made_in_turns_that_begin_untimed() -> None:
         time.sleep(0.01 if order[-1:] == [name] else 0.05)
         order.append(name)
 
-    times = in_turns({name: lambda name=name: call(name) for name in "ab"}, seconds=0.1)  # type: ignore[misc]
+    times = time_in_turns({name: lambda name=name: call(name) for name in "ab"}, seconds=0.1)  # type: ignore[misc]
     assert len(times["a"]) == len(times["b"]) == 10
     assert order[-30:] == ["a", "a", "a", "b", "b", "b"] * 5
     # Ten would be slow if the first calls were timed; a busy machine may add one or two.

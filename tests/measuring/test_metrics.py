@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cfp_cli.foundation.errors import DataError, TrainingError
-from cfp_cli.measuring.metrics import evaluate, measure
+from cfp_cli.measuring.metrics import compute_metrics, evaluate
 
 NAMES = ("a", "b", "c")
 
@@ -18,7 +18,7 @@ NAMES = ("a", "b", "c")
 def test_hand_computed():
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 2, 2])
     predictions = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2])
-    metrics = measure(predictions, labels, NAMES)
+    metrics = compute_metrics(predictions, labels, NAMES)
     assert metrics.confusion == ((3, 1, 0), (0, 1, 1), (0, 0, 2))
     assert metrics.accuracy == 6 / 8
     assert metrics.macro_recall == pytest.approx((3 / 4 + 1 / 2 + 1) / 3)
@@ -32,18 +32,18 @@ def test_hand_computed():
 
 def test_standard_errors():
     labels = torch.tensor([0] * 8 + [1] * 2)
-    metrics = measure(torch.tensor([0] * 6 + [1] * 2 + [1] * 2), labels, NAMES)
+    metrics = compute_metrics(torch.tensor([0] * 6 + [1] * 2 + [1] * 2), labels, NAMES)
     assert metrics.standard_error("accuracy") == pytest.approx((9 / 12 * 3 / 12 / 10) ** 0.5)
     recalls = 7 / 10 * 3 / 10 / 8 + 3 / 4 * 1 / 4 / 2
     assert metrics.standard_error("macro_f1") == pytest.approx(recalls**0.5 / 2)
     # Nobody knows a perfect score from ten images.
-    assert measure(labels, labels, NAMES).standard_error("accuracy") > 0
+    assert compute_metrics(labels, labels, NAMES).standard_error("accuracy") > 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
 def test_equals_the_definitions(pairs):
     labels, predictions = (np.array(column) for column in zip(*pairs, strict=True))
-    metrics = measure(torch.from_numpy(predictions), torch.from_numpy(labels), tuple("abcde"))
+    metrics = compute_metrics(torch.from_numpy(predictions), torch.from_numpy(labels), tuple("abcde"))
     recalls, precisions, scores = [], [], []
     for label in range(5):
         hit = int(((labels == label) & (predictions == label)).sum())
@@ -85,6 +85,6 @@ def test_bad_input_is_refused():
     with pytest.raises(DataError, match="no image to evaluate"):
         evaluate(Echo(), [], NAMES)
     with pytest.raises(DataError, match="outside the 3 classes"):
-        measure(torch.tensor([0]), torch.tensor([3]), NAMES)
+        compute_metrics(torch.tensor([0]), torch.tensor([3]), NAMES)
     with pytest.raises(TrainingError, match="NaN or infinite logits"):
         evaluate(Echo(), [(torch.full((1, 3), torch.nan), torch.tensor([0]))], NAMES)

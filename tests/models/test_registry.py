@@ -10,7 +10,7 @@ from cfp_cli.foundation.errors import CheckpointError, DataError, UsageError
 from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.models.fuse import fuse
 from cfp_cli.models.registry import create, known_architectures
-from cfp_cli.models.shapes import fit
+from cfp_cli.models.resize import resize_tensors
 from cfp_cli.pruning.rebuild import rebuild
 
 
@@ -102,7 +102,7 @@ def test_a_fused_network_computes_the_same() -> None:
     # A fused pruned network loads into a fresh fused one.
     state = fuse(pruned).state_dict()
     fresh = create("repvgg_a0", 6, fused=True).eval()
-    fit(fresh, {name: tuple(value.shape) for name, value in state.items()})
+    resize_tensors(fresh, {name: tuple(value.shape) for name, value in state.items()})
     fresh.load_state_dict(state)
     with pytest.raises(CheckpointError, match="no RepVGG training block"):
         fuse(fresh)
@@ -128,7 +128,7 @@ def test_a_users_factory_is_called_with_the_class_count(tmp_path: Path) -> None:
     )
     assert create(f"{file}:named", 7, width=4).weight.shape == (7, 4)
     assert create(f"{file}:first", 3).weight.shape == (3, 1)
-    with pytest.raises(UsageError, match="gives a int"):
+    with pytest.raises(UsageError, match="returns a int"):
         create(f"{file}:wrong", 3)
     with pytest.raises(UsageError, match="has no function 'other'"):
         create(f"{file}:other", 3)
@@ -155,11 +155,11 @@ def test_the_meta_device_holds_every_family() -> None:
 def test_fit_keeps_a_shared_tensor_one() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
-    fit(model, {"0.weight": (3, 4)})
+    resize_tensors(model, {"0.weight": (3, 4)})
     assert model[1].weight is model[0].weight
     assert model[0].out_features == model[1].out_features == 3
 
 
 def test_fit_refuses_another_number_of_dimensions() -> None:
     with pytest.raises(CheckpointError, match="pass the right --arch"):
-        fit(nn.Linear(4, 4), {"weight": (4,)})
+        resize_tensors(nn.Linear(4, 4), {"weight": (4,)})

@@ -19,7 +19,9 @@ import torch
 from PIL import Image
 from report_browser import CHROMIUM, look
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load, save, spec_of
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.synthetic import generate
 from cfp_cli.data.transforms import Preprocessing

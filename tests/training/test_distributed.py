@@ -97,5 +97,5 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match=r"no GPU for process 2, GPUs here: 1; .* --device cpu"):
+    with pytest.raises(UsageError, match=r"no GPU for process 2, this machine has 1; .* --device cpu"):
         distributed.join(torch.device("cuda"))

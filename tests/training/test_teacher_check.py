@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cfp_cli.measuring.metrics import measure
+from cfp_cli.measuring.metrics import compute_metrics
 from cfp_cli.training.teacher_check import check_classes, check_views
 
 LABELS = torch.tensor([0, 1, 1, 0] * 5)
@@ -24,7 +24,7 @@ def test_a_teacher_that_does_not_know_the_views_is_told_of(wrong, warns):
     logits[np.arange(len(LABELS)), :, LABELS.numpy()] = 1
     logits.reshape(-1, 2)[:wrong] *= -1
     told = Told()
-    plain = measure(LABELS, LABELS, CLASSES[:2])
+    plain = compute_metrics(LABELS, LABELS, CLASSES[:2])
     assert check_views("representation teacher", logits, LABELS, plain, told) == 1 - wrong / 40
     assert [line.startswith("warning: the representation teacher is right on") for line in told] == [True] * warns
 
@@ -33,7 +33,7 @@ def test_a_teacher_that_does_not_know_the_views_is_told_of(wrong, warns):
 def test_a_class_of_which_a_teacher_recognises_nothing_is_told_of(seen, missed):
     told = Told()
     # No image is of the third class, which says nothing about it.
-    plain = measure(torch.tensor(seen), torch.tensor([0, 1, 1]), CLASSES)
+    plain = compute_metrics(torch.tensor(seen), torch.tensor([0, 1, 1]), CLASSES)
     assert check_classes("classifier teacher", plain, told) == missed
     names = ", ".join(missed)
     start = f"warning: the classifier teacher recognises no validation image of {names}, which its student"

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from tiny_run import same
 
-from cfp_cli.checkpoints.checkpoint import ModelSpec, describe, load, spec_of
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing

@@ -1,7 +1,8 @@
-"""Give a network the tensor shapes of its pruned self, and its modules the attributes that go with them.
+"""Resize the tensors of a network to their shapes after pruning, and update the attributes of its modules.
 
-A pruned checkpoint is its architecture's name and its tensors. Which channels went is no longer needed: the shapes say
-how many are left, and the modules' own counts (`in_channels`, `groups`, `num_features`, ...) follow from the shapes.
+A pruned checkpoint stores the name of the architecture and the tensors. It needs no indices of dropped channels: the
+shapes contain how many channels each tensor keeps, and the attributes of a module (`in_channels`, `groups`,
+`num_features`, ...) follow from the shapes.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cfp_cli.foundation.errors import CheckpointError
 
-# Where modules of other makes, such as anti-aliasing filters, keep how many channels their tensors have.
+# Attributes in which modules of other libraries, such as anti-aliasing filters, store their number of channels.
 COUNTS = ("channels", "num_channels", "num_features")
 
 
-def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Give parameters and buffers the shapes that `shapes` names, with undefined content, and mend module attributes.
+def resize_tensors(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Replace parameters and buffers by uninitialised ones of the given shapes, and update module attributes.
 
-    Tensors that already have their shape are left alone. A tensor under several names stays one tensor. A buffer that
-    state dicts leave out enters them with its new shape: the network's constructor can no longer compute it.
+    Tensors that have the right shape are kept. A tensor with several names stays one tensor. A resized buffer that
+    was not persistent becomes persistent, because the constructor of the network can no longer compute it.
 
     Args:
         model: a freshly built network; changed in place.
@@ -35,28 +36,28 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> None:
     replaced: dict[int, Tensor] = {}
     for path, module in model.named_modules():
         resized: set[tuple[int, int]] = set()
-        for held in (module._parameters, module._buffers):
-            for name, old in held.items():
+        for tensors in (module._parameters, module._buffers):
+            for name, old in tensors.items():
                 if old is None:
                     continue
-                full = f"{path}.{name}" if path else name
+                full_name = f"{path}.{name}" if path else name
                 if id(old) not in replaced:
-                    shape = tuple(shapes.get(full, old.shape))
+                    shape = tuple(shapes.get(full_name, old.shape))
                     if shape == tuple(old.shape):
                         continue
                     if len(shape) != old.dim():
                         raise CheckpointError(
-                            f"'{full}' has shape {tuple(old.shape)} in this architecture and {shape} in the file; "
+                            f"'{full_name}' has shape {tuple(old.shape)} in this architecture and {shape} in the file; "
                             "pass the right --arch"
                         )
-                    # The old tensor is kept beside the new one so that its id cannot be given to another.
+                    # Keep a reference to the old tensor, so that no new tensor gets its id.
                     replaced[id(old)] = _empty(old, shape)
                     replaced[-id(old)] = old
-                held[name] = new = replaced[id(old)]
+                tensors[name] = new = replaced[id(old)]
                 module._non_persistent_buffers_set.discard(name)
                 resized.add((len(old), len(new)))
         if resized:
-            _mend(module, resized)
+            _update_attributes(module, resized)
 
 
 def _empty(old: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -64,10 +65,10 @@ def _empty(old: Tensor, shape: tuple[int, ...]) -> Tensor:
     return nn.Parameter(new, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else new
 
 
-def _mend(module: nn.Module, resized: set[tuple[int, int]]) -> None:
-    """Set the channel counts that a module keeps beside its tensors, of which `resized` has old and new lengths."""
+def _update_attributes(module: nn.Module, resized: set[tuple[int, int]]) -> None:
+    """Set the channel counts of a module; `resized` contains (old length, new length) of its resized tensors."""
     if isinstance(module, _ConvNd):
-        _mend_convolution(module)
+        _update_convolution(module)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, _NormBase):
@@ -87,7 +88,7 @@ def _mend(module: nn.Module, resized: set[tuple[int, int]]) -> None:
                 setattr(module, name, after)
 
 
-def _mend_convolution(module: _ConvNd) -> None:
+def _update_convolution(module: _ConvNd) -> None:
     first, second = module.weight.shape[:2]
     depthwise = module.groups > 1 and module.groups == module.in_channels
     if isinstance(module, _ConvTransposeNd):
@@ -96,6 +97,6 @@ def _mend_convolution(module: _ConvNd) -> None:
         module.in_channels, module.out_channels = first, second * module.groups
         return
     if depthwise:
-        # Each input channel keeps its number of output channels.
+        # The number of output channels for each input channel does not change.
         module.groups = first // (module.out_channels // module.groups)
     module.in_channels, module.out_channels = second * module.groups, first

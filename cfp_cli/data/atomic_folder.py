@@ -1,4 +1,4 @@
-"""Folders written whole or not at all."""
+"""Write a folder completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.scratch import scratch_folder
 
 
-def fill_folder(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Make a folder whole or not at all: `fill` writes into a temporary folder, which then gets its name.
+def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary folder beside `folder`, then rename it to `folder`.
 
     Raises:
-        DataError: the folder holds something, or is a file.
+        DataError: `folder` is a file or contains files.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists and is not an empty folder; choose another or remove it")
@@ -21,7 +21,7 @@ def fill_folder(folder: Path, fill: Callable[[Path], None]) -> None:
     with scratch_folder(folder.parent, f".{folder.name}.filling-") as scratch:
         target = scratch / folder.name
         target.mkdir()
-        fill(target)
+        write(target)
         if folder.exists():
             folder.rmdir()
         target.rename(folder)

@@ -1,0 +1,42 @@
+"""Replace the head of a network, to train it on other classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from cfp_cli.checkpoints.spec import describe, spec_of
+from cfp_cli.foundation.errors import CheckpointError
+from cfp_cli.models.head import head_tensors
+from cfp_cli.models.registry import create
+from cfp_cli.models.state_dict import load_state, module_versions, with_versions
+
+
+def with_new_head(model: nn.Module, classes: tuple[str, ...]) -> nn.Module:
+    """Copy a network and give the copy a new head. All other weights are those of `model`.
+
+    Args:
+        model: a network that was not pruned, with its spec; it is not changed.
+        classes: class names in the order of the new logits.
+
+    Returns:
+        The copy in eval mode, with its spec. The weights of the new head come from torch's random generator.
+
+    Raises:
+        CheckpointError: the network has no spec, is pruned, or its architecture has no recognisable head.
+    """
+    spec = spec_of(model)
+    if spec.plan is not None:
+        raise CheckpointError("a pruned network keeps its head; start from the network that it was pruned from")
+    head = head_tensors(spec.arch, spec.arch_kwargs)
+    if not head:
+        raise CheckpointError(
+            f"no tensor of {spec.arch} depends on the number of classes, so its head is unknown; "
+            "use an architecture with a classifier"
+        )
+    copy = create(spec.arch, len(classes), **spec.arch_kwargs)
+    state = model.state_dict()
+    body = {name: value for name, value in state.items() if name not in head}
+    load_state(copy, with_versions(body, module_versions(state)), strict=False)
+    return describe(copy.eval(), replace(spec, classes=classes))

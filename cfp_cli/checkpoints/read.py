@@ -1,0 +1,118 @@
+"""Read the tensors and the other data of a model file, without building the network."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor, nn
+
+from cfp_cli.checkpoints.spec import FORMAT
+from cfp_cli.foundation.errors import CheckpointError
+from cfp_cli.foundation.files import path_hint
+from cfp_cli.models.state_dict import module_versions, with_versions
+
+EXPORTED = (".onnx", ".pt2")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The content of a model file.
+
+    Attributes:
+        path: the file.
+        state: tensors by name, floating-point ones as float32, with the module versions attached.
+        facts: the other data of the file. Of a file that this tool did not write, only `arch`, `classes` and
+            `input_size`, where they have the right type.
+        own: whether the file is a cfp checkpoint.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    facts: dict[str, Any]
+    own: bool
+
+
+def read_contents(path: Path, *, unsafe_pickle: bool) -> Contents:
+    """Read a cfp checkpoint, a dict with `state_dict`, or a bare state dict.
+
+    Args:
+        path: a `.pt`, `.pth`, `.pth.tar` or `.safetensors` file.
+        unsafe_pickle: also read files that can run code when they are loaded, such as a pickled module.
+
+    Raises:
+        CheckpointError: the file is missing, cannot be read, needs unpickling, or contains no state dict.
+    """
+    content = _read(path, unsafe_pickle)
+    if isinstance(content, nn.Module):
+        content = {"state_dict": content.state_dict()}
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict; save model.state_dict()")
+    facts: dict[str, Any] = {}
+    state: Any = content
+    if "state_dict" in content:
+        state = content["state_dict"]
+        facts = {name: value for name, value in content.items() if name != "state_dict"}
+    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(
+            f"{path} holds no state dict; save model.state_dict() or a dict with the key 'state_dict'"
+        )
+    format_name = facts.get("format")
+    own = format_name == FORMAT
+    if isinstance(format_name, str) and format_name.startswith("cfp/") and not own:
+        raise CheckpointError(f"{path} has format {format_name}, this version reads {FORMAT}; update cfp")
+    if not own:
+        facts = _foreign_facts(facts)
+    # nn.DataParallel puts the network under "module.". A cfp checkpoint may have a module of that name itself.
+    prefix = "" if own else "module."
+    tensors = {name.removeprefix(prefix): _float32(value) for name, value in state.items()}
+    versions = {f"{name}.".removeprefix(prefix)[:-1]: each for name, each in module_versions(state).items()}
+    return Contents(path, with_versions(tensors, versions), facts, own)
+
+
+def _foreign_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the usable data of a dict that another tool wrote; never a pruning plan."""
+    kinds = {"arch": (str,), "classes": (list, tuple), "input_size": (list, tuple, int)}
+    return {name: facts[name] for name, kind in kinds.items() if isinstance(facts.get(name), kind)}
+
+
+def _read(path: Path, unsafe_pickle: bool) -> Any:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, not a model file; pass the model first, then the data")
+    if not path.is_file():
+        raise CheckpointError(f"no file {path}; {path_hint(path, 'check the path of the model')}")
+    if path.suffix in EXPORTED:
+        raise CheckpointError(f"{path} is an exported network; pass the checkpoint that it was exported from")
+    try:
+        if path.suffix == ".safetensors":
+            with safetensors.safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {}).get("cfp", "{}"))
+                return {**facts, "state_dict": {name: file.get_tensor(name) for name in file.keys()}}  # noqa: SIM118
+        return torch.load(path, map_location="cpu", weights_only=not unsafe_pickle)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} needs unpickling, which can run code; save model.state_dict() instead and pass --arch, "
+            "or pass --unsafe-pickle if you trust the file"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} is not a readable checkpoint ({_first_line(error)}); save it again") from error
+    except (ImportError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} needs code that is not installed ({_first_line(error)}); save model.state_dict() instead"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    if isinstance(error, KeyError):
+        return "PyTorch did not write it"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].partition(". ")[0][:160]
+
+
+def _float32(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
