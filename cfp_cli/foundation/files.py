@@ -75,7 +75,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """Write a file under a temporary name beside `path`, flush it to disk, then rename it over `path`.
 
     If the process is killed or the disk is full, either the old or the new file exists, never a part of one. If `path`
-    is a link, the file that it points to is replaced. Temporary files of killed processes for the same path are deleted.
+    is a link, the file that it points to is replaced. Temporary files that killed processes left are deleted.
 
     Args:
         path: file to write; its folder is made.

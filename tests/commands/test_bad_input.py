@@ -165,14 +165,12 @@ def test_an_exported_network_is_no_model(cfp, tmp_path: Path, images: Path, name
 
 
 def test_swapped_arguments(cfp, model: Path, images: Path) -> None:
-    assert_one_line(cfp("score", images, model), 1, "is a folder", "model comes first")
+    assert_one_line(cfp("score", images, model), 1, "is a folder", "pass the model first")
 
 
 def test_text_is_no_checkpoint(cfp, tmp_path: Path, images: Path) -> None:
     (tmp_path / "m.pt").write_text("hello, world")
-    assert_one_line(
-        cfp("eval", tmp_path / "m.pt", images), 1, "not a readable checkpoint (no file that PyTorch writes)"
-    )
+    assert_one_line(cfp("eval", tmp_path / "m.pt", images), 1, "not a readable checkpoint (PyTorch did not write it)")
 
 
 def test_a_folder_without_write_permission_is_no_bug(cfp, model: Path, tmp_path: Path) -> None:
@@ -231,14 +229,14 @@ def test_a_network_that_cannot_be_traced(cfp, images: Path, factories: Path, tmp
 def test_an_input_size_for_a_file_that_contains_one(cfp, model: Path, images: Path, tmp_path: Path) -> None:
     plain, other = cfp("eval", model, images, "--json"), cfp("eval", model, images, "--input-size", 64, "--json")
     assert other.json == plain.json
-    assert "is for images of 32 x 32; a size given is for files that do not say theirs" in other.err
+    assert "stores its input size, 32 x 32; the size that you pass is not used" in other.err
     assert "is for images" not in plain.err
     state = torch.load(model, weights_only=True)["state_dict"]
     torch.save(state, tmp_path / "bare.pt")
     arch = torch.load(model, weights_only=True)["arch"]
     bare = cfp("eval", tmp_path / "bare.pt", images, "--arch", arch, "--input-size", 32, "--json")
     assert bare.json == plain.json
-    assert "32 x 32 pixels of values in [0, 1] are taken as they are" in bare.err
+    assert "assuming 32 x 32 pixels with values in [0, 1], without mean and std" in bare.err
 
 
 def test_warning_that_a_network_was_trained_on_other_splits(cfp, arch: str, images: Path, tmp_path: Path) -> None:
