@@ -11,10 +11,16 @@ from pathlib import Path
 
 import pytest
 
-# A shell that runs tests in the background makes its children ignore SIGINT.
-SCRIPT = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from cfp_cli.main import main; main()"
-)
+# A shell that runs tests in the background makes its children ignore SIGINT. "ready" is printed once the handlers are
+# installed, before anything else is imported.
+SCRIPT = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from cfp_cli import main
+run = main._run
+main._run = lambda: (print("ready", flush=True), run())[1]
+main.main()
+"""
 
 
 def interrupted(arguments: list[str], delay: float, signals: list[signal.Signals], cwd: Path) -> tuple[int, str]:
@@ -23,10 +29,12 @@ def interrupted(arguments: list[str], delay: float, signals: list[signal.Signals
         [sys.executable, "-c", SCRIPT, *arguments],
         cwd=cwd,
         env=environment,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
     time.sleep(delay)
     for number in signals:
         process.send_signal(number)
@@ -38,8 +46,7 @@ def interrupted(arguments: list[str], delay: float, signals: list[signal.Signals
 def test_the_first_second(model: Path, images: Path, tmp_path: Path) -> None:
     arguments = ["score", str(model), str(images), "-q"]
     codes = []
-    # Before about 0.1 s Python itself is starting.
-    for delay in (0.25, 0.5, 0.75, 1.0):
+    for delay in (0, 0.1, 0.3, 0.6, 1.0):
         code, error = interrupted(arguments, delay, [signal.SIGINT], tmp_path)
         codes.append(code)
         if code == 130:
