@@ -79,13 +79,25 @@ def _print_failure(console: Console, error: BaseException, message: str, code: i
     return code
 
 
-def _print_interrupted() -> int:
+def _interrupted_message() -> str:
     hint = "; continue with --resume" if sys.argv[1:2] in (["train"], ["finetune"]) else ""
-    print(f"error: interrupted; files written so far are kept{hint}", file=sys.stderr)  # noqa: T201
+    return f"error: interrupted; files written so far are kept{hint}"
+
+
+def _print_interrupted() -> int:
+    print(_interrupted_message(), file=sys.stderr)  # noqa: T201
     return 130
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+def _interrupt(_number: int, frame: FrameType | None) -> NoReturn:
+    # Packages such as torch import others from C++. An exception there aborts the process, or is swallowed and leaves a
+    # half-imported package. Nothing needs to be cleaned up during an import, so the process ends at once.
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            _ignore_signals()
+            os.write(2, f"{_interrupted_message()}\n".encode())
+            os._exit(130)
+        frame = frame.f_back
     raise KeyboardInterrupt
 
 
