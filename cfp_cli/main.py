@@ -22,9 +22,15 @@ def main() -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
-        _replace_unprintable()
-        code = _run()
+        try:
+            _open_streams()
+            code = _run()
+            _ignore_signals()
+        except KeyboardInterrupt:
+            _ignore_signals()
+            code = _print_interrupted()
     except KeyboardInterrupt:
+        # `_interrupt` raises only once, but the training loop has a handler of its own.
         _ignore_signals()
         code = _print_interrupted()
     sys.exit(code)
@@ -38,11 +44,13 @@ def _run() -> int:
     from cfp_cli.commands.config import read_defaults
     from cfp_cli.commands.console import Console
     from cfp_cli.foundation.errors import CfpError, Interrupted
+    from cfp_cli.foundation.failures import outside_cause
 
     console = Console()
     try:
         code = cli.main(prog_name="cfp", obj=console, default_map=read_defaults(cli), standalone_mode=False)
         console.finish()
+        console.flush()
         return code if isinstance(code, int) else 0
     except (Interrupted, click.Abort):
         _ignore_signals()
@@ -55,18 +63,17 @@ def _run() -> int:
         console.error(error.format_message())
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read stdout has closed it. Python would report that again when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of stdout has closed it.
+        _drop_stdout()
         return 1
     except CfpError as error:
         return _print_failure(console, error, str(error), error.exit_code)
-    except MemoryError as error:
-        return _print_failure(console, error, "out of memory; use a smaller --batch-size")
-    except OSError as error:
-        file, reason = error.filename or "a file", error.strerror or error
-        return _print_failure(console, error, f"cannot use {file} ({reason}); check the path and its permissions")
     except Exception as error:
-        message = f"{type(error).__name__}: {error}; this is a bug, run the command again with --debug and report it"
+        message = outside_cause(error)
+        if message is None:
+            message = (
+                f"{type(error).__name__}: {error}; this is a bug, run the command again with --debug and report it"
+            )
         return _print_failure(console, error, message)
     finally:
         console.close()
@@ -90,11 +97,12 @@ def _print_interrupted() -> int:
 
 
 def _interrupt(_number: int, frame: FrameType | None) -> NoReturn:
+    # A second signal would interrupt what the first one's error passes through.
+    _ignore_signals()
     # Packages such as torch import others from C++. An exception there aborts the process, or is swallowed and leaves a
     # half-imported package. Nothing needs to be cleaned up during an import, so the process ends at once.
     while frame is not None:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            _ignore_signals()
             os.write(2, f"{_interrupted_message()}\n".encode())
             os._exit(130)
         frame = frame.f_back
@@ -106,8 +114,25 @@ def _ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _replace_unprintable() -> None:
-    """Print characters that the terminal's encoding lacks as escapes, instead of failing."""
+def _open_streams() -> None:
+    """Make stdout and stderr safe to print to.
+
+    A stream that the shell has closed (`>&-`) is replaced, as the next file to be opened would get its number.
+    Characters that the terminal's encoding lacks are printed as escapes.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the end
     for stream in (sys.stdout, sys.stderr):
         if stream is not None and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_stdout() -> None:
+    """Send what is left of stdout nowhere. Python would report the failure again when it flushes stdout at exit."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

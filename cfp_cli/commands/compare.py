@@ -122,10 +122,11 @@ def compare(
     from cfp_cli.execution.device import choose_device
     from cfp_cli.pruning.refit import Refit
     from cfp_cli.runs.comparison import run_compare
+    from cfp_cli.runs.directory import lock_folder
     from cfp_cli.runs.inputs import DataInput, ModelInput
 
     options = take_options(values, seed=0, temperature=temperature, label_weight=label_weight)
-    with telling(console, options) as listen:
+    with lock_folder(out), telling(console, options) as listen:
         rows = run_compare(
             DataInput(data),
             [ModelInput(teacher, arch) for teacher in teachers],

@@ -17,6 +17,9 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cfp_cli.execution.launch import rank
+from cfp_cli.foundation.errors import StorageError, UsageError
+from cfp_cli.foundation.storage import storage_error
 from cfp_cli.foundation.typed_json import to_json
 from cfp_cli.foundation.versions import versions
 
@@ -53,8 +56,7 @@ class Console:
         self.quiet = False
         self.debug = False
         self._verbose = False
-        # Of the processes that torchrun starts, only the first prints results. Each prints its own errors.
-        self.silent = os.environ.get("RANK", "0") != "0"
+        self.silent = _is_follower()
         self._rich: dict[str, RichConsole] = {}
         self._began = time.perf_counter()
 
@@ -110,11 +112,29 @@ class Console:
         """Print the result of a command: with `--json` one JSON value of `data`, else tables and text."""
         if self.silent:
             return
+        if sys.stdout is None:
+            raise StorageError("the result cannot be printed, as stdout is closed; files of the command are written")
         if self.json:
             sys.stdout.write(json.dumps(to_json(data), allow_nan=False) + "\n")
         elif not self.quiet:
             for renderable in renderables:
                 self._stream("stdout").print(renderable)
+
+    def flush(self) -> None:
+        """Hand everything printed to the operating system.
+
+        Raises:
+            StorageError: stdout cannot be written, such as a file on a full disk.
+        """
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            # Python would try again at exit, and fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise storage_error("stdout", error) from error
 
     def say(self, message: str) -> None:
         """Print one line to stderr, except with `-q`."""
@@ -177,6 +197,15 @@ class Console:
                 rest = f" of {total}, {(total - done) / rate:.0f} s left" if total else ""
                 self.say(f"{description}: {done}{rest}, {rate:.1f} {unit}/s")
             yield item
+
+
+def _is_follower() -> bool:
+    """Whether this is one of several processes, and not the first: then only errors are printed."""
+    try:
+        return rank() != 0
+    except UsageError:
+        # A command that needs the number reports the error.
+        return False
 
 
 class _LogPrinter(logging.Handler):

@@ -46,7 +46,9 @@ def split(console: Console, source: str, destination: Path, layout: str, long_ta
 
     from cfp_cli.data.arrange import split_layout
     from cfp_cli.data.layouts import X_SDD_LONG_TAIL
+    from cfp_cli.runs.output_path import check_output_folder
 
+    check_output_folder(destination, inputs=[source], apart=True)
     counts = X_SDD_LONG_TAIL if long_tail else None
     LOGGER.info("reading %s", source)
     done = split_layout(source, destination, layout, seed, counts=counts, progress=console)

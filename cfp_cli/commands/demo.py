@@ -32,13 +32,14 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
     from cfp_cli.runs.demo import run_demo
     from cfp_cli.runs.directory import Run
 
-    done = run_demo(
-        Run.open(run_folder),
-        seed=seed,
-        device=choose_device(device, threads),
-        show_epochs=lambda options: telling(console, options),
-        progress=console,
-    )
+    with Run.exclusive(run_folder) as run:
+        done = run_demo(
+            run,
+            seed=seed,
+            device=choose_device(device, threads),
+            show_epochs=lambda options: telling(console, options),
+            progress=console,
+        )
     plan, history = done.pruned.plan, done.finetuned.history
     console.result(
         {

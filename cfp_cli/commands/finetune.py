@@ -11,6 +11,8 @@ from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import device_options, examples, output_options, pass_console, run_option, seed_option
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.training import take_options, telling, training_options
+from cfp_cli.execution import launch
+from cfp_cli.training.restart import replacing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -75,26 +77,28 @@ def finetune(
     MODEL is what `cfp prune` wrote and DATA what `cfp score` read; both may be left out. The paper's own schedule is
     --epochs 300 --lr 5e-5 --batch-size 128 --augment paper.
     """
-    from cfp_cli.execution.device import choose_device
-    from cfp_cli.runs.directory import Run
-    from cfp_cli.runs.finetune import run_finetune
-    from cfp_cli.runs.inputs import DataInput, ModelInput
+    # Before torch is imported: a kill at any later moment must leave the new run able to start with --resume.
+    with replacing(run_folder / "last.pt", active=not resume and launch.rank() == 0):
+        from cfp_cli.execution.device import choose_device
+        from cfp_cli.runs.directory import Run
+        from cfp_cli.runs.finetune import run_finetune
+        from cfp_cli.runs.inputs import DataInput, ModelInput
 
-    options = take_options(values, seed=seed, temperature=temperature, label_weight=label_weight)
-    with telling(console, options) as listen:
-        done = run_finetune(
-            Run.open(run_folder),
-            ModelInput(model, arch) if model is not None else None,
-            DataInput(data, seed) if data is not None else None,
-            [ModelInput(teacher, arch) for teacher in teachers],
-            options,
-            resume=resume,
-            out=out,
-            tensorboard=tensorboard,
-            device=choose_device(device, threads),
-            progress=console,
-            listen=listen,
-        )
+        options = take_options(values, seed=seed, temperature=temperature, label_weight=label_weight)
+        with Run.exclusive(run_folder) as run, telling(console, options) as listen:
+            done = run_finetune(
+                run,
+                ModelInput(model, arch) if model is not None else None,
+                DataInput(data, seed) if data is not None else None,
+                [ModelInput(teacher, arch) for teacher in teachers],
+                options,
+                resume=resume,
+                out=out,
+                tensorboard=tensorboard,
+                device=choose_device(device, threads),
+                progress=console,
+                listen=listen,
+            )
     data_out = {name: value for name, value in done.history.to_json().items() if name != "rows"}
     console.result({**data_out, "out": str(done.out)}, summary_table(done), f"written {done.out}")
 

@@ -171,6 +171,7 @@ def prune(
     from cfp_cli.pruning.refit import Refit
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.inputs import ModelInput
+    from cfp_cli.runs.output_path import check_output
     from cfp_cli.runs.prune import plan_prune, run_prune
 
     if plan_file is not None and (ratio is not None or rates is not None or rounds > 1):
@@ -191,11 +192,10 @@ def prune(
             published=compat == "reference",
         )
     )
-    run = Run.open(run_folder)
     source = ModelInput(model, arch, input_size, unsafe_pickle) if model is not None else None
     where = choose_device(device, threads)
     if dry_run:
-        plan = plan_prune(run, source, request, rounds=rounds, device=where, progress=console)
+        plan = plan_prune(Run.open(run_folder), source, request, rounds=rounds, device=where, progress=console)
         console.result(
             {**facts(plan), "rounds": rounds, "out": None, "accuracy": {}},
             sets_table(plan),
@@ -203,19 +203,22 @@ def prune(
             "dry run: nothing written" if rounds == 1 else first_round_note(plan, rounds, ratio),
         )
         return
-    done = run_prune(
-        run,
-        source,
-        request,
-        rounds=rounds,
-        recovery_epochs=recovery_epochs,
-        out=out,
-        refit=Refit(reconstruct, bn_recalibrate),
-        batch_size=batch_size,
-        seed=seed,
-        device=where,
-        progress=console,
-    )
+    if plan_file is not None and out is not None:
+        check_output(out, inputs=[plan_file])
+    with Run.exclusive(run_folder) as run:
+        done = run_prune(
+            run,
+            source,
+            request,
+            rounds=rounds,
+            recovery_epochs=recovery_epochs,
+            out=out,
+            refit=Refit(reconstruct, bn_recalibrate),
+            batch_size=batch_size,
+            seed=seed,
+            device=where,
+            progress=console,
+        )
     accuracy = {stage: metrics.accuracy for stage, metrics in done.validation.items()}
     console.result(
         {**facts(done.plan), "rounds": rounds, "out": str(done.out), "accuracy": accuracy},

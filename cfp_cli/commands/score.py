@@ -96,14 +96,15 @@ def score(
     from cfp_cli.runs.score import ScoreOptions, run_score
     from cfp_cli.scoring.clusters import ClusterRule, cut
 
-    scores = run_score(
-        Run.open(run_folder),
-        ModelInput(model, arch, input_size, unsafe_pickle),
-        DataInput(data, seed, max_bad=fraction(max_bad)),
-        ScoreOptions(images, similarity, richness, decimals, seed, batch_size),
-        device=choose_device(device, threads),
-        progress=console,
-    )
+    with Run.exclusive(run_folder) as run:
+        scores = run_score(
+            run,
+            ModelInput(model, arch, input_size, unsafe_pickle),
+            DataInput(data, seed, max_bad=fraction(max_bad)),
+            ScoreOptions(images, similarity, richness, decimals, seed, batch_size),
+            device=choose_device(device, threads),
+            progress=console,
+        )
     layers = [
         {
             "name": tap.name,

@@ -10,6 +10,9 @@ import click
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import device_options, examples, output_options, pass_console, seed_option
 from cfp_cli.commands.training import take_options, telling, training_options
+from cfp_cli.execution import launch
+from cfp_cli.runs.output_path import check_output
+from cfp_cli.training.restart import replacing
 
 
 @click.command(
@@ -56,27 +59,31 @@ def train(
 
     Use --sampler instance for the representation teacher, --sampler balanced and --init for the classifier one.
     """
-    from cfp_cli.commands.eval import metrics_table
-    from cfp_cli.execution.device import choose_device
-    from cfp_cli.runs.inputs import DataInput, ModelInput
-    from cfp_cli.runs.train import run_train
+    check_output(out)
+    # Before torch is imported: a kill at any later moment must leave the new run able to start with --resume.
+    with replacing(out.with_suffix(".last.pt"), active=not resume and launch.rank() == 0):
+        from cfp_cli.commands.eval import metrics_table
+        from cfp_cli.execution.device import choose_device
+        from cfp_cli.runs.directory import lock_output
+        from cfp_cli.runs.inputs import DataInput, ModelInput
+        from cfp_cli.runs.train import run_train
 
-    options = take_options(values, seed=seed)
-    with telling(console, options) as listen:
-        history = run_train(
-            DataInput(data, seed),
-            arch,
-            out,
-            options,
-            input_size=input_size,
-            init=ModelInput(init, arch) if init is not None else None,
-            new_head=new_head,
-            resume=resume,
-            tensorboard=tensorboard,
-            device=choose_device(device, threads),
-            progress=console,
-            listen=listen,
-        )
+        options = take_options(values, seed=seed)
+        with lock_output(out), telling(console, options) as listen:
+            history = run_train(
+                DataInput(data, seed),
+                arch,
+                out,
+                options,
+                input_size=input_size,
+                init=ModelInput(init, arch) if init is not None else None,
+                new_head=new_head,
+                resume=resume,
+                tensorboard=tensorboard,
+                device=choose_device(device, threads),
+                progress=console,
+                listen=listen,
+            )
     split, metrics = ("test", history.test) if history.test else ("val", history.val)
     data_out = {name: value for name, value in history.to_json().items() if name != "rows"}
     console.result({**data_out, "out": str(out)}, metrics_table(metrics, f"{out.name} on {split}"), f"written {out}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -12,7 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cfp_cli.foundation.errors import UsageError
+from cfp_cli.execution import launch
+from cfp_cli.foundation.errors import TrainingError, UsageError
 
 T = TypeVar("T")
 
@@ -83,16 +83,11 @@ def current() -> Workers:
     return Workers()
 
 
-def launched() -> bool:
-    """Return whether torchrun, or a similar launcher, started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-
-
 def rank() -> int:
     """Return the rank of this process, also before it has joined the group."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank()
-    return int(os.environ["RANK"]) if launched() else 0
+    return launch.rank()
 
 
 def join(device: torch.device) -> tuple[Workers, torch.device]:
@@ -105,12 +100,14 @@ def join(device: torch.device) -> tuple[Workers, torch.device]:
         The group, and the device of this process.
 
     Raises:
-        UsageError: this machine has fewer GPUs than processes.
+        UsageError: the launcher's environment cannot be used, or this machine has fewer GPUs than processes.
+        TrainingError: the other processes cannot be reached.
     """
-    if not launched():
+    launch.rank()
+    if not launch.launched():
         return current(), device
     if device.type == "cuda" and device.index is None:
-        index, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        index, gpus = launch.local_rank(), torch.cuda.device_count()
         if index >= gpus:
             raise UsageError(
                 f"no GPU for process {index + 1}, this machine has {gpus}; start fewer processes or use --device cpu"
@@ -119,7 +116,13 @@ def join(device: torch.device) -> tuple[Workers, torch.device]:
     if not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().partition("\n")[0][:200]
+            raise TrainingError(
+                f"the other processes cannot be reached ({reason}); start all of them with torchrun"
+            ) from error
         atexit.register(_leave)
     return current(), device
 

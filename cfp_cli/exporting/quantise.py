@@ -57,6 +57,8 @@ def quantised(content: bytes, calibration: Tensor, metadata: dict[str, str]) -> 
                     activation_type=QuantType.QInt8,
                     weight_type=QuantType.QInt8,
                 )
+        except (OSError, MemoryError):
+            raise
         except Exception as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise CfpError(f"the network cannot be quantised ({reason}); export it without --int8") from error

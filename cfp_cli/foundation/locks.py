@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -64,7 +65,7 @@ class Holder:
 
 
 @contextmanager
-def lock_file(path: Path, refuse: Callable[[Holder], Exception]) -> Iterator[None]:
+def lock_file(path: Path, refuse: Callable[[Holder], Exception], patience: float = 0.0) -> Iterator[None]:
     """Hold a lock for as long as the context lasts.
 
     The kernel releases the lock when the process dies, also after `kill -9`. The file itself is deleted at the end; one
@@ -73,11 +74,12 @@ def lock_file(path: Path, refuse: Callable[[Holder], Exception]) -> Iterator[Non
     Args:
         path: the lock's file; its folder exists.
         refuse: returns the error to raise if another process holds the lock.
+        patience: seconds to wait for the other process.
 
     Raises:
         StorageError: the file cannot be written, or its file system has no locks.
     """
-    descriptor = _acquire(path, refuse)
+    descriptor = _acquire(path, refuse, time.monotonic() + patience)
     try:
         holder = Holder(os.getpid(), _command_line(), datetime.now(UTC).isoformat(timespec="seconds"))
         with suppress(OSError):
@@ -97,7 +99,7 @@ def lock_file(path: Path, refuse: Callable[[Holder], Exception]) -> Iterator[Non
             os.close(descriptor)
 
 
-def _acquire(path: Path, refuse: Callable[[Holder], Exception]) -> int:
+def _acquire(path: Path, refuse: Callable[[Holder], Exception], until: float) -> int:
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
@@ -108,7 +110,7 @@ def _acquire(path: Path, refuse: Callable[[Holder], Exception]) -> int:
             # The last holder may have deleted the file after it was opened here. A lock on it would exclude nobody.
             if locked and _same_file(descriptor, path):
                 return descriptor
-            if not locked:
+            if not locked and time.monotonic() >= until:
                 raise refuse(_read_holder(path))
         except OSError as error:
             os.close(descriptor)
@@ -117,6 +119,8 @@ def _acquire(path: Path, refuse: Callable[[Holder], Exception]) -> int:
             os.close(descriptor)
             raise
         os.close(descriptor)
+        if not locked:
+            time.sleep(0.01)
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cfp_cli.foundation.locks import try_lock
-from cfp_cli.foundation.storage import storage_error
+from cfp_cli.foundation.storage import FULL, storage_error
 
 PREFIX = "cfp-scratch-"
 _LOCK = ".lock"
@@ -48,7 +48,12 @@ def scratch_folder(parent: Path | None = None, prefix: str = PREFIX) -> Iterator
             (outer / "files").mkdir()
         except OSError as error:
             raise storage_error(outer, error) from error
-        yield outer / "files"
+        try:
+            yield outer / "files"
+        except OSError as error:
+            if error.errno in FULL:
+                raise storage_error(parent, error) from error
+            raise
     finally:
         if descriptor is not None:
             os.close(descriptor)

@@ -13,6 +13,7 @@ from cfp_cli.comparing.rows import Comparison
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.pruning.refit import Refit
 from cfp_cli.runs.inputs import DataInput, ModelInput, load_for
+from cfp_cli.runs.output_path import check_output_folder
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
 
@@ -39,6 +40,7 @@ def run_compare(
         CfpError: an input cannot be used, or a target cannot be met.
     """
     wanted = chosen(methods)
+    check_output_folder(folder, inputs=[*(teacher.path for teacher in teachers), data.path])
     dataset = data.open(progress)
     networks = [load_for(dataset, teacher, progress).to(device) for teacher in teachers]
     return compare(

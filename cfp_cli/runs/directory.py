@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from cfp_cli.execution import distributed
 from cfp_cli.foundation.errors import RunError
+from cfp_cli.foundation.files import remove_leftovers, require_writable
+from cfp_cli.foundation.locks import Holder, lock_file
 from cfp_cli.runs.records import Record, ScoreRecord, read_records, write_records
 
 R = TypeVar("R", bound=Record)
@@ -31,6 +36,26 @@ class Run:
         """
         path = folder / "run.json"
         return cls(folder, read_records(path)) if path.exists() else cls(folder)
+
+    @classmethod
+    @contextmanager
+    def exclusive(cls, folder: Path) -> Iterator[Run]:
+        """Open a run directory for a command that writes to it, and keep other such commands out.
+
+        The kernel ends this when the process dies. Of several processes that torchrun started, the first does it for
+        all. Temporary files that killed commands left are deleted.
+
+        Raises:
+            RunError: another command writes to the run, or `run.json` cannot be read.
+            StorageError: nothing can be written to the folder.
+        """
+        if distributed.rank() != 0:
+            yield cls.open(folder)
+            return
+        with lock_folder(folder):
+            remove_leftovers(folder)
+            remove_leftovers(folder / "cache")
+            yield cls.open(folder)
 
     @property
     def scores(self) -> Path:
@@ -99,6 +124,46 @@ class Run:
 
         Raises:
             RunError: the file can no longer be read.
+            StorageError: the file cannot be written.
         """
-        self.records = [*Run.open(self.folder).records, record]
-        write_records(self.folder / "run.json", self.records)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # Commands that only read the run, such as `cfp bench`, add a record while another command writes to the run.
+        with lock_file(self.folder / ".records.lock", _in_use(self.folder), patience=60.0):
+            self.records = [*Run.open(self.folder).records, record]
+            write_records(self.folder / "run.json", self.records)
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other commands that write to it out; a folder that is still empty is deleted at the end.
+
+    Raises:
+        RunError: another command writes to the folder.
+        StorageError: nothing can be written to it.
+    """
+    new = not folder.exists()
+    require_writable(folder)
+    try:
+        with lock_file(folder / ".lock", _in_use(folder)):
+            yield
+    finally:
+        if new:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def lock_output(path: Path) -> AbstractContextManager[None]:
+    """Keep other commands that write the file `path` out; of several processes the first does it for all.
+
+    Raises:
+        RunError: another command writes the file.
+        StorageError: nothing can be written to its folder.
+    """
+    if distributed.rank() != 0:
+        return nullcontext()
+    require_writable(path.parent)
+    return lock_file(path.with_name(f".{path.name}.lock"), _in_use(path))
+
+
+def _in_use(path: Path) -> Callable[[Holder], RunError]:
+    return lambda holder: RunError(f"{path} is in use by {holder}; wait until that command ends, or use another path")

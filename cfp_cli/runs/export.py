@@ -14,10 +14,11 @@ from cfp_cli.data.images import Batches, ImageStore, load_images, sample, strati
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.exporting.export import ExportReport, Format, export
 from cfp_cli.foundation.errors import DataError
-from cfp_cli.foundation.files import require_writable, sha256
+from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes, scored_data
+from cfp_cli.runs.output_path import check_output
 from cfp_cli.runs.outputs import is_file_of, newest_model
 from cfp_cli.runs.records import ExportRecord, Inputs, ScoreRecord, output_files
 
@@ -57,8 +58,8 @@ def run_export(
     source = model or newest_model(run)
     if model is None:
         progress.say(f"exporting {source.path}, the newest checkpoint of {run.folder}")
+    check_output(path, inputs=[source.path, *([data.path] if data is not None else [])], run=run.folder)
     network = source.load(progress)
-    require_writable(path.parent)
     of_run = is_file_of(run, sha256(source.path))
     source_of_images, dataset = data, None
     if data is not None:

@@ -17,6 +17,7 @@ from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, load_for, scored_data
+from cfp_cli.runs.output_path import check_output, check_output_folder
 from cfp_cli.runs.outputs import pruned_model
 from cfp_cli.runs.records import FinetuneMetrics, FinetuneRecord, Inputs, ScoreRecord, output_files
 from cfp_cli.training.finetune import finetune
@@ -80,12 +81,16 @@ def run_finetune(
         source, dataset = data, data.open(progress)
     else:
         source, dataset = scored_data(run, data, progress)
+    path = out or run.finetuned
+    files = [student.path, source.path, *(teacher.path for teacher in teachers)]
+    check_output(path, inputs=files, run=run.folder, own=[run.finetuned.name])
+    if tensorboard is not None:
+        check_output_folder(tensorboard, inputs=files)
     network = load_for(dataset, student, progress).to(device)
     guides = [load_for(dataset, teacher, progress).to(device) for teacher in teachers]
     spec = spec_of(network)
     held_out = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
     before = evaluate(network, held_out.batches(options.batch_size), progress=progress)
-    path = out or run.finetuned
     inputs = Inputs(
         model=student.record(),
         data=source.record(dataset),

@@ -16,6 +16,7 @@ from cfp_cli.foundation.files import sha256, write_bytes
 from cfp_cli.foundation.scratch import scratch_folder
 from cfp_cli.models.fuse import fuse
 from cfp_cli.runs.inputs import ModelInput
+from cfp_cli.runs.output_path import check_output
 
 TOLERANCE = 1e-4
 
@@ -40,9 +41,11 @@ def run_fuse(model: ModelInput, out: Path) -> Fused:
     """Fuse a checkpoint. The result is written only if its file, read back, gives the same logits.
 
     Raises:
+        UsageError: `out` is the model, a file of a run, a folder or a device.
         CheckpointError: the model cannot be read, has no training block, or its architecture cannot be fused.
         ProofError: the fused network gives other logits.
     """
+    check_output(out, inputs=[model.path])
     network = model.load()
     spec = spec_of(network).followed_by("fuse", **{"from": sha256(model.path)})
     spec = replace(spec, arch_kwargs={**spec.arch_kwargs, "fused": True})

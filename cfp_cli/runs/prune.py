@@ -28,6 +28,7 @@ from cfp_cli.pruning.reconstruct import IMAGES
 from cfp_cli.pruning.refit import FULL, Refit
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, load_for, scored_data, scored_model
+from cfp_cli.runs.output_path import check_output
 from cfp_cli.runs.records import Inputs, PruneMetrics, PruneRecord, output_files
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
@@ -115,6 +116,8 @@ def run_prune(
     """
     began = time.perf_counter()
     scored = _Scored.open(run, model, device, progress)
+    path = out or run.pruned
+    check_output(path, inputs=[scored.model.path, scored.data.path], run=run.folder, own=[run.pruned.name])
     spec = spec_of(scored.network)
     images = sample(scored.dataset, IMAGES, seed, scored.preprocessing, progress).batches(batch_size)
     held_out = load_images(scored.dataset, "val", scored.preprocessing, progress=progress)
@@ -134,7 +137,6 @@ def run_prune(
         pruned, plan = pruner.prune(scored.network, scored.scores, request, graph=graph, rounds=between)
         arguments = {**asdict(request), "rounds": rounds}
     model_record = scored.model.record()
-    path = out or run.pruned
     facts = {"from": model_record.sha256, "compression": plan.compression, "achieved": plan.achieved}
     save(path, pruned, replace(spec.followed_by("prune", **facts), plan=plan.to_json()))
     plan.save(run.plan)

@@ -27,6 +27,7 @@ from cfp_cli.report.page import render_page, require_extra
 from cfp_cli.report.page_data import Example, ModelFacts, PageData, Provenance
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, load_for, scored_data, scored_model
+from cfp_cli.runs.output_path import check_output
 from cfp_cli.runs.outputs import finetuned_model, pruned_model
 from cfp_cli.runs.records import (
     BenchRecord,
@@ -95,6 +96,9 @@ def run_report(
     require_extra()
     source = scored_model(run, None)
     data, dataset = scored_data(run, None, progress)
+    path = out or run.folder / "report.html"
+    inputs = [source.path, data.path, *([image] if image is not None else [])]
+    check_output(path, inputs=inputs, run=run.folder, own=["report.html"])
     scores = Scores.load(run.scores)
     network = load_for(dataset, source, progress).to(device)
     spec = spec_of(network)
@@ -151,7 +155,6 @@ def run_report(
         left_out=left_out,
     )
     content = render_page(page_data)
-    path = out or run.folder / "report.html"
     write_bytes(path, content)
     run.add(
         ReportRecord(

@@ -13,6 +13,7 @@ from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.models.registry import create
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes
+from cfp_cli.runs.output_path import check_output, check_output_folder
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
@@ -41,10 +42,15 @@ def run_train(
     Raises:
         UsageError: neither an architecture nor a checkpoint to start from is given, or no checkpoint to take the
             weights beside a new head from.
-        CfpError: the data or the checkpoint cannot be used, or training cannot go on.
+        CfpError: `out` cannot be written, the data or the checkpoint cannot be used, or training cannot go on.
     """
     if new_head and init is None:
         raise UsageError("--new-head needs a checkpoint for the other weights; pass --init CKPT")
+    inputs = [data.path, *([init.path] if init is not None else [])]
+    for path in (out, out.with_suffix(".last.pt"), out.with_suffix(".history.csv")):
+        check_output(path, inputs=inputs)
+    if tensorboard is not None:
+        check_output_folder(tensorboard, inputs=inputs)
     dataset = data.open(progress)
     torch.manual_seed(options.seed)
     if init is not None:

@@ -48,5 +48,8 @@ class Interrupt:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.requested and not self.patient:
+            # A third signal would interrupt what this error passes through.
+            for each in self._previous:
+                signal.signal(each, signal.SIG_IGN)
             raise KeyboardInterrupt
         self.requested = True

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.execution import distributed
+from cfp_cli.execution import distributed, launch
 from cfp_cli.foundation.errors import TrainingError
 from cfp_cli.foundation.files import remove_leftovers, require_writable
 from cfp_cli.foundation.progress import SILENT, Progress
@@ -30,7 +30,8 @@ from cfp_cli.training.learner import Learner
 from cfp_cli.training.loss import Draw, Objective
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.order import Order, Sampler, Views, step_seed
-from cfp_cli.training.state import copy_flushed, finite, read_state, write_state
+from cfp_cli.training.restart import mark_of
+from cfp_cli.training.state import OtherRunError, copy_flushed, finite, read_state, write_state
 
 Listener = Callable[[Sequence[EpochRow]], None]
 
@@ -120,7 +121,7 @@ def fit(
     if resume:
         training.restore()
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), Interrupt(patient=distributed.launched()) as interrupt:
+    with torch.random.fork_rng(devices=devices), Interrupt(patient=launch.launched()) as interrupt:
         try:
             for _ in progress.track(training.work(interrupt), description, total=training.steps_left()):
                 pass
@@ -177,7 +178,12 @@ class _Training:
                 require_writable(path.parent)
                 remove_leftovers(path.parent, path.name)
         if not resume:
-            self.files.last.unlink(missing_ok=True)
+            self._forget()
+
+    def _forget(self) -> None:
+        """Delete the state of an earlier run, then the mark that says so."""
+        self.files.last.unlink(missing_ok=True)
+        mark_of(self.files.last).unlink(missing_ok=True)
 
     def steps_left(self) -> int:
         """How many optimiser steps are still to be made, unless patience ends first."""
@@ -332,7 +338,13 @@ class _Training:
         """Take up the state of `files.last` where there is one; the first process's, on every process."""
         state: dict[str, Any] | None = None
         if self.workers.first and self.files.last.exists():
-            state = read_state(self.files.last, self.identity)
+            try:
+                state = read_state(self.files.last, self.identity)
+            except OtherRunError:
+                if not mark_of(self.files.last).exists():
+                    raise
+                self._forget()
+            mark_of(self.files.last).unlink(missing_ok=True)
         state = self.workers.broadcast(state)
         if state is None:
             return

@@ -19,6 +19,10 @@ from cfp_cli.foundation.files import write_atomic
 FORMAT = "cfp-train/1"
 
 
+class OtherRunError(TrainingError):
+    """A training state belongs to a run with another identity."""
+
+
 def write_state(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write the state of a run atomically, beside what tells the run from others.
 
@@ -38,7 +42,8 @@ def read_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     """Read what `write_state` wrote, tensors on the CPU.
 
     Raises:
-        TrainingError: the file cannot be read, or belongs to a run with another identity.
+        OtherRunError: the file belongs to a run with another identity.
+        TrainingError: the file cannot be read.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -50,7 +55,7 @@ def read_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     for name in sorted({*identity, *found}):
         if found.get(name) != identity.get(name):
             was, now = _short(found.get(name)), _short(identity.get(name))
-            raise TrainingError(
+            raise OtherRunError(
                 f"{path} belongs to another run ({name} was {was}, now {now}); "
                 "repeat its arguments, or start anew without --resume"
             )

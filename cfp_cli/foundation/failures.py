@@ -1,0 +1,71 @@
+"""Failures that have their cause outside of this program: memory, threads, disks, other processes.
+
+A library raises them as its own errors, at any call. This is the one place that recognises them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+from cfp_cli.foundation.storage import FULL, storage_error
+
+_MEMORY = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "std::bad_alloc",
+    "bad allocation",
+    "failed to map segment",
+    "unable to allocate",
+    "memoryerror",
+)
+_THREADS = ("can't start new thread", "thread creation failed", "resource temporarily unavailable")
+_PROCESSES = (
+    "connection closed by peer",
+    "connection reset by peer",
+    "broken pipe",
+    "connection refused",
+    "gloo",
+    "nccl",
+    "timed out after",
+)
+
+
+def outside_cause(error: BaseException) -> str | None:
+    """Return the message for a failure whose cause lies outside of this program; None for any other error."""
+    for each in _chain(error):
+        text = f"{type(each).__name__}: {each}".lower()
+        if isinstance(each, OSError) and each.errno in (*FULL, errno.EFBIG, errno.EROFS, errno.EIO):
+            # Of a copy, the second name is the file that was written.
+            return str(storage_error(str(each.filename2 or each.filename or "a file"), each))
+        if isinstance(each, MemoryError) or any(words in text for words in _MEMORY) or _errno(each) == errno.ENOMEM:
+            return "out of memory; close other programs, raise `ulimit -v`, or use smaller batches or images"
+        if any(words in text for words in _THREADS) or _errno(each) == errno.EAGAIN:
+            return "the system starts no more threads; raise `ulimit -u` and `ulimit -v`, or use fewer threads"
+        if "no space left on device" in text:
+            return "a disk is full; free space in the folders of the results and in TMPDIR, and run the command again"
+        if "WORLD_SIZE" in os.environ and any(words in text for words in _PROCESSES):
+            return "another process of this run ended or cannot be reached; read its message, then start all again"
+        if isinstance(each, UnicodeEncodeError):
+            return f"the locale cannot write {each.object[each.start : each.end]!a}; set LC_ALL=C.UTF-8"
+    if isinstance(error, OSError):
+        file, reason = error.filename or "a file", error.strerror or error
+        return f"cannot use {file} ({reason}); check the path and its permissions"
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and its causes."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _errno(error: BaseException) -> int | None:
+    return error.errno if isinstance(error, OSError) else None
