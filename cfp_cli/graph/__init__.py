@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cfp_cli.graph.channel_graph import Balance, ChannelGraph, ChannelSet, Dimension, Tap
+from cfp_cli.graph.channel_graph import ChannelGraph, ChannelSet, Dimension, Tap
+from cfp_cli.graph.constraints import Balance
 from cfp_cli.graph.derive import derive as channel_sets
 from cfp_cli.graph.selection import Selection
 from cfp_cli.graph.trace import TracedGraph, trace

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 
+from cfp_cli.graph.constraints import Balance, Floor, Link, Units, links_between
 from cfp_cli.graph.trace import TracedGraph
-
-Units = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -61,43 +60,6 @@ class Tap:
             return value
         maps = value.movedim(self.dim, 1)
         return maps.flatten(3) if maps.dim() > 4 else maps.reshape(*maps.shape, *([1] * (4 - maps.dim())))
-
-
-@dataclass(frozen=True)
-class Balance:
-    """Blocks of channels that must keep the same number of units, or nearly so.
-
-    Attributes:
-        blocks: for every block the (set, unit) of its channels, int64 [channels, 2].
-        slack: how many more units than any later block a block may keep, never fewer: 0 for equal blocks, 1 for blocks
-            that a channel shuffle interleaves, of which the first comes first.
-    """
-
-    blocks: tuple[Units, ...]
-    slack: int = 0
-
-    @cached_property
-    def sets(self) -> frozenset[int]:
-        """Indices of the sets that have channels in it."""
-        return frozenset(np.unique(np.concatenate([block[:, 0] for block in self.blocks])).tolist())
-
-
-@dataclass(frozen=True)
-class Floor:
-    """Units of which at least one must be kept, since a layer would have no channels otherwise.
-
-    Attributes:
-        module: tensor that would be empty.
-        units: (set, unit), int64 [units, 2].
-    """
-
-    module: str
-    units: Units
-
-    @cached_property
-    def sets(self) -> frozenset[int]:
-        """Indices of the sets that have units in it."""
-        return frozenset(np.unique(self.units[:, 0]).tolist())
 
 
 @dataclass(frozen=True)
@@ -182,6 +144,11 @@ class ChannelGraph:
         for dimension in self.dimensions:
             found.setdefault(dimension.name, {})[dimension.dim] = dimension.units
         return found
+
+    @cached_property
+    def links(self) -> tuple[Link, ...]:
+        """Sets that constraints link; each link can be decided by itself."""
+        return links_between((each.size for each in self.sets), self.balances, self.floors)
 
     def read_taps(self, x: Tensor, on_maps: Callable[[Tap, Tensor], None]) -> list[Tensor]:
         """Run the network and show the maps of every tap while they are hot.

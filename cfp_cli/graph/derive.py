@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from cfp_cli.foundation.errors import GraphError
-from cfp_cli.graph.channel_graph import Balance, ChannelGraph, ChannelSet, Dimension, Floor, Units
+from cfp_cli.graph.channel_graph import ChannelGraph, ChannelSet, Dimension
 from cfp_cli.graph.components import components
+from cfp_cli.graph.constraints import Balance, Floor, Units
 from cfp_cli.graph.labels import Labels, Value
 from cfp_cli.graph.operators import OPERATORS
 from cfp_cli.graph.probe import probe

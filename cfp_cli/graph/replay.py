@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 
-from cfp_cli.graph.channel_graph import Units
+from cfp_cli.graph.constraints import Units
 from cfp_cli.graph.selection import Selection
 from cfp_cli.graph.trace import run_node
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch.fx import Node
 
 from cfp_cli.foundation.errors import GraphError
-from cfp_cli.graph.channel_graph import ChannelGraph, Dimension, Units
+from cfp_cli.graph.channel_graph import ChannelGraph, Dimension
+from cfp_cli.graph.constraints import Units
 from cfp_cli.graph.operators import entry_of
 from cfp_cli.graph.operators.reorder import Arguments, Order, in_order, unchanged
 

@@ -17,6 +17,9 @@ from cfp_cli.pruning.options import ALLOCATIONS, Allocation
 from cfp_cli.scoring.scores import SetScores
 
 TOLERANCE = 0.005
+# A result is close enough to the ratio if it is within this part of the tolerance, and of what remains.
+CLOSE = 0.1
+CLOSE_TO_REMAINING = 0.005
 MOST_PAIRS = 24
 # 0 is uniform; 1 keeps equally many independent channels in every set, and such a network learns much more slowly.
 DAMPING = 0.5
@@ -93,31 +96,38 @@ def solve(
     Raises:
         TargetError: the floors, frozen channels or roundings do not allow it; the message has the reachable range.
     """
-    total = cost(counts_at(1.0))
-    low, high = 0.0, 1.0
-    tried: list[tuple[float, Counts]] = [(0.0, counts_at(1.0))]
-    least = counts_at(0.0)
-    tried.append((1 - cost(least) / total, least))
+    most, least = counts_at(1.0), counts_at(0.0)
+    total = cost(most)
+    # Most candidates near the end of a search are equal, and a candidate may cost an integer program.
+    known: dict[tuple[int, ...], float] = {tuple(most.values()): 0.0}
+
+    def removed(counts: Counts) -> float:
+        key = tuple(counts.values())
+        if key not in known:
+            known[key] = 1 - cost(counts) / total
+        return known[key]
+
+    close = min(CLOSE * search.tolerance, CLOSE_TO_REMAINING * (1 - ratio))
+    low, high, below, above = 0.0, 1.0, least, most
+    tried = [most, least]
     for _ in range(search.halvings):
-        scale = (low + high) / 2
-        counts = counts_at(scale)
-        removed = 1 - cost(counts) / total
-        tried.append((removed, counts))
-        if removed > ratio:
-            low = scale
-        else:
-            high = scale
-        if high - low < 1e-9:
+        if below == above or abs(removed(tried[-1]) - ratio) <= close:
             break
-    removed, counts = min(tried, key=lambda pair: abs(pair[0] - ratio))
-    if abs(removed - ratio) > search.tolerance:
-        removed, counts = _one_by_one(counts, counts_at, lambda each: 1 - cost(each) / total, ratio, search.tolerance)
-    if abs(removed - ratio) > search.tolerance:
-        most_removed = max(pair[0] for pair in tried)
+        scale = (low + high) / 2
+        tried.append(counts_at(scale))
+        if removed(tried[-1]) > ratio:
+            low, below = scale, tried[-1]
+        else:
+            high, above = scale, tried[-1]
+    counts = min(tried, key=lambda each: abs(removed(each) - ratio))
+    if abs(removed(counts) - ratio) > search.tolerance:
+        counts = _one_by_one(counts, counts_at, removed, ratio, search.tolerance)
+    if abs(removed(counts) - ratio) > search.tolerance:
+        most_removed = max(map(removed, tried))
         reachable = (
             f"at most {most_removed:.2%} can be removed"
             if ratio > most_removed
-            else f"the nearest reachable is {removed:.2%}"
+            else f"the nearest reachable is {removed(counts):.2%}"
         )
         raise TargetError(
             f"cannot remove {ratio:.2%}: {reachable} with these floors, roundings and frozen channels "
@@ -132,7 +142,7 @@ def _one_by_one(
     removed: Callable[[Counts], float],
     ratio: float,
     tolerance: float,
-) -> tuple[float, Counts]:
+) -> Counts:
     """Approach `ratio` by changing one or two sets at a time, to the next count that some scale gave them.
 
     In a small network one scale changes several sets at once, and the target lies between two scales.
@@ -161,7 +171,7 @@ def _one_by_one(
         if abs(nearest[0] - ratio) >= abs(best[0] - ratio):
             break
         best = (nearest[0], best[1] | nearest[1])
-    return best
+    return best[1]
 
 
 def redundancy(scores: SetScores) -> float:

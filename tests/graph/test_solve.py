@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from scipy import optimize
 from small_nets import NETS, Net, conv, randomised
 from torch import nn
 
@@ -63,6 +64,49 @@ def test_no_allowed_selection_is_nearer(name: str, seed: int) -> None:
     assert _allowed(graph, found.mask)
     # One set with a single partition takes the nearest count a group, where two are equally near either is right.
     assert value({name: found[name] for name in names}) >= best - 0.02 - (4.0 if len(linked) == 1 else 0.0)
+
+
+def _shuffled(width: int) -> ChannelGraph:
+    def forward(net: Net, x: torch.Tensor) -> torch.Tensor:
+        y = torch.cat([net.a(x), net.b(x)], 1)
+        n, channels, h, w = y.shape
+        y = y.view(n, 2, channels // 2, h, w).transpose(1, 2).reshape(n, channels, h, w)
+        first, second = y.chunk(2, 1)
+        return net.d(torch.cat([first, net.c(second)], 1))
+
+    layers = {"a": conv(3, width), "b": conv(3, width), "c": conv(width, width), "d": conv(2 * width, 4)}
+    return channel_sets(randomised(Net(forward, 4, **layers)), IMAGES[:1])
+
+
+def test_the_size_of_the_program_does_not_grow_with_the_channels() -> None:
+    (small,), (large,) = _shuffled(8).links, _shuffled(32).links
+    assert len(small.cells.sizes) == len(large.cells.sizes) <= 8
+    assert small.cells.matrix.shape == large.cells.matrix.shape
+    assert sum(large.cells.sizes) == sum(large.sizes) == 4 * sum(small.sizes)
+
+
+def test_a_selection_never_depends_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = _shuffled(32)
+    given: list[dict[str, float]] = []
+    solver = optimize.milp
+
+    def recorded(*args: object, options: dict[str, float], **kwargs: object) -> object:
+        given.append(dict(options))
+        return solver(*args, options=options, **kwargs)
+
+    monkeypatch.setattr(optimize, "milp", recorded)
+    rng = np.random.default_rng(0)
+    values = {name: rng.random(32) for name in "abc"}
+    kept = {name: rng.permutation(32)[:9] for name in "abc"}
+    found = [nearest(Selection(graph, kept), values, free="abc") for _ in range(2)]
+    assert [options.keys() for options in given] == [{"node_limit", "mip_rel_gap"}] * 2
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in "abc")
+
+
+def test_all_channels_are_kept_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = _shuffled(8)
+    monkeypatch.setattr(optimize, "milp", None)
+    assert nearest(Selection(graph), {}, free="abc").parameters == Selection(graph).parameters
 
 
 def test_a_set_that_must_stay_whole_does() -> None:

@@ -67,6 +67,24 @@ def test_a_target_is_met_within_half_a_point(allocation: str, ratio: float) -> N
     assert abs(1 - cost(counts) / whole - ratio) <= 0.005
 
 
+@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.9, 0.99])
+def test_few_different_candidates_are_tried(allocation: str, ratio: float) -> None:
+    wide = {name: scores(name, 2000, independent) for name, independent in (("a", 100), ("b", 20), ("c", 60))}
+    tried: list[tuple[int, ...]] = []
+
+    def layers(counts: dict[str, int]) -> float:
+        tried.append(tuple(counts.values()))
+        a, b, c = counts.values()
+        return float(a * b + b * c)
+
+    found = solve(at_scale(allocation, wide, Limits()), layers, ratio)
+    assert len(set(tried)) == len(tried) <= 20
+    whole = layers(dict.fromkeys("abc", 2000))
+    remaining = layers(found) / whole
+    assert abs(remaining - (1 - ratio)) <= min(0.0005, 0.005 * (1 - ratio))
+
+
 def test_a_small_network_is_met_by_moving_single_sets() -> None:
     small = {"a": scores("a", 12, 3), "b": scores("b", 16, 4), "c": scores("c", 24, 5)}
 
