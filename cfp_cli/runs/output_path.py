@@ -91,7 +91,7 @@ def check_output_folder(path: Path, *, inputs: Iterable[Path | str] = (), apart:
 
 
 def _look(path: Path) -> tuple[Path, int | None]:
-    """Return the path behind all links, and the mode of what is there; None if nothing is."""
+    """Return the path with all links resolved and its mode; the mode is None if the path does not exist."""
     target = _resolved(path)
     try:
         return target, target.stat().st_mode

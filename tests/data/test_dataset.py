@@ -13,7 +13,7 @@ from cfp_cli.foundation.errors import DataError
 
 
 class Told:
-    """A listener that keeps what it is told."""
+    """A listener that keeps the reported lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -56,7 +56,7 @@ def test_images_vary_and_are_well_exposed(label: str) -> None:
     assert np.mean((images == 0) | (images == 255)) < 0.02
     assert images.mean((1, 2)).std() > 12  # light and steel differ from image to image
     assert images.std((1, 2)).min() > 4  # and no image is flat
-    assert images.std(0).mean() > 20  # no pixel is alike in all images of a class
+    assert images.std(0).mean() > 20  # every pixel varies between the images of a class
 
 
 def test_larger_images_show_the_same_kind_of_surface_in_more_detail() -> None:
