@@ -108,7 +108,6 @@ def sources(folder: str) -> list[Path]:
 CLEAN = (
     "checkpoints",
     "comparing",
-    "data",
     "execution",
     "foundation",
     "graph",
