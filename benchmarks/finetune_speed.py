@@ -46,15 +46,15 @@ from cfp_cli.data.views import ViewStore
 from cfp_cli.foundation.files import write_json
 from cfp_cli.models import resize
 from cfp_cli.models.registry import create
-from cfp_cli.training.loop import Data, Files, fit
-from cfp_cli.training.loss import CrossEntropy, Distillation, Draw, Objective, kd, mix
+from cfp_cli.training.loop import TrainingData, TrainingFiles, fit
+from cfp_cli.training.loss import Batch, CrossEntropy, Distillation, Objective, kd, mix
 from cfp_cli.training.options import TrainOptions
-from cfp_cli.training.stores import Stores
 from cfp_cli.training.teacher_cache import teacher_logits
+from cfp_cli.training.training_images import TrainingImages
 
 # Share of the channels that each layer keeps, for 39x and 59x fewer parameters.
 STUDENTS = {"vgg16_bn_gap": ("39x VGG-16", 0.1596), "torchvision:resnet50": ("59x ResNet-50", 0.1285)}
-OPTIONS = TrainOptions(augment="paper", views=8)
+OPTIONS = TrainOptions.preset("paper")
 Seconds = tuple[float, float]
 
 
@@ -109,7 +109,7 @@ class Bench:
 
     def _views(self, dataset: Dataset, items: Sequence[Item]) -> ViewStore:
         part = replace(dataset, splits={"train": tuple(items)})
-        return Stores(part, OPTIONS).views(Preprocessing((self.size, self.size)))
+        return TrainingImages(part, OPTIONS).views(Preprocessing((self.size, self.size)))
 
     def run(self, rounds: int) -> dict[str, object]:
         """Measure all methods in turn."""
@@ -158,9 +158,11 @@ class Bench:
         model = copy.deepcopy(self.student)
         marks: list[Seconds] = []
         validation = [(torch.zeros(1, 3, self.size, self.size), torch.zeros(1, dtype=torch.int64))]
-        data = Data(views, views.labels, Sampler("instance", views.labels, 0), validation, self.classes)
+        data = TrainingData(views, views.labels, Sampler("instance", views.labels, 0), validation, self.classes)
         with tempfile.TemporaryDirectory() as folder:
-            files = Files(Path(folder) / "best.pt", Path(folder) / "last.pt", lambda path, network: None, every=1e9)
+            files = TrainingFiles(
+                Path(folder) / "best.pt", Path(folder) / "last.pt", lambda path, network: None, every=1e9
+            )
             fit(
                 model,
                 data,
@@ -218,13 +220,13 @@ class Live:
         self.networks = [copy.deepcopy(network).to(memory_format=torch.channels_last) for network in networks]
         self.views = views
 
-    def __call__(self, logits: Tensor, draw: Draw) -> Tensor:
+    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """See `Objective`."""
-        images = self.views.get(draw.images, draw.views).contiguous(memory_format=torch.channels_last)
+        images = self.views.get(batch.image_indices, batch.view_indices).contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             targets = [network(images) for network in self.networks]
         first, second = (kd(logits, target, 2.0) for target in targets)
-        share = mix(draw.epoch, OPTIONS.epochs)
+        share = mix(batch.epoch, OPTIONS.epochs)
         return torch.stack([share * first + (1 - share) * second, first.detach(), second.detach()])
 
     def mix(self, epoch: int) -> float:

@@ -33,7 +33,7 @@ _MODULES = {
     "training.finetune": ("finetune",),
     "training.history": ("History",),
     "training.options": ("TrainOptions",),
-    "training.teacher": ("train",),
+    "training.train": ("train",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from cfp_cli.training.finetune import finetune as finetune
     from cfp_cli.training.history import History as History
     from cfp_cli.training.options import TrainOptions as TrainOptions
-    from cfp_cli.training.teacher import train as train
+    from cfp_cli.training.train import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ history = cfp.finetune(
     student,
     data,
     [cfp.load("rl.pt"), cfp.load("cl.pt")],
-    cfp.TrainOptions(epochs=300),
+    cfp.TrainOptions.preset("student"),
     out=Path("small.pt"),
     last=Path("small.last.pt"),
     cache_folder=Path("cache"),
@@ -97,7 +98,16 @@ def _type(name: str) -> str:
         if not member.startswith("_") and (callable(value) or isinstance(value, property | classmethod | staticmethod))
     ]
     methods = "Methods and properties:\n" + "\n".join(rows) + "\n" if rows else ""
-    return f"### {name}\n```text\n{_signature(name, public)}\n```\n{_markdown(inspect.getdoc(public) or '')}{methods}"
+    text = _markdown(inspect.getdoc(public) or "") + _fields(public)
+    return f"### {name}\n```text\n{_signature(name, public)}\n```\n{text}{methods}"
+
+
+def _fields(public: Any) -> str:
+    """The fields of a dataclass that have their help in their metadata."""
+    if not is_dataclass(public):
+        return ""
+    rows = [f"- `{field.name}`: {field.metadata['help']}\n" for field in fields(public) if "help" in field.metadata]
+    return "\nAttributes:\n" + "".join(rows) if rows else ""
 
 
 def _signature(name: str, public: Any) -> str:

@@ -37,7 +37,7 @@ def main() -> None:
     network = cfp.describe(
         cfp.create(args.arch, len(data.classes)), cfp.ModelSpec(args.arch, data.classes, input_size=size)
     )
-    options = cfp.TrainOptions(epochs=args.teacher_epochs, batch_size=32, lr=5e-4, augment="strong")
+    options = cfp.TrainOptions.preset("teacher", epochs=args.teacher_epochs, batch_size=32)
     cfp.train(network, data, options, args.out / "rl.pt")
     balanced = replace(options, sampler="balanced", epochs=max(args.teacher_epochs // 3, 1), lr=1e-4)
     cfp.train(cfp.load(args.out / "rl.pt"), data, balanced, args.out / "cl.pt")
@@ -55,7 +55,7 @@ def main() -> None:
         student,
         data,
         teachers,
-        cfp.TrainOptions(epochs=args.student_epochs, batch_size=32, lr=1e-3),
+        cfp.TrainOptions.preset("student", epochs=args.student_epochs, batch_size=32),
         out=args.out / "small.pt",
         last=args.out / "small.last.pt",
         cache_folder=args.out / "cache",

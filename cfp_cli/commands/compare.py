@@ -11,7 +11,7 @@ import click
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import device_options, examples, output_options, pass_console, reconstruct_option
 from cfp_cli.commands.several import takes_several
-from cfp_cli.commands.training import take_options, telling, training_options
+from cfp_cli.commands.training import show_epochs, take_options, training_options
 from cfp_cli.comparing.methods import METHODS
 
 if TYPE_CHECKING:
@@ -79,10 +79,6 @@ _MANY = 64
     show_default=True,
     help="Fine-tune each pruned network before it is tested.",
 )
-@click.option("--temperature", type=float, default=2.0, show_default=True, help="T of the distillation loss.")
-@click.option(
-    "--label-weight", type=float, default=0.0, show_default=True, help="Weight of class-balanced cross-entropy."
-)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -90,7 +86,7 @@ _MANY = 64
     show_default=True,
     help="Folder of results.csv. Finished rows are not computed again.",
 )
-@training_options(epochs=120, lr=1e-3, batch_size=64, augment="geometric", ema=0.99, resume=False)
+@training_options("student", distillation=True, resume=False)
 @device_options
 @output_options
 @pass_console
@@ -106,8 +102,6 @@ def compare(
     images: int,
     reconstruct: bool,
     finetune: bool,
-    temperature: float,
-    label_weight: float,
     out: Path,
     device: str,
     threads: int | None,
@@ -125,8 +119,8 @@ def compare(
     from cfp_cli.runs.directory import lock_folder
     from cfp_cli.runs.inputs import DataInput, ModelInput
 
-    options = take_options(values, seed=0, temperature=temperature, label_weight=label_weight)
-    with lock_folder(out), telling(console, options) as listen:
+    options = take_options(values, seed=0)
+    with lock_folder(out), show_epochs(console, options) as listen:
         rows = run_compare(
             DataInput(data),
             [ModelInput(teacher, arch) for teacher in teachers],

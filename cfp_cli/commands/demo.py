@@ -27,7 +27,7 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
     """
     from cfp_cli.commands.finetune import summary_table as finetuned_table
     from cfp_cli.commands.prune import summary_table as pruned_table
-    from cfp_cli.commands.training import telling
+    from cfp_cli.commands.training import show_epochs
     from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.demo import run_demo
     from cfp_cli.runs.directory import Run
@@ -37,7 +37,7 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
             run,
             seed=seed,
             device=choose_device(device, threads),
-            show_epochs=lambda options: telling(console, options),
+            show_epochs=lambda options: show_epochs(console, options),
             progress=console,
         )
     plan, history = done.pruned.plan, done.finetuned.history

@@ -10,7 +10,7 @@ import click
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import device_options, examples, output_options, pass_console, run_option, seed_option
 from cfp_cli.commands.several import takes_several
-from cfp_cli.commands.training import take_options, telling, training_options
+from cfp_cli.commands.training import show_epochs, take_options, training_options
 from cfp_cli.execution import launch
 from cfp_cli.training.restart import replacing
 
@@ -37,18 +37,17 @@ if TYPE_CHECKING:
     required=True,
     type=click.Path(path_type=Path),
     metavar="RL.pt [CL.pt]",
-    help="Unpruned teachers: representation, then class-balanced. One alone is allowed.",
+    help="Unpruned teachers: the representation teacher, then the class-balanced teacher, which is optional.",
 )
-@click.option("--arch", default=None, metavar="NAME", help="Architecture of teachers that do not say theirs.")
-@click.option("--temperature", type=float, default=2.0, show_default=True, help="T of the distillation loss.")
-@click.option(
-    "--label-weight", type=float, default=0.0, show_default=True, help="Weight of class-balanced cross-entropy."
-)
+@click.option("--arch", default=None, metavar="NAME", help="Architecture of teachers whose files do not contain it.")
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Checkpoint.  [default: RUN/finetuned.pt]")
 @click.option(
-    "--tensorboard", type=click.Path(path_type=Path), default=None, help="Folder of TensorBoard logs (extra)."
+    "--tensorboard",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Folder of TensorBoard logs. Needs the extra tensorboard.",
 )
-@training_options(epochs=120, lr=1e-3, batch_size=64, augment="geometric", ema=0.99)
+@training_options("student", distillation=True)
 @run_option
 @seed_option
 @device_options
@@ -61,8 +60,6 @@ def finetune(
     data: Path | None,
     teachers: tuple[Path, ...],
     arch: str | None,
-    temperature: float,
-    label_weight: float,
     out: Path | None,
     tensorboard: Path | None,
     resume: bool,
@@ -72,10 +69,10 @@ def finetune(
     threads: int | None,
     **values: Any,
 ) -> None:
-    """Fine-tune the pruned model by dual-teacher distillation; the best epoch on the validation split is kept.
+    """Fine-tune the pruned model by distillation from two teachers, and keep the best epoch on the validation split.
 
-    MODEL is what `cfp prune` wrote and DATA what `cfp score` read; both may be left out. The paper's own schedule is
-    --epochs 300 --lr 5e-5 --batch-size 128 --augment paper.
+    MODEL defaults to the output of `cfp prune`, and DATA to the images of `cfp score`. --preset paper trains as
+    the paper does: --epochs 300 --lr 5e-5 --batch-size 128 --augment paper --ema 0.
     """
     # Before torch is imported: a kill at any later moment must leave the new run able to start with --resume.
     with replacing(run_folder / "last.pt", active=not resume and launch.rank() == 0):
@@ -84,8 +81,8 @@ def finetune(
         from cfp_cli.runs.finetune import run_finetune
         from cfp_cli.runs.inputs import DataInput, ModelInput
 
-        options = take_options(values, seed=seed, temperature=temperature, label_weight=label_weight)
-        with Run.exclusive(run_folder) as run, telling(console, options) as listen:
+        options = take_options(values, seed=seed)
+        with Run.exclusive(run_folder) as run, show_epochs(console, options) as listen:
             done = run_finetune(
                 run,
                 ModelInput(model, arch) if model is not None else None,
@@ -104,7 +101,7 @@ def finetune(
 
 
 def summary_table(done: Finetuned) -> Table:
-    """Teachers, and the student before and after."""
+    """The metrics of the teachers, and of the student before and after fine-tuning."""
     from rich.table import Table
 
     history = done.history

@@ -9,7 +9,7 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import device_options, examples, output_options, pass_console, seed_option
-from cfp_cli.commands.training import take_options, telling, training_options
+from cfp_cli.commands.training import show_epochs, take_options, training_options
 from cfp_cli.execution import launch
 from cfp_cli.runs.output_path import check_output
 from cfp_cli.training.restart import replacing
@@ -28,13 +28,16 @@ from cfp_cli.training.restart import replacing
     "--arch", default=None, metavar="NAME", help="vgg16_bn_gap, torchvision:NAME, timm:NAME or file.py:factory."
 )
 @click.option("--init", type=click.Path(path_type=Path), default=None, help="Checkpoint to start from.")
-@click.option("--new-head", is_flag=True, help="With --init: keep all weights but the head's, for other classes.")
+@click.option("--new-head", is_flag=True, help="With --init: replace the head, for data with other classes.")
 @click.option("--input-size", type=click.IntRange(8), default=None, help="Input side in pixels.  [default: 224]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
 @click.option(
-    "--tensorboard", type=click.Path(path_type=Path), default=None, help="Folder of TensorBoard logs (extra)."
+    "--tensorboard",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Folder of TensorBoard logs. Needs the extra tensorboard.",
 )
-@training_options(epochs=60, lr=5e-4, batch_size=64, augment="strong")
+@training_options("teacher", distillation=False)
 @seed_option
 @device_options
 @output_options
@@ -55,9 +58,10 @@ def train(
     threads: int | None,
     **values: Any,
 ) -> None:
-    """Train a teacher on DATA; the best epoch on the validation split is kept.
+    """Train a teacher on DATA and keep the best epoch on the validation split.
 
-    Use --sampler instance for the representation teacher, --sampler balanced and --init for the classifier one.
+    Train the representation teacher with --sampler instance. Train the class-balanced teacher with --sampler balanced,
+    and with --init to start from the representation teacher.
     """
     check_output(out)
     # Before torch is imported: a kill at any later moment must leave the new run able to start with --resume.
@@ -69,7 +73,7 @@ def train(
         from cfp_cli.runs.train import run_train
 
         options = take_options(values, seed=seed)
-        with lock_output(out), telling(console, options) as listen:
+        with lock_output(out), show_epochs(console, options) as listen:
             history = run_train(
                 DataInput(data, seed),
                 arch,

@@ -1,97 +1,61 @@
-"""The options of a training run, shared by `cfp train` and `cfp finetune`, and how an epoch is told."""
+"""The command-line options of a training run, built from `TrainOptions`, and the display of its epochs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
+from click.core import ParameterSource
 
 from cfp_cli.commands.console import Console
+from cfp_cli.training.options import PRESETS, Preset, TrainOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from cfp_cli.training.history import EpochRow
-    from cfp_cli.training.options import TrainOptions
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def training_options(
-    *, epochs: int, lr: float, batch_size: int, augment: str, ema: float = 0.0, resume: bool = True
-) -> Callable[[Command], Command]:
-    """Declare the options that become `TrainOptions`, with a command's own defaults, and `--resume`."""
+def training_options(preset: Preset, *, distillation: bool, resume: bool = True) -> Callable[[Command], Command]:
+    """Add `--preset`, one option per field of `TrainOptions` except `seed`, and `--resume`.
+
+    Args:
+        preset: the default of `--preset`, which sets the defaults in the help.
+        distillation: add the options of the distillation loss.
+        resume: add `--resume`.
+    """
+    defaults = TrainOptions.preset(preset)
+    kinds = get_type_hints(TrainOptions)
     options = [
         click.option(
-            "--epochs", type=click.IntRange(1), default=epochs, show_default=True, help="Passes over the images."
-        ),
-        click.option(
-            "--batch-size", type=click.IntRange(2), default=batch_size, show_default=True, help="Images a step."
-        ),
-        click.option("--lr", type=float, default=lr, show_default=True, help="Learning rate of the first epoch."),
-        click.option("--weight-decay", type=float, default=5e-4, show_default=True, help="Weight decay."),
-        click.option(
-            "--schedule",
-            type=click.Choice(["cosine", "linear", "constant"]),
-            default="cosine",
+            "--preset",
+            type=click.Choice(list(PRESETS)),
+            default=preset,
             show_default=True,
-            help="How the learning rate falls.",
-        ),
-        click.option(
-            "--optimizer",
-            type=click.Choice(["adam", "adamw", "sgd"]),
-            default="adam",
-            show_default=True,
-            help="Optimiser.",
-        ),
-        click.option(
-            "--sampler",
-            type=click.Choice(["instance", "balanced", "sqrt"]),
-            default="instance",
-            show_default=True,
-            help="instance shuffles; balanced draws every class equally often; sqrt is half-way.",
-        ),
-        click.option(
-            "--augment",
-            type=click.Choice(["none", "paper", "geometric", "strong"]),
-            default=augment,
-            show_default=True,
-            help="Views: as it is, the paper's flips and crops, flips with turns and crops, or these in another light.",
-        ),
-        click.option("--views", type=click.IntRange(1), default=8, show_default=True, help="Views of each image."),
-        click.option(
-            "--select",
-            type=click.Choice(["accuracy", "macro_f1"]),
-            default="accuracy",
-            show_default=True,
-            help="Validation figure that picks the epoch: the latest within one standard error of the best.",
-        ),
-        click.option(
-            "--ema", type=float, default=ema, show_default=True, help="Decay of a running mean of weights; 0 is off."
-        ),
-        click.option(
-            "--patience",
-            type=click.IntRange(0),
-            default=0,
-            show_default=True,
-            help="Stop after so many epochs without a gain; 0 is off.",
-        ),
-        click.option(
-            "--clip-norm", type=float, default=0.0, show_default=True, help="Largest gradient norm; 0 is off."
-        ),
-        click.option(
-            "--amp",
-            type=click.Choice(["off", "auto", "bf16", "fp16"]),
-            default="off",
-            show_default=True,
-            help="Autocast.",
-        ),
-        click.option("--compile", is_flag=True, help="Use torch.compile."),
+            help=f"Defaults of the training options. This page shows those of {preset}.",
+        )
     ]
+    for field in fields(TrainOptions):
+        if field.name == "seed" or (field.metadata.get("distillation") and not distillation):
+            continue
+        flag, kind, text = f"--{field.name.replace('_', '-')}", kinds[field.name], field.metadata["help"]
+        if kind is bool:
+            options.append(click.option(flag, is_flag=True, help=text))
+            continue
+        value_type: Any = kind
+        if get_origin(kind) is Literal:
+            value_type = click.Choice(get_args(kind))
+        elif kind is int:
+            value_type = click.IntRange(field.metadata["minimum"])
+        default = getattr(defaults, field.name)
+        options.append(click.option(flag, type=value_type, default=default, show_default=True, help=text))
     if resume:
-        options.append(click.option("--resume", is_flag=True, help="Go on where the same command was interrupted."))
+        options.append(click.option("--resume", is_flag=True, help="Continue an interrupted run of the same command."))
 
     def decorate(command: Command) -> Command:
         for option in reversed(options):
@@ -101,51 +65,40 @@ def training_options(
     return decorate
 
 
-NAMES = [
-    "epochs",
-    "batch_size",
-    "lr",
-    "weight_decay",
-    "schedule",
-    "optimizer",
-    "sampler",
-    "augment",
-    "views",
-    "select",
-    "ema",
-    "patience",
-    "clip_norm",
-    "amp",
-    "compile",
-]
+def take_options(values: dict[str, Any], *, seed: int) -> TrainOptions:
+    """Remove the training options from the parameters of the current command, and build `TrainOptions` from them.
 
+    Values from the command line or a configuration file replace those of the preset.
 
-def take_options(values: dict[str, Any], **more: Any) -> TrainOptions:
-    """The `TrainOptions` among a command's parameters, which are taken out of `values`."""
-    from cfp_cli.training.options import TrainOptions
-
-    return TrainOptions(**{name: values.pop(name) for name in NAMES}, **more)
+    Args:
+        values: parameters of the command by name; training options are removed.
+        seed: seed of all random choices.
+    """
+    context = click.get_current_context()
+    preset = values.pop("preset")
+    chosen = {field.name: values.pop(field.name) for field in fields(TrainOptions) if field.name in values}
+    explicit = {
+        name: value
+        for name, value in chosen.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    return TrainOptions.preset(preset, seed=seed, **explicit)
 
 
 @contextmanager
-def telling(console: Console, options: TrainOptions) -> Iterator[Callable[[Sequence[EpochRow]], None] | None]:
-    """Tell of each epoch: a table that updates on a terminal, else one line an epoch."""
-    from cfp_cli.training.live import table
+def show_epochs(console: Console, options: TrainOptions) -> Iterator[Callable[[Sequence[EpochRow]], None] | None]:
+    """Yield a listener that updates a table of epochs on a terminal.
 
+    Without a terminal it yields None, and the training loop prints one line per epoch.
+    """
     if not console.interactive:
-
-        def say(rows: Sequence[EpochRow]) -> None:
-            row = rows[-1]
-            console.say(
-                f"epoch {row.epoch + 1}/{options.epochs}: loss {row.loss:.4f}, val accuracy {row.accuracy:.2%}, "
-                f"val macro-F1 {row.macro_f1:.2%}, lr {row.lr:.1e}, {row.images_per_second:.0f} images/s"
-            )
-
-        yield say
+        yield None
         return
 
-    def drawn(rows: Sequence[EpochRow]) -> Table:
-        return table(rows, options.epochs, select=options.select)
+    from cfp_cli.training.epoch_table import epoch_table
 
-    with console.live(drawn(())) as live:
-        yield lambda rows: live.update(drawn(rows))
+    def draw(rows: Sequence[EpochRow]) -> Table:
+        return epoch_table(rows, options.epochs, select=options.select)
+
+    with console.live(draw(())) as live:
+        yield lambda rows: live.update(draw(rows))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from cfp_cli.data.transforms import UInt8, channels_first, resized
-
-Augment = Literal["none", "paper", "geometric", "strong"]
 
 # The distinct views of the authors' transform, each as (crop, axis to flip in [3, H, W]).
 _PAPER_VIEWS = tuple((crop, flip) for flip in (None, 2, 1) for crop in (True, False))

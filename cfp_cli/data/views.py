@@ -17,8 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from cfp_cli.data.augmentation import PAPER_VIEWS, Augment, geometric_view, paper_views, strong_view
+from cfp_cli.data.augmentation import PAPER_VIEWS, geometric_view, paper_views, strong_view
 from cfp_cli.data.broken import BrokenImages
+from cfp_cli.data.choices import Augment
 from cfp_cli.data.dataset import Item
 from cfp_cli.data.decoding import DEFAULT_BUDGET, DecodedImages
 from cfp_cli.data.transforms import Preprocessing, UInt8, channels_first, decode, resized

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -75,25 +75,14 @@ def run_demo(
         generate(images, PER_CLASS, TEST_PER_CLASS, SIZE, seed, IMBALANCE, progress=progress)
     data = DataInput(images, seed)
     representation, class_balanced = folder / "rl.pt", folder / "cl.pt"
-    teacher = TrainOptions(
-        epochs=TEACHER_EPOCHS, batch_size=32, lr=1e-3, weight_decay=5e-4, augment="strong", views=4, seed=seed
-    )
+    teacher = TrainOptions.preset("teacher", epochs=TEACHER_EPOCHS, batch_size=32, lr=1e-3, views=4, seed=seed)
     progress.say("training the representation teacher")
     with show_epochs(teacher) as listen:
         run_train(
             data, ARCH, representation, teacher, input_size=INPUT_SIZE, device=device, progress=progress, listen=listen
         )
     progress.say("training the class-balanced teacher")
-    balanced = TrainOptions(
-        epochs=BALANCED_EPOCHS,
-        batch_size=32,
-        lr=2e-4,
-        weight_decay=5e-4,
-        sampler="balanced",
-        augment="strong",
-        views=4,
-        seed=seed,
-    )
+    balanced = replace(teacher, epochs=BALANCED_EPOCHS, lr=2e-4, sampler="balanced")
     start = ModelInput(representation)
     with show_epochs(balanced) as listen:
         run_train(data, None, class_balanced, balanced, init=start, device=device, progress=progress, listen=listen)
@@ -102,9 +91,7 @@ def run_demo(
     progress.say(f"pruning {RATIO:.0%} of the parameters")
     pruned = run_prune(run, None, PruneOptions(ratio=RATIO), seed=seed, device=device, progress=progress)
     progress.say("fine-tuning with both teachers")
-    student = TrainOptions(
-        epochs=STUDENT_EPOCHS, batch_size=32, lr=2e-3, weight_decay=5e-4, augment="strong", views=4, seed=seed
-    )
+    student = replace(teacher, epochs=STUDENT_EPOCHS, lr=2e-3)
     with show_epochs(student) as listen:
         finetuned = run_finetune(
             run,

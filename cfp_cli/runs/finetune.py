@@ -1,4 +1,4 @@
-"""`cfp finetune` in a run directory."""
+"""The stage of `cfp finetune` in a run directory."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from cfp_cli.training.options import TrainOptions
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What a fine-tuning came to.
+    """The results of a fine-tuning.
 
     Attributes:
-        history: its epochs, and the metrics of the best one.
+        history: its epochs, and the metrics of the best epoch.
         before: metrics of the student on the validation split before fine-tuning.
-        teachers: metrics of each teacher on the test split (None where there is no such split).
-        out: the checkpoint.
+        teachers: metrics of each teacher on the test split; None without a test split.
+        out: path of the checkpoint.
     """
 
     history: History
@@ -57,23 +57,23 @@ def run_finetune(
     progress: Progress = SILENT,
     listen: Listener | None = None,
 ) -> Finetuned:
-    """Fine-tune the network that the run pruned; writes `RUN/finetuned.pt`, `RUN/last.pt` and `RUN/history.csv`.
+    """Fine-tune the pruned network of a run, and write `RUN/finetuned.pt`, `RUN/last.pt` and `RUN/history.csv`.
 
     Args:
         run: the run directory.
-        model: the student; None takes what the run's prune step wrote.
-        data: the images; None takes those the run was scored with.
-        teachers: one or two, the representation teacher first.
-        options: of the training.
-        resume: go on from `RUN/last.pt` where there is one.
-        out: where the checkpoint goes, if not `RUN/finetuned.pt`.
+        model: the student; None uses the output of `cfp prune` in this run.
+        data: the images; None uses those of `cfp score` in this run.
+        teachers: one or two teachers, the representation teacher first.
+        options: the training options.
+        resume: continue from `RUN/last.pt` if it exists.
+        out: path of the checkpoint; None is `RUN/finetuned.pt`.
         tensorboard: folder of TensorBoard logs.
-        device: where to compute.
-        progress: told of what takes long.
+        device: the device of the computation.
+        progress: reports progress.
         listen: called with all rows after each epoch.
 
     Raises:
-        CfpError: an input does not fit the run, or training cannot go on.
+        CfpError: an input does not match the run, or training fails.
     """
     began = time.perf_counter()
     student = model or pruned_model(run)
@@ -87,10 +87,10 @@ def run_finetune(
     if tensorboard is not None:
         check_output_folder(tensorboard, inputs=files)
     network = load_for(dataset, student, progress).to(device)
-    guides = [load_for(dataset, teacher, progress).to(device) for teacher in teachers]
+    teacher_networks = [load_for(dataset, teacher, progress).to(device) for teacher in teachers]
     spec = spec_of(network)
-    held_out = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
-    before = evaluate(network, held_out.batches(options.batch_size), progress=progress)
+    validation = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
+    before = evaluate(network, validation.batches(options.batch_size), progress=progress)
     inputs = Inputs(
         model=student.record(),
         data=source.record(dataset),
@@ -99,7 +99,7 @@ def run_finetune(
     history = finetune(
         network,
         dataset,
-        guides,
+        teacher_networks,
         options,
         out=path,
         last=run.last,
@@ -111,11 +111,11 @@ def run_finetune(
         progress=progress,
         listen=listen,
     )
-    tested: list[Metrics | None] = [None] * len(guides)
+    test_metrics: list[Metrics | None] = [None] * len(teacher_networks)
     if "test" in dataset.splits:
-        for index, guide in enumerate(guides):
-            store = load_images(dataset, "test", Preprocessing.of(spec_of(guide)), progress=progress)
-            tested[index] = evaluate(guide, store.batches(options.batch_size), progress=progress)
+        for index, teacher_network in enumerate(teacher_networks):
+            store = load_images(dataset, "test", Preprocessing.of(spec_of(teacher_network)), progress=progress)
+            test_metrics[index] = evaluate(teacher_network, store.batches(options.batch_size), progress=progress)
     if distributed.rank() == 0:
         run.add(
             FinetuneRecord(
@@ -124,7 +124,7 @@ def run_finetune(
                 inputs=inputs,
                 outputs=output_files(finetuned=path),
                 seconds=time.perf_counter() - began,
-                metrics=FinetuneMetrics(history.best_epoch, history.val, history.test, tuple(tested)),
+                metrics=FinetuneMetrics(history.best_epoch, history.val, history.test, tuple(test_metrics)),
             )
         )
-    return Finetuned(history, before, tuple(tested), path)
+    return Finetuned(history, before, tuple(test_metrics), path)

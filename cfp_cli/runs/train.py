@@ -1,4 +1,4 @@
-"""`cfp train`."""
+"""The stage of `cfp train`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cfp_cli.runs.output_path import check_output, check_output_folder
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
-from cfp_cli.training.teacher import train
+from cfp_cli.training.train import train
 
 
 def run_train(
@@ -35,14 +35,25 @@ def run_train(
     progress: Progress = SILENT,
     listen: Listener | None = None,
 ) -> History:
-    """Train a teacher from scratch, or from the weights of `init`; writes `out`.
+    """Train a teacher from random weights or from a checkpoint, and write `out`.
 
-    With `new_head` all weights of `init` but its head's, for data of other classes.
+    Args:
+        data: the images.
+        arch: architecture of the network; None with `init` uses the architecture of the checkpoint.
+        out: checkpoint of the best epoch.
+        options: the training options.
+        input_size: side of the input in pixels; None is that of `init`, or 224.
+        init: checkpoint to start from.
+        new_head: replace the head of `init`, for data with other classes.
+        resume: continue an interrupted run.
+        tensorboard: folder of TensorBoard logs.
+        device: the device of the computation.
+        progress: reports progress.
+        listen: called with all rows after each epoch.
 
     Raises:
-        UsageError: neither an architecture nor a checkpoint to start from is given, or no checkpoint to take the
-            weights beside a new head from.
-        CfpError: `out` cannot be written, the data or the checkpoint cannot be used, or training cannot go on.
+        UsageError: neither `arch` nor `init` is given, or `new_head` without `init`.
+        CfpError: `out` cannot be written, the data or the checkpoint cannot be used, or training fails.
     """
     if new_head and init is None:
         raise UsageError("--new-head needs a checkpoint for the other weights; pass --init CKPT")

@@ -1,1 +1,1 @@
-"""Training of teachers and fine-tuning of pruned students: one loop, resumable at any step."""
+"""Training of teachers and fine-tuning of pruned students, in one loop that can resume at any optimiser step."""

@@ -1,4 +1,4 @@
-"""A running mean of a network's weights."""
+"""An exponential moving average of the weights of a network."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import nn
 
 
 class Ema:
-    """Exponential moving average of parameters and floating-point buffers, in a network of its own.
+    """Exponential moving average of parameters and floating-point buffers, stored in a copy of the network.
 
-    The decay of update t (from 0) is min(decay, (1 + t) / (10 + t)): the first, poor weights are soon forgotten.
+    The decay of update t (from 0) is min(decay, (1 + t) / (10 + t)), so that the average soon drops the first weights.
 
     Args:
-        model: whose weights are averaged.
-        decay: share of the old mean that an update keeps, 0 to below 1.
+        model: the network whose weights are averaged.
+        decay: weight of the old average in an update, 0 to below 1.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -24,16 +24,16 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after optimiser step `step`, counted from 0 over all epochs."""
+        """Add the weights after optimiser step `step`, counted from 0 over all epochs, to the average."""
         weight = 1 - min(self.decay, (1 + step) / (10 + step))
-        means, values = (each.state_dict(keep_vars=True).values() for each in (self.model, model))
+        averages, values = (network.state_dict(keep_vars=True).values() for network in (self.model, model))
         seen: set[int] = set()
-        for mean, value in zip(means, values, strict=True):
-            # A weight that several modules hold is one weight.
-            if id(mean) in seen:
+        for average, value in zip(averages, values, strict=True):
+            # The state dict lists a weight once for each module that shares it; update it once.
+            if id(average) in seen:
                 continue
-            seen.add(id(mean))
-            if mean.is_floating_point():
-                mean.lerp_(value, weight)
+            seen.add(id(average))
+            if average.is_floating_point():
+                average.lerp_(value, weight)
             else:
-                mean.copy_(value)
+                average.copy_(value)

@@ -1,35 +1,34 @@
-"""Fine-tuning of a pruned student towards one or two frozen teachers whose logits are cached."""
+"""Fine-tuning of a pruned student by distillation from one or two frozen teachers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cfp_cli.checkpoints.fingerprint import fingerprint
-from cfp_cli.checkpoints.save import save
-from cfp_cli.checkpoints.spec import describe, spec_of
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.decoding import DEFAULT_BUDGET
-from cfp_cli.data.samplers import Sampler
+from cfp_cli.data.samplers import draw_probability
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import evaluate
+from cfp_cli.training.classes import require_classes
 from cfp_cli.training.history import History
-from cfp_cli.training.loop import Data, Files, Listener, fit
+from cfp_cli.training.loop import Listener
 from cfp_cli.training.loss import Distillation, class_weights
-from cfp_cli.training.options import Sampling, TrainOptions
-from cfp_cli.training.stores import Stores, require_classes
-from cfp_cli.training.teacher import EVALUATION_BATCH, tested
-from cfp_cli.training.teacher_cache import teacher_logits
+from cfp_cli.training.options import TrainOptions
+from cfp_cli.training.teacher import Teacher
 from cfp_cli.training.teacher_check import check_classes, check_views
+from cfp_cli.training.train_network import train_network
+from cfp_cli.training.training_images import TrainingImages
 
-_NAMES = ("representation teacher", "classifier teacher")
+_NAMES = ("representation teacher", "class-balanced teacher")
 
 
 def finetune(
@@ -49,109 +48,83 @@ def finetune(
     progress: Progress = SILENT,
     listen: Listener | None = None,
 ) -> History:
-    """Fine-tune a student by knowledge fusion; its best epoch on the validation split is kept, and tested once.
+    """Fine-tune a pruned student, keep its best epoch on the validation split, and test it once.
 
-    With two teachers L = l KD(s, RL) + (1 - l) KD(s, CL), l = cos(e/E pi/2) (Wang et al., IEEE TII 2023, doi
-    10.1109/TII.2023.3288208); with one L = KD(s, RL). Teachers stay in eval mode. Student and teachers may differ in
-    input size and normalisation: each sees the same view of an image in its own preprocessing.
+    With two teachers the loss is L = l KD(s, RL) + (1 - l) KD(s, CL), l = cos(e/E pi/2) (Wang et al., IEEE TII 2023,
+    doi 10.1109/TII.2023.3288208). With one teacher it is L = KD(s, RL). s, RL and CL are the logits of the student, the
+    representation teacher and the class-balanced teacher. Student and teachers may differ in input size and
+    normalisation: each gets the same view of an image in its own preprocessing.
 
     Args:
-        model: the student, with a spec; left with the weights that were kept, in eval mode.
-        dataset: with splits `train`, `val` and perhaps `test`.
-        teachers: one or two networks with specs, the representation teacher first.
-        options: of the training; the defaults are the paper's.
+        model: the student, with a spec; on return it has the weights of the best epoch and is in eval mode.
+        dataset: a dataset with the splits `train` and `val`, and optionally `test`.
+        teachers: one or two networks with specs, the representation teacher first. They stay in eval mode.
+        options: the training options, such as `TrainOptions.preset("student")`.
         out: checkpoint of the best epoch.
-        last: state to go on from.
-        cache_folder: where teachers' logits are kept, and decoded images that do not fit the budget.
-        history: one line per epoch, as CSV; beside `out` by default.
+        last: state file, from which an interrupted run resumes.
+        cache_folder: folder of the teachers' logits, and of decoded images that exceed the budget.
+        history: CSV file with one line per epoch; by default `history.csv` beside `out`.
         tensorboard: folder of TensorBoard logs.
-        resume: go on from `last` where there is one.
-        device: where to compute.
-        budget: bytes of memory for the images of one store.
-        progress: told of images, teachers, steps and epochs.
+        resume: continue from `last` if it exists.
+        device: the device of the computation.
+        budget: largest number of bytes of decoded images in memory, for each split and preprocessing.
+        progress: reports progress.
         listen: called with all rows after each epoch.
+
+    Returns:
+        The history, with the metrics of the best epoch on `val` and `test`.
 
     Raises:
         UsageError: there are no teachers, or more than two.
-        CheckpointError: a network carries no spec.
-        DataError: classes differ, a split is missing, or too many images are broken.
-        TrainingError: see `fit`.
-        KeyboardInterrupt: SIGINT or SIGTERM came; the state has been written.
+        CheckpointError: a network has no spec.
+        DataError: the classes differ, a split is missing, or too many images are broken.
+        TrainingError: the loss or a weight became NaN or infinite, or `last` belongs to another run.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived; the state was saved.
     """
     if not 1 <= len(teachers) <= 2:
         raise UsageError(f"{len(teachers)} teachers; pass one or two, the representation teacher first")
-    workers, device = distributed.join(torch.device(device))
-    progress = progress if workers.first else SILENT
-    spec = spec_of(model)
-    require_classes(spec.classes, dataset, "the student")
-    for name, teacher in zip(_NAMES, teachers, strict=False):
-        require_classes(spec_of(teacher).classes, dataset, f"the {name}")
-    spec = replace(spec, classes=dataset.classes)
-    preprocessing = Preprocessing.of(spec)
-    stores = Stores(dataset, options, cache_folder, budget, progress)
-    tables = [
-        teacher_logits(
-            teacher,
-            stores.views(Preprocessing.of(spec_of(teacher))),
-            len(dataset.classes),
-            cache_folder,
-            device=device,
-            progress=progress,
-            description=name,
+    networks = dict(zip(_NAMES, teachers, strict=False))
+    for name, network in networks.items():
+        require_classes(spec_of(network).classes, dataset, f"the {name}")
+    student_preprocessing = Preprocessing.of(spec_of(model))
+
+    def distillation(images: TrainingImages, device: torch.device) -> Distillation:
+        cached = [
+            Teacher.with_logits(name, network, images, cache_folder, device) for name, network in networks.items()
+        ]
+        if distributed.current().first:
+            _check(cached, images)
+        labels = images.views(student_preprocessing).labels
+        weights = class_weights(labels, len(dataset.classes), draw_probability(options.sampler, labels))
+        return Distillation(
+            [teacher.logits for teacher in cached], options.epochs, options.temperature, options.label_weight, weights
         )
-        for name, teacher in zip(_NAMES, teachers, strict=False)
-    ]
-    if workers.first:
-        for name, teacher, table in zip(_NAMES, teachers, tables, strict=False):
-            own = Preprocessing.of(spec_of(teacher))
-            plain = evaluate(teacher, stores.plain("val", own).batches(EVALUATION_BATCH))
-            check_views(name, table, stores.views(own).labels, plain, progress)
-        # The last teacher is the one that is to bring in the rare classes.
-        check_classes(name, plain, progress)
-    views = stores.views(preprocessing)
-    stores.keep_only(preprocessing)
-    labels = views.labels
-    weights = class_weights(labels, len(dataset.classes), draw_probability(options.sampler, labels))
-    objective = Distillation(tables, options.epochs, options.temperature, options.label_weight, weights)
-    hashes = {f"teacher_{number}": fingerprint(teacher) for number, teacher in enumerate(teachers, 1)}
-    kept = spec.followed_by(
-        "finetune", data=dataset.fingerprint, splits=dict(dataset.split_origin), options=options.to_json(), **hashes
-    )
-    result = fit(
+
+    return train_network(
         model,
-        Data(
-            views,
-            labels,
-            Sampler(options.sampler, labels, options.seed),
-            stores.plain("val", preprocessing).batches(EVALUATION_BATCH),
-            dataset.classes,
-        ),
-        objective,
+        dataset,
         options,
-        Files(
-            out,
-            last,
-            lambda path, network: save(path, network, kept),
-            history or out.with_name("history.csv"),
-            tensorboard,
-        ),
-        identity={"model": fingerprint(model), "views": views.key, **hashes},
+        distillation,
+        "finetune",
+        teacher_hashes={f"teacher_{number}": fingerprint(network) for number, network in enumerate(teachers, 1)},
+        out=out,
+        last=last,
+        history=history or out.with_name("history.csv"),
+        tensorboard=tensorboard,
         resume=resume,
         device=device,
+        cache_folder=cache_folder,
+        budget=budget,
         progress=progress,
         listen=listen,
-        description="fine-tuning",
     )
-    describe(model, kept)
-    return tested(model, stores, result, preprocessing, progress)
 
 
-def draw_probability(sampler: Sampling, labels: Tensor) -> Tensor:
-    """The probability with which a sampler's draw is each image, float64 [N].
-
-    `instance`: 1/N. `balanced`: 1/(K n_c) with K classes and n_c images of the image's class. `sqrt`: proportional to
-    1/sqrt(n_c).
-    """
-    counts = torch.bincount(labels).double()[labels]
-    weights = {"instance": torch.ones_like(counts), "balanced": 1 / counts, "sqrt": 1 / counts.sqrt()}[sampler]
-    return weights / weights.sum()
+def _check(teachers: Sequence[Teacher], images: TrainingImages) -> None:
+    """Warn about teachers from which a student cannot learn well."""
+    for teacher in teachers:
+        validation = evaluate(teacher.model, images.evaluation_batches("val", teacher.preprocessing))
+        labels = images.views(teacher.preprocessing).labels
+        check_views(teacher.name, teacher.logits, labels, validation, images.progress)
+    # The last teacher is the class-balanced one, which must recognise the rare classes.
+    check_classes(teacher.name, validation, images.progress)

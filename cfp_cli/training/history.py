@@ -1,4 +1,4 @@
-"""What each epoch of a run came to, as rows, as `history.csv` and as TensorBoard logs."""
+"""The results of each epoch of a run: rows, `history.csv` and TensorBoard logs."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from cfp_cli.measuring.metrics import Metrics
 
 @dataclass(frozen=True)
 class EpochRow:
-    """One epoch.
+    """The results of one epoch.
 
     Attributes:
-        epoch: from 0.
-        loss: mean over the images drawn.
+        epoch: index of the epoch, from 0.
+        loss: mean loss over the training images of the epoch.
         loss_rl: mean distillation loss to the representation teacher; None without teachers.
-        loss_cl: mean distillation loss to the classifier teacher; None with fewer than two teachers.
+        loss_cl: mean distillation loss to the class-balanced teacher; None with fewer than two teachers.
         mix: weight l of the representation teacher; None with fewer than two teachers.
-        lr: learning rate.
-        accuracy: of the validation split, 0 to 1, as are the next four.
-        macro_precision: of the validation split.
-        macro_recall: of the validation split.
-        macro_f1: of the validation split.
-        balanced_accuracy: of the validation split.
-        images_per_second: training images, without validation.
-        seconds: training and validation.
+        lr: learning rate of the epoch.
+        accuracy: accuracy on the validation split, 0 to 1, as are the next four.
+        macro_precision: macro-averaged precision on the validation split.
+        macro_recall: macro-averaged recall on the validation split.
+        macro_f1: macro-averaged F1 on the validation split.
+        balanced_accuracy: balanced accuracy on the validation split.
+        images_per_second: training images per second, without the time of validation.
+        seconds: time of training and validation.
     """
 
     epoch: int
@@ -52,22 +52,33 @@ class EpochRow:
         """The row as plain data."""
         return asdict(self)
 
+    def summary(self, epochs: int) -> str:
+        """The row as one line of text.
+
+        Args:
+            epochs: number of epochs of the run.
+        """
+        return (
+            f"epoch {self.epoch + 1}/{epochs}: loss {self.loss:.4f}, val accuracy {self.accuracy:.2%}, "
+            f"val macro-F1 {self.macro_f1:.2%}, lr {self.lr:.1e}, {self.images_per_second:.0f} images/s"
+        )
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EpochRow:
-        """The row that `to_json` gave."""
+        """Build a row from the output of `to_json`."""
         return cls(**{field.name: data[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
 class History:
-    """A finished run.
+    """The results of a finished run.
 
     Attributes:
-        rows: one per epoch, oldest first.
-        best_epoch: the epoch whose weights were kept, from 0.
-        seconds: computing time of all epochs, interruptions left out.
+        rows: one row per epoch, oldest first.
+        best_epoch: index of the epoch whose weights were kept, from 0.
+        seconds: time of all epochs, without interruptions.
         val: metrics of the kept weights on the validation split.
-        test: metrics of the kept weights on the test split, measured once; None without one.
+        test: metrics of the kept weights on the test split, measured once; None without a test split.
     """
 
     rows: tuple[EpochRow, ...]
@@ -89,7 +100,7 @@ class History:
 
 
 def write_csv(path: Path, rows: Sequence[EpochRow]) -> None:
-    """Write one line per epoch under a line of names, atomically; what an epoch does not have is empty."""
+    """Write a header and one line per epoch, atomically. Values that are None become empty cells."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(EpochRow)], lineterminator="\n")
     writer.writeheader()
@@ -98,7 +109,7 @@ def write_csv(path: Path, rows: Sequence[EpochRow]) -> None:
 
 
 def read_csv(path: Path) -> tuple[EpochRow, ...]:
-    """The rows that `write_csv` wrote."""
+    """Read the rows of a file that `write_csv` wrote."""
     with path.open(newline="") as file:
         return tuple(
             EpochRow(int(line.pop("epoch")), **{name: float(value) if value else None for name, value in line.items()})  # type: ignore[arg-type]
@@ -107,11 +118,11 @@ def read_csv(path: Path) -> tuple[EpochRow, ...]:
 
 
 class TensorBoard:
-    """Writes rows as TensorBoard scalars, one step per epoch.
+    """Writes rows as TensorBoard scalars, with the epoch as TensorBoard's step.
 
     Args:
-        folder: of the event files.
-        first_epoch: where a resumed run goes on; later steps of older event files are dropped.
+        folder: folder of the event files.
+        first_epoch: first epoch of a resumed run; TensorBoard hides older events from this epoch on.
 
     Raises:
         UsageError: the extra `tensorboard` is not installed.
@@ -125,7 +136,7 @@ class TensorBoard:
         self._writer = SummaryWriter(str(folder), purge_step=first_epoch)
 
     def write(self, row: EpochRow) -> None:
-        """Write one epoch."""
+        """Write the row of one epoch."""
         for name, value in row.to_json().items():
             if name != "epoch" and value is not None:
                 self._writer.add_scalar(name, value, row.epoch)

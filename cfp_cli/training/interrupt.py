@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM held back until the work in hand can be saved."""
+"""Delays Ctrl-C and SIGTERM until the state of a run can be saved."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 
 class Stop(KeyboardInterrupt):
-    """An interruption taken between two steps, where the state is whole."""
+    """An interruption between two optimiser steps, where the state is consistent and can be saved."""
 
 
 class Interrupt:
-    """While entered, the first SIGINT or SIGTERM only sets `requested`; the next one interrupts at once.
+    """A context in which the first SIGINT or SIGTERM only sets `requested`; the second raises `KeyboardInterrupt`.
 
-    Outside the main thread, where Python takes no signals, it does nothing.
+    Python delivers signals to the main thread only. In other threads this class does nothing.
 
     Args:
-        patient: later signals do nothing either; a launcher of several processes passes each one on a second time.
+        patient: ignore later signals too. A launcher of several processes sends each signal a second time.
     """
 
     def __init__(self, patient: bool = False) -> None:
@@ -27,7 +27,7 @@ class Interrupt:
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupt:
-        """Take over the handlers."""
+        """Install the handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._receive)
@@ -36,20 +36,20 @@ class Interrupt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Give the handlers back."""
+        """Restore the previous handlers."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
 
     def check(self) -> None:
-        """Raise `Stop` where a signal has come."""
+        """Raise `Stop` if a signal has arrived."""
         if self.requested:
             raise Stop
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.requested and not self.patient:
-            # A third signal would interrupt what this error passes through.
-            for each in self._previous:
-                signal.signal(each, signal.SIG_IGN)
+            # Ignore a third signal, which would interrupt the clean-up after this error.
+            for handled in self._previous:
+                signal.signal(handled, signal.SIG_IGN)
             raise KeyboardInterrupt
         self.requested = True

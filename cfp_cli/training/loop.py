@@ -1,14 +1,12 @@
-"""The one training loop, of teachers and students alike.
+"""The training loop of teachers and students.
 
-A run is a row of steps, each a pure function of the state before it and of (seed, epoch, step). The state is written
-between two steps now and then, and when the run is interrupted; a killed run goes on from there to the same weights,
-bit for bit, on the same number of threads.
+Each optimiser step is a pure function of the state before it and of (seed, epoch, step). The loop saves the state
+between steps at intervals, and when the run is interrupted. A killed run resumes from the saved state and ends with the
+same weights, bit for bit, on the same number of threads.
 """
 
 from __future__ import annotations
 
-import copy
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,49 +22,50 @@ from cfp_cli.foundation.files import remove_leftovers, require_writable
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Loader, Metrics, evaluate
 from cfp_cli.models.state_dict import load_state
+from cfp_cli.training.batch_plan import BatchPlan, ImageSampler, ViewSource, step_seed
+from cfp_cli.training.best_epoch import BestEpoch
 from cfp_cli.training.history import EpochRow, History, TensorBoard, write_csv
 from cfp_cli.training.interrupt import Interrupt, Stop
-from cfp_cli.training.learner import Learner
-from cfp_cli.training.loss import Draw, Objective
+from cfp_cli.training.loss import Batch, Objective
 from cfp_cli.training.options import TrainOptions
-from cfp_cli.training.order import Order, Sampler, Views, step_seed
 from cfp_cli.training.restart import mark_of
-from cfp_cli.training.state import OtherRunError, copy_flushed, finite, read_state, write_state
+from cfp_cli.training.state import OtherRunError, finite, read_state, write_state
+from cfp_cli.training.trainer import Trainer
 
 Listener = Callable[[Sequence[EpochRow]], None]
 
 
 @dataclass(frozen=True)
-class Data:
-    """What a network is trained on and chosen by.
+class TrainingData:
+    """The images of a run.
 
     Attributes:
-        views: the training images.
-        labels: int64 [N] of the training images.
-        sampler: their order in each epoch.
-        validation: (images float32 [n, 3, H, W], labels int64 [n]) to choose the best epoch by.
+        views: the training images and their views.
+        labels: int64 [N], the labels of the training images.
+        sampler: chooses the training images of each epoch.
+        validation: batches (images float32 [n, 3, H, W], labels int64 [n]), from which the best epoch is chosen.
         classes: class names in the order of the logits.
     """
 
-    views: Views
+    views: ViewSource
     labels: Tensor
-    sampler: Sampler
+    sampler: ImageSampler
     validation: Loader
     classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Files:
-    """Where a run keeps what it makes; each file is written whole or not at all.
+class TrainingFiles:
+    """The files that a run writes, each atomically.
 
     Attributes:
-        best: the weights of the best epoch.
-        last: everything needed to go on.
+        best: checkpoint of the best epoch.
+        last: state file, from which an interrupted run resumes.
         save: writes a network to a path, atomically.
-        history: one line per epoch, as CSV; None for no such file.
-        tensorboard: folder of TensorBoard logs; None for none.
-        every: seconds from one write to the next at least, and more where writing would take over a twentieth of the
-            time; 0 writes after each step.
+        history: CSV file with one line per epoch, or None.
+        tensorboard: folder of TensorBoard logs, or None.
+        every: least number of seconds between two saves. The interval is longer if saving takes more than a twentieth
+            of the time. 0 saves after each step.
     """
 
     best: Path
@@ -79,10 +78,10 @@ class Files:
 
 def fit(
     model: nn.Module,
-    data: Data,
+    data: TrainingData,
     objective: Objective,
     options: TrainOptions,
-    files: Files,
+    files: TrainingFiles,
     *,
     identity: dict[str, Any] | None = None,
     resume: bool = False,
@@ -91,85 +90,83 @@ def fit(
     listen: Listener | None = None,
     description: str = "training",
 ) -> History:
-    """Train a network, choose its best epoch on the validation split, and leave that epoch's weights in it.
+    """Train a network, choose its best epoch on the validation split, and load that epoch's weights into it.
 
-    That is the latest that is no worse than the best figure by more than one standard error of their difference (after
-    the rule of Breiman et al., 1984): of hundreds of epochs the very best owes it to luck with a few images, a later
-    one has been trained longer at a lower rate.
+    `BestEpoch` describes the choice.
 
     Args:
-        model: changed in place; gives logits float32 [n, classes].
-        data: what to train on.
-        objective: what to minimise.
-        options: the choices that decide the result.
-        files: where to keep it.
-        identity: plain data that tells this run from others, such as hashes of its inputs; checked on resume.
-        resume: go on from `files.last` where there is one.
-        device: where to compute.
-        progress: told of each batch.
-        listen: called with all rows after each epoch, on the first process; without it `progress` is told each epoch.
-        description: of the progress.
+        model: the network, which returns logits float32 [n, classes]; its weights are changed.
+        data: the training and validation images.
+        objective: the loss.
+        options: the training options.
+        files: the files to write.
+        identity: plain data that identifies the run, such as hashes of its inputs; compared on resume.
+        resume: continue from `files.last` if it exists.
+        device: the device of the computation.
+        progress: reports progress.
+        listen: called with all rows after each epoch, on the first process. Without it, `progress` prints one line per
+            epoch.
+        description: text of the progress bar.
 
     Raises:
-        TrainingError: the loss or a weight became NaN or infinite (the last good state is named), or `files.last`
-            belongs to another run.
-        KeyboardInterrupt: SIGINT or SIGTERM came; the state has been written.
+        TrainingError: the loss or a weight became NaN or infinite (the message names the last saved state), or
+            `files.last` belongs to another run.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived; the state was saved.
     """
     device = torch.device(device)
-    training = _Training(model, data, objective, options, files, identity or {}, device, listen, progress)
-    training.tidy(resume)
+    run = _Run(model, data, objective, options, files, identity or {}, device, listen, progress)
+    run.clean_up(resume)
     if resume:
-        training.restore()
+        run.restore()
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), Interrupt(patient=launch.launched()) as interrupt:
         try:
-            for _ in progress.track(training.work(interrupt), description, total=training.steps_left()):
+            for _ in progress.track(run.steps(interrupt), description, total=run.remaining_steps()):
                 pass
         except Stop:
-            training.save()
+            run.save()
             raise
-    return training.finish()
+    return run.finish()
 
 
-class _Training:
-    """A run in progress: the state that a checkpoint holds, and how a step changes it."""
+class _Run:
+    """A run in progress, with all state that the state file contains."""
 
     def __init__(
         self,
         model: nn.Module,
-        data: Data,
+        data: TrainingData,
         objective: Objective,
         options: TrainOptions,
-        files: Files,
+        files: TrainingFiles,
         identity: dict[str, Any],
         device: torch.device,
         listen: Listener | None,
         progress: Progress,
     ) -> None:
         self.workers = distributed.current()
-        self.learner = Learner(model, options, device, self.workers)
+        self.trainer = Trainer(model, options, device, self.workers)
         self.data, self.objective, self.options, self.files, self.device = data, objective, options, files, device
         self.listen, self.progress = listen, progress
         self.identity = {**identity, "world_size": self.workers.world_size, **options.to_json()}
         self.labels = data.labels.to(device)
-        self.order = Order(
+        self.plan = BatchPlan(
             data.sampler, data.views, options.batch_size, options.seed, self.workers.rank, self.workers.world_size
         )
-        self.best = copy.deepcopy(model).requires_grad_(False).eval()
-        self.best_epoch, self.best_score, self.best_error, self.better_epoch = -1, -1.0, 0.0, -1
-        self.epoch, self.step, self.stopped = 0, 0, False
+        self.best = BestEpoch(model, options.select, options.patience)
+        self.epoch, self.step = 0, 0
         self.rows: list[EpochRow] = []
-        # Of the epoch in hand: loss and its two shares summed over the images, how many those are, and the time spent.
-        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+        # Sums over the images of the current epoch of the loss and the losses to each teacher; their number; the time.
+        self.loss_sums = torch.zeros(3, dtype=torch.float64, device=device)
         self.images, self.seconds = 0, 0.0
-        self.written_best = -1
-        self.written_at, self.write_seconds = time.monotonic(), 0.0
+        self.saved_best_epoch = -1
+        self.saved_at, self.save_seconds = time.monotonic(), 0.0
         self.board: TensorBoard | None = None
 
-    def tidy(self, resume: bool) -> None:
-        """Delete what killed runs left half written and, unless it is to be resumed, the state of an earlier run.
+    def clean_up(self, resume: bool) -> None:
+        """Delete temporary files of killed runs and, unless the run is resumed, the state of an earlier run.
 
-        Else a kill before the first state is written would leave that of the wrong run.
+        If the earlier state stayed, and this run were killed before its first save, a resume would use the wrong state.
         """
         if not self.workers.first:
             return
@@ -178,23 +175,23 @@ class _Training:
                 require_writable(path.parent)
                 remove_leftovers(path.parent, path.name)
         if not resume:
-            self._forget()
+            self._delete_earlier_state()
 
-    def _forget(self) -> None:
-        """Delete the state of an earlier run, then the mark that says so."""
+    def _delete_earlier_state(self) -> None:
+        """Delete the state file of an earlier run, then its mark."""
         self.files.last.unlink(missing_ok=True)
         mark_of(self.files.last).unlink(missing_ok=True)
 
-    def steps_left(self) -> int:
-        """How many optimiser steps are still to be made, unless patience ends first."""
-        return 0 if self.stopped else (self.options.epochs - self.epoch) * self.order.steps - self.step
+    def remaining_steps(self) -> int:
+        """The number of remaining optimiser steps, if the run does not stop early."""
+        return 0 if self.best.stopped else (self.options.epochs - self.epoch) * self.plan.steps_per_epoch - self.step
 
-    def work(self, interrupt: Interrupt) -> Iterator[int]:
-        """Make the remaining steps, giving each one's number in its epoch."""
+    def steps(self, interrupt: Interrupt) -> Iterator[int]:
+        """Make the remaining optimiser steps, and yield after each one the number of steps made in its epoch."""
         if self.files.tensorboard and self.workers.first:
             self.board = TensorBoard(self.files.tensorboard, self.epoch)
-        while self.epoch < self.options.epochs and not self.stopped:
-            while self.step < self.order.steps:
+        while self.epoch < self.options.epochs and not self.best.stopped:
+            while self.step < self.plan.steps_per_epoch:
                 self._train_step(interrupt)
                 interrupt.check()
                 self._save_if_due()
@@ -204,36 +201,36 @@ class _Training:
 
     def _train_step(self, interrupt: Interrupt) -> None:
         started = time.perf_counter()
-        images, views, whole = self.order.batch(self.epoch, self.step)
-        losses = self.learner.learn(
+        images, views, batch_size = self.plan.batch(self.epoch, self.step)
+        losses = self.trainer.train_step(
             self.data.views.get(images, views),
-            Draw(images, views, self.labels[torch.from_numpy(images).to(self.device)], self.epoch),
+            Batch(images, views, self.labels[torch.from_numpy(images).to(self.device)], self.epoch),
             self.objective,
-            share=len(images) / whole,
-            step=self.epoch * self.order.steps + self.step,
+            share=len(images) / batch_size,
+            step=self.epoch * self.plan.steps_per_epoch + self.step,
             seed=step_seed(self.options.seed, self.epoch, self.step, self.workers.rank),
         )
-        self.sums += self._over_processes(losses * len(images), interrupt)
-        self.images += whole
+        self.loss_sums += self._sum_over_processes(losses * len(images), interrupt)
+        self.images += batch_size
         self.step += 1
-        # Reading a figure waits for a GPU; a NaN stays in the sums, so looking now and then is enough.
-        if self.device.type == "cpu" or self.step % 32 == 0 or self.step == self.order.steps:
-            self._refuse(not bool(torch.isfinite(self.sums).all()), "the loss became NaN or infinite")
+        # Reading a value waits for the GPU. A NaN stays in the sums, so a check every 32 steps is enough there.
+        if self.device.type == "cpu" or self.step % 32 == 0 or self.step == self.plan.steps_per_epoch:
+            self._require(bool(torch.isfinite(self.loss_sums).all()), "the loss became NaN or infinite")
         self.seconds += time.perf_counter() - started
 
-    def _over_processes(self, losses: Tensor, interrupt: Interrupt) -> Tensor:
-        """Losses summed over the processes, which learn on the way whether one of them is interrupted."""
+    def _sum_over_processes(self, losses: Tensor, interrupt: Interrupt) -> Tensor:
+        """Sum losses over the processes. If one process is interrupted, all are marked as interrupted."""
         if self.workers.world_size == 1:
             return losses
-        figures = self.workers.all_reduce(torch.cat([losses, losses.new_tensor([float(interrupt.requested)])]))
-        interrupt.requested = bool(figures[3] > 0)
-        return figures[:3]
+        sums = self.workers.all_reduce(torch.cat([losses, losses.new_tensor([float(interrupt.requested)])]))
+        interrupt.requested = bool(sums[3] > 0)
+        return sums[:3]
 
     def _close_epoch(self, interrupt: Interrupt) -> None:
-        started, candidate = time.perf_counter(), self.learner.candidate
-        self._refuse(not finite(candidate), "a weight became NaN or infinite")
+        started, candidate = time.perf_counter(), self.trainer.candidate
+        self._require(finite(candidate), "a weight became NaN or infinite")
         metrics = self._validate(candidate, interrupt)
-        loss, first, second = (self.sums / self.images).tolist()
+        loss, first, second = (self.loss_sums / self.images).tolist()
         row = EpochRow(
             epoch=self.epoch,
             loss=loss,
@@ -250,92 +247,79 @@ class _Training:
             seconds=self.seconds + time.perf_counter() - started,
         )
         self.rows.append(row)
-        self._choose(candidate, metrics)
+        self.best.update(candidate, metrics, self.epoch)
         self.epoch, self.step, self.images, self.seconds = self.epoch + 1, 0, 0, 0.0
-        self.sums.zero_()
+        self.loss_sums.zero_()
         if self.workers.first:
-            self._tell(row)
-
-    def _choose(self, candidate: nn.Module, metrics: Metrics) -> None:
-        """Keep the weights unless an epoch was better beyond chance, and stop where none has been for long."""
-        score = metrics.accuracy if self.options.select == "accuracy" else metrics.macro_f1
-        if score > self.best_score:
-            self.better_epoch, self.best_score = self.epoch, score
-            # Of the difference of two epochs, each of which is measured.
-            self.best_error = math.sqrt(2) * metrics.standard_error(self.options.select)
-        if score >= self.best_score - self.best_error:
-            copy_flushed(candidate, self.best)
-            self.best_epoch = self.epoch
-        self.stopped = bool(self.options.patience) and self.epoch - self.better_epoch >= self.options.patience
+            self._report(row)
 
     def _validate(self, candidate: nn.Module, interrupt: Interrupt) -> Metrics:
-        """The first process's metrics, on every process."""
+        """Compute the metrics on the first process, and return them on every process."""
         metrics: Metrics | None = None
         if self.workers.first:
-            loader = _Checked(self.data.validation, interrupt, self.workers)
+            loader = _InterruptibleLoader(self.data.validation, interrupt, self.workers)
             try:
                 metrics = evaluate(candidate, loader, self.data.classes)
             except TrainingError:
-                self._refuse(True, "a logit became NaN or infinite")
+                self._require(False, "a logit became NaN or infinite")
         shared = self.workers.broadcast(metrics)
         assert shared is not None
         return shared
 
-    def _tell(self, row: EpochRow) -> None:
+    def _report(self, row: EpochRow) -> None:
         if self.board:
             self.board.write(row)
         if self.listen:
             self.listen(tuple(self.rows))
         else:
-            self.progress.say(
-                f"epoch {row.epoch + 1}/{self.options.epochs}: loss {row.loss:.4f}, accuracy {row.accuracy:.2%}, "
-                f"macro F1 {row.macro_f1:.2%}, {row.images_per_second:.0f} images/s"
-            )
+            self.progress.say(row.summary(self.options.epochs))
 
-    def _refuse(self, broken: bool, what: str) -> None:
-        if not broken:
+    def _require(self, valid: bool, failure: str) -> None:
+        """Raise a `TrainingError` that names the last saved state, unless `valid`."""
+        if valid:
             return
-        good = (
+        state = (
             f"the last good state is {self.files.last}"
             if self.files.last.exists()
             else "no good state had been written"
         )
         raise TrainingError(
-            f"{what} in epoch {self.epoch + 1}; {good}, start anew with a lower --lr or with --clip-norm 1"
+            f"{failure} in epoch {self.epoch + 1}; {state}; train again with a lower --lr or with --clip-norm 1"
         )
 
     def _save_if_due(self) -> None:
-        wait = max(self.files.every, 20 * self.write_seconds) if self.files.every else 0.0
-        if time.monotonic() - self.written_at >= wait:
+        interval = max(self.files.every, 20 * self.save_seconds) if self.files.every else 0.0
+        if time.monotonic() - self.saved_at >= interval:
             self.save()
 
     def save(self) -> None:
         """Write the best weights, the history and the state, each atomically."""
         if not self.workers.first:
             return
-        self._refuse(not finite(self.learner.model), "a weight became NaN or infinite")
+        self._require(finite(self.trainer.model), "a weight became NaN or infinite")
         started = time.monotonic()
-        # The state is written last: a kill before it repeats the epoch, with the same result.
-        if self.best_epoch != self.written_best:
-            self.files.save(self.files.best, self.best)
-            self.written_best = self.best_epoch
+        # Write the state last. If the process is killed before that, the resumed run repeats the epoch and rewrites
+        # the same checkpoint.
+        if self.best.epoch != self.saved_best_epoch:
+            self.files.save(self.files.best, self.best.model)
+            self.saved_best_epoch = self.best.epoch
         if self.files.history:
             write_csv(self.files.history, self.rows)
         write_state(self.files.last, self.identity, self._state())
-        self.written_at = time.monotonic()
-        self.write_seconds = self.written_at - started
+        self.saved_at = time.monotonic()
+        self.save_seconds = self.saved_at - started
 
     def _state(self) -> dict[str, Any]:
         return {
-            **self.learner.state(),
-            "best": self.best.state_dict(),
+            **self.trainer.state(),
+            **self.best.state(),
             "rows": [row.to_json() for row in self.rows],
-            "sums": self.sums,
-            **{name: getattr(self, name) for name in _PLAIN},
+            "sums": self.loss_sums,
+            **{name: getattr(self, name) for name in _COUNTERS},
         }
 
     def restore(self) -> None:
-        """Take up the state of `files.last` where there is one; the first process's, on every process."""
+        """Continue from `files.last` if it exists. The first process reads it for all processes."""
         state: dict[str, Any] | None = None
         if self.workers.first and self.files.last.exists():
             try:
@@ -343,37 +327,40 @@ class _Training:
             except OtherRunError:
                 if not mark_of(self.files.last).exists():
                     raise
-                self._forget()
+                self._delete_earlier_state()
             mark_of(self.files.last).unlink(missing_ok=True)
         state = self.workers.broadcast(state)
         if state is None:
             return
-        self.learner.restore(state)
-        self.best.load_state_dict(state["best"])
+        self.trainer.restore(state)
+        self.best.restore(state)
         self.rows = [EpochRow.from_json(row) for row in state["rows"]]
-        self.sums.copy_(state["sums"])
-        for name in _PLAIN:
+        self.loss_sums.copy_(state["sums"])
+        for name in _COUNTERS:
             setattr(self, name, state[name])
 
     def finish(self) -> History:
-        """Write the end of the run, leave the best weights in the network, and give the history."""
+        """Save the final state, load the best weights into the network, and return the history."""
         self.save()
         if self.board:
             self.board.close()
-        best = self.workers.broadcast({name: value.cpu() for name, value in self.best.state_dict().items()})
-        model = self.learner.model
+        best = self.workers.broadcast({name: value.cpu() for name, value in self.best.model.state_dict().items()})
+        model = self.trainer.model
         load_state(model, best)
         model.to(memory_format=torch.contiguous_format).eval()
         val = evaluate(model, self.data.validation, self.data.classes)
         seconds = sum(row.seconds for row in self.rows)
-        return History(tuple(self.rows), self.best_epoch, seconds, val)
+        return History(tuple(self.rows), self.best.epoch, seconds, val)
 
 
-_PLAIN = ("epoch", "step", "best_epoch", "best_score", "best_error", "better_epoch", "stopped", "images", "seconds")
+_COUNTERS = ("epoch", "step", "images", "seconds")
 
 
-class _Checked:
-    """Validation batches between which an interruption is taken; with several processes only a step takes one."""
+class _InterruptibleLoader:
+    """Validation batches, with a check for interruptions between them.
+
+    With several processes the checks are left out, because only a training step marks all processes as interrupted.
+    """
 
     def __init__(self, loader: Loader, interrupt: Interrupt, workers: distributed.Workers) -> None:
         self.loader, self.interrupt, self.alone = loader, interrupt, workers.world_size == 1

@@ -16,51 +16,51 @@ Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One batch: which views of which images, and what is known of them.
+class Batch:
+    """The images of one optimiser step.
 
     Attributes:
-        images: int64 [n], positions in the training split.
-        views: int64 [n], a view of each.
+        image_indices: int64 [n], indices of the images in the training split.
+        view_indices: int64 [n], the view of each image.
         labels: int64 [n], on the device of the logits.
-        epoch: from 0.
+        epoch: index of the epoch, from 0.
     """
 
-    images: Indices
-    views: Indices
+    image_indices: Indices
+    view_indices: Indices
     labels: Tensor
     epoch: int
 
 
 class Objective(Protocol):
-    """What the loop minimises."""
+    """The loss that the training loop minimises."""
 
     @property
     def teachers(self) -> int:
-        """How many teachers the loss has: 0, 1 or 2."""
+        """The number of teachers in the loss: 0, 1 or 2."""
         ...
 
-    def __call__(self, logits: Tensor, draw: Draw) -> Tensor:
-        """Give [loss, its share to the first teacher, its share to the second], float32 [3], each the batch's mean.
+    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Return [loss, distillation loss to the first teacher, to the second], float32 [3], means over the batch.
 
-        A share that the objective does not have is 0.
+        The loss to a teacher that the objective does not have is 0.
         """
         ...
 
     def mix(self, epoch: int) -> float | None:
-        """The weight l of the first of two teachers in an epoch, or None without two teachers."""
+        """The weight l of the representation teacher in an epoch, or None with fewer than two teachers."""
         ...
 
 
 def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Distillation loss T^2 KL(softmax(t/T) || softmax(s/T)), mean over the batch.
+    """Distillation loss T^2 KL(softmax(t/T) || softmax(s/T)), the mean over the batch.
 
     Source: Hinton et al. 2015, as used in Wang et al., IEEE TII 2023, doi 10.1109/TII.2023.3288208.
 
     Args:
         student: logits float32 [n, classes].
-        teacher: logits float32 [n, classes], constant.
-        temperature: T.
+        teacher: logits float32 [n, classes], without gradient.
+        temperature: the temperature T.
     """
     divergence = functional.kl_div(
         functional.log_softmax(student / temperature, dim=1),
@@ -71,55 +71,57 @@ def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
 
 
 def mix(epoch: int, epochs: int) -> float:
-    """The weight of the representation teacher: l = cos(e/E pi/2), from 1 in the first epoch (e = 0) towards 0."""
+    """The weight of the representation teacher: l = cos(e/E pi/2). It falls from 1 in epoch 0 towards 0."""
     return math.cos(epoch / epochs * math.pi / 2)
 
 
 def class_weights(labels: Tensor, classes: int, draw_probability: Tensor) -> Tensor:
-    """Weights float32 [classes] that make the mean over drawn images a mean over equally frequent classes.
+    """Weights float32 [classes] that turn the mean over drawn images into a mean over equally frequent classes.
 
-    An image of class c is drawn with probability p_c in all, so it weighs (1 / #classes with images) / p_c: with plain
-    shuffling N / (K n_c), with balanced draws 1.
+    A draw returns an image of class c with probability p_c, so the weight of the class is 1 / (K p_c) for K classes
+    with images. That is N / (K n_c) for plain shuffling and 1 for balanced sampling.
 
     Args:
         labels: int64 [N] of the training split.
-        classes: number of logits.
-        draw_probability: float64 [N], the probability with which the sampler's next draw is each image; sums to 1.
+        classes: number of classes.
+        draw_probability: float64 [N], the probability that one draw of the sampler returns each image; sums to 1.
     """
-    share = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels.cpu(), draw_probability.double().cpu())
-    present = share > 0
-    return torch.where(present, 1 / (share.clamp_min(1e-300) * present.sum()), 0.0).float()
+    probability = torch.zeros(classes, dtype=torch.float64).index_add_(0, labels.cpu(), draw_probability.double().cpu())
+    present = probability > 0
+    return torch.where(present, 1 / (probability.clamp_min(1e-300) * present.sum()), 0.0).float()
 
 
 class CrossEntropy:
-    """Plain cross-entropy, as teachers are trained with."""
+    """Cross-entropy with the labels, the loss of teachers."""
 
     teachers = 0
 
-    def __call__(self, logits: Tensor, draw: Draw) -> Tensor:
+    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """See `Objective`."""
-        loss = functional.cross_entropy(logits, draw.labels)
+        loss = functional.cross_entropy(logits, batch.labels)
         zero = torch.zeros_like(loss)
         return torch.stack([loss, zero, zero])
 
     def mix(self, epoch: int) -> None:
-        """No teachers, no mix."""
+        """None, because there are no teachers."""
         return
 
 
 class Distillation:
-    """L = l KD(s, RL) + (1 - l) KD(s, CL), with l = cos(e/E pi/2); one teacher: L = KD(s, RL).
+    """L = l KD(s, RL) + (1 - l) KD(s, CL), l = cos(e/E pi/2); with one teacher L = KD(s, RL).
+
+    s are the student's logits, RL those of the representation teacher and CL those of the class-balanced teacher.
 
     Source: Wang et al., IEEE TII 2023, doi 10.1109/TII.2023.3288208, knowledge-fused fine-tuning. The paper has no
-    label term; `label_weight` adds class-balanced cross-entropy for those who want one.
+    label term; a `label_weight` above 0 adds class-balanced cross-entropy.
 
     Args:
         teachers: logits of one or two teachers, the representation teacher first, each float32 [N, V, classes] by image
-            and view (memory-mapped arrays will do).
-        epochs: E.
-        temperature: T.
-        label_weight: weight of the label term.
-        weights: float32 [classes] of `class_weights`; needed where `label_weight` is not 0.
+            and view. They may be memory-mapped.
+        epochs: number of epochs E.
+        temperature: temperature T.
+        label_weight: weight of the cross-entropy.
+        weights: float32 [classes] from `class_weights`; required if `label_weight` is not 0.
     """
 
     def __init__(
@@ -131,9 +133,9 @@ class Distillation:
         weights: Tensor | None = None,
     ) -> None:
         if not 1 <= len(teachers) <= 2:
-            raise ValueError(f"{len(teachers)} teachers; one or two are possible")
+            raise ValueError(f"{len(teachers)} teachers; pass one or two")
         if label_weight and weights is None:
-            raise ValueError("a label weight needs class weights")
+            raise ValueError("label_weight needs class weights; pass weights")
         self.tables = tuple(teachers)
         self.teachers = len(teachers)
         self.epochs = epochs
@@ -141,20 +143,22 @@ class Distillation:
         self.label_weight = label_weight
         self.weights = weights
 
-    def __call__(self, logits: Tensor, draw: Draw) -> Tensor:
+    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """See `Objective`."""
-        targets = [torch.from_numpy(table[draw.images, draw.views]).to(logits.device) for table in self.tables]
-        shares = [kd(logits, target, self.temperature) for target in targets]
-        if len(shares) == 1:
-            loss, shares = shares[0], [shares[0], torch.zeros_like(shares[0])]
+        targets = [
+            torch.from_numpy(table[batch.image_indices, batch.view_indices]).to(logits.device) for table in self.tables
+        ]
+        losses = [kd(logits, target, self.temperature) for target in targets]
+        if len(losses) == 1:
+            loss, losses = losses[0], [losses[0], torch.zeros_like(losses[0])]
         else:
-            share = mix(draw.epoch, self.epochs)
-            loss = share * shares[0] + (1 - share) * shares[1]
+            weight = mix(batch.epoch, self.epochs)
+            loss = weight * losses[0] + (1 - weight) * losses[1]
         if self.label_weight and self.weights is not None:
             self.weights = self.weights.to(logits.device)
-            each = functional.cross_entropy(logits, draw.labels, reduction="none") * self.weights[draw.labels]
-            loss = loss + self.label_weight * each.mean()
-        return torch.stack([loss, *shares])
+            weighted = functional.cross_entropy(logits, batch.labels, reduction="none") * self.weights[batch.labels]
+            loss = loss + self.label_weight * weighted.mean()
+        return torch.stack([loss, *losses])
 
     def mix(self, epoch: int) -> float | None:
         """See `Objective`."""

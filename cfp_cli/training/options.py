@@ -1,91 +1,141 @@
-"""What the user may choose about a training run."""
+"""The options of a training run, and the named presets.
+
+The fields of `TrainOptions` are the only list of these options: the command line builds its options from them. This
+module imports nothing heavy, because `--help` reads it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from cfp_cli.data.choices import Augment, Sampling
 from cfp_cli.foundation.errors import UsageError
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adam", "adamw", "sgd"]
-Sampling = Literal["instance", "balanced", "sqrt"]
-Augment = Literal["none", "paper", "geometric", "strong"]
 Select = Literal["accuracy", "macro_f1"]
 Amp = Literal["off", "auto", "bf16", "fp16"]
+Preset = Literal["paper", "teacher", "student"]
+
+PRESETS: Mapping[Preset, Mapping[str, Any]] = {
+    "paper": {"epochs": 300, "batch_size": 128, "lr": 5e-5, "augment": "paper", "ema": 0.0},
+    "teacher": {"epochs": 60, "batch_size": 64, "lr": 5e-4, "augment": "strong", "ema": 0.0},
+    "student": {"epochs": 120, "batch_size": 64, "lr": 1e-3, "augment": "geometric", "ema": 0.99},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """The choices that decide the weights that come out; two runs with the same ones give the same weights.
+    """The options of a training run. Runs with equal options, data and initial weights give equal weights.
 
-    Attributes:
-        epochs: passes over the training images, E.
-        batch_size: images per optimiser step, over all processes together.
-        lr: learning rate of the first epoch.
-        min_lr: learning rate towards which `cosine` and `linear` fall.
-        weight_decay: of the optimiser (for Adam an L2 term, as in the paper).
-        schedule: how the learning rate falls from epoch to epoch.
-        optimizer: `adam` (.9, .999), `adamw`, or `sgd` with momentum .9.
-        sampler: `instance` shuffles; `balanced` draws each class equally often; `sqrt` by the root of its size.
-        augment: which views of an image are made.
-        views: how many views per image, V; epochs cycle through them.
-        seed: every random choice is a function of (seed, epoch, step).
-        ema: decay of a running mean of the weights that is then what is evaluated and kept; 0 for none.
-        patience: epochs without a better validation figure after which training stops; 0 for never.
-        clip_norm: largest norm of the gradient; 0 for no limit.
-        select: validation figure by which the best epoch is chosen: the latest within one standard error of the best.
-        temperature: T of the distillation loss.
-        label_weight: weight of class-balanced cross-entropy beside distillation.
-        amp: `bf16` or `fp16` autocast; `auto` takes what a GPU has and float32 on a CPU.
-        compile: run the network through `torch.compile`.
+    `epochs`, `batch_size`, `lr`, `augment` and `ema` have no default. `TrainOptions.preset(name, ...)` takes them from
+    a preset: `teacher` (the default of `cfp train`), `student` (the default of `cfp finetune`), or `paper` (the
+    fine-tuning of Wang et al., IEEE TII 2023, doi 10.1109/TII.2023.3288208).
     """
 
-    epochs: int = 300
-    batch_size: int = 128
-    lr: float = 5e-5
-    min_lr: float = 1e-6
-    weight_decay: float = 5e-4
-    schedule: Schedule = "cosine"
-    optimizer: Optimizer = "adam"
-    sampler: Sampling = "instance"
-    augment: Augment = "paper"
-    views: int = 8
-    seed: int = 0
-    ema: float = 0.0
-    patience: int = 0
-    clip_norm: float = 0.0
-    select: Select = "accuracy"
-    temperature: float = 2.0
-    label_weight: float = 0.0
-    amp: Amp = "off"
-    compile: bool = False
+    epochs: int = field(metadata={"help": "Passes over the training images.", "minimum": 1})
+    batch_size: int = field(
+        metadata={"help": "Images per optimiser step, summed over all processes.", "minimum": 2},
+    )
+    lr: float = field(metadata={"help": "Learning rate of the first epoch."})
+    min_lr: float = field(default=1e-6, metadata={"help": "Final learning rate of the cosine and linear schedules."})
+    weight_decay: float = field(
+        default=5e-4, metadata={"help": "Weight decay. For Adam it is an L2 term, as in the paper."}
+    )
+    schedule: Schedule = field(default="cosine", metadata={"help": "How the learning rate changes over the epochs."})
+    optimizer: Optimizer = field(
+        default="adam", metadata={"help": "Optimiser. Adam uses betas 0.9 and 0.999, SGD a momentum of 0.9."}
+    )
+    sampler: Sampling = field(
+        default="instance",
+        metadata={
+            "help": "instance shuffles the images; balanced draws every class equally often; sqrt draws a class in "
+            "proportion to the square root of its size."
+        },
+    )
+    augment: Augment = field(
+        metadata={
+            "help": "Views of an image. none: the resized image; paper: flips and centre crops; geometric: flips, "
+            "right-angle turns and random crops; strong: geometric with smaller crops, brightness and contrast."
+        }
+    )
+    views: int = field(
+        default=8,
+        metadata={
+            "help": "Views of each image; epochs use them in turn. paper always has 8, none has 1.",
+            "minimum": 1,
+        },
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of all random choices.", "minimum": 0})
+    ema: float = field(
+        metadata={"help": "Decay of a moving average of the weights, which is evaluated and saved; 0 is off."}
+    )
+    patience: int = field(
+        default=0,
+        metadata={"help": "Stop after this many epochs without a better validation result; 0 is off.", "minimum": 0},
+    )
+    clip_norm: float = field(default=0.0, metadata={"help": "Largest norm of the gradient; 0 is off."})
+    select: Select = field(
+        default="accuracy",
+        metadata={
+            "help": "Validation metric that selects the epoch to keep: the latest within one standard error of the "
+            "best."
+        },
+    )
+    temperature: float = field(
+        default=2.0, metadata={"help": "Temperature of the distillation loss.", "distillation": True}
+    )
+    label_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of class-balanced cross-entropy, which is added to the distillation loss.",
+            "distillation": True,
+        },
+    )
+    amp: Amp = field(
+        default="off",
+        metadata={"help": "Autocast precision. auto is bf16 or fp16 on a GPU and float32 on a CPU."},
+    )
+    compile: bool = field(default=False, metadata={"help": "Use torch.compile."})
 
-    def __post_init__(self) -> None:
-        """Refuse values that cannot work, before any of it is tried.
+    @classmethod
+    def preset(cls, name: Preset, **changes: Any) -> TrainOptions:
+        """The options of a preset; `changes` replace single values.
 
         Raises:
-            UsageError: a value is outside its range; the message names it.
+            UsageError: the preset is unknown, or a value is not allowed.
         """
-        for name, least in (("epochs", 1), ("batch_size", 2), ("views", 1), ("seed", 0), ("patience", 0)):
-            value = getattr(self, name)
-            if value < least:
-                raise UsageError(f"{_flag(name)} is {value}; pass {least} or more")
-        for name in ("lr", "min_lr", "weight_decay", "clip_norm", "label_weight", "temperature"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"{_flag(name)} is {value}; pass a number that is not negative")
-        for name in ("lr", "temperature"):
-            if getattr(self, name) == 0:
-                raise UsageError(f"{_flag(name)} is 0; pass a number above 0")
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"--ema is {self.ema}; pass a decay from 0 (none) to below 1, such as 0.999")
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise UsageError(f"{_flag(name)} is '{value}'; pass one of {', '.join(choices)}")
+        if name not in PRESETS:
+            raise UsageError(f"unknown preset '{name}'; use one of {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[name], **changes})
+
+    def __post_init__(self) -> None:
+        """Check all values.
+
+        Raises:
+            UsageError: a value is not allowed; the message names the option.
+        """
+        kinds = get_type_hints(type(self))
+        for option in fields(self):
+            value, kind = getattr(self, option.name), kinds[option.name]
+            if get_origin(kind) is Literal:
+                if value not in get_args(kind):
+                    raise UsageError(f"{_flag(option)} is '{value}'; pass one of {', '.join(get_args(kind))}")
+            elif kind is int:
+                least = option.metadata["minimum"]
+                if value < least:
+                    raise UsageError(f"{_flag(option)} is {value}; pass {least} or more")
+            elif kind is float and not (math.isfinite(value) and value >= 0):
+                raise UsageError(f"{_flag(option)} is {value}; pass a number that is not negative")
+        if self.lr == 0:
+            raise UsageError("--lr is 0; pass a number above 0")
+        if self.temperature == 0:
+            raise UsageError("--temperature is 0; pass a number above 0")
+        if self.ema >= 1:
+            raise UsageError(f"--ema is {self.ema}; pass a decay from 0 (off) to below 1, such as 0.999")
 
     def learning_rate(self, epoch: int) -> float:
         """The learning rate of an epoch (from 0).
@@ -104,20 +154,5 @@ class TrainOptions:
         return asdict(self)
 
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "schedule": get_args(Schedule),
-    "optimizer": get_args(Optimizer),
-    "sampler": get_args(Sampling),
-    "augment": get_args(Augment),
-    "select": get_args(Select),
-    "amp": get_args(Amp),
-}
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def teacher_options(**changes: Any) -> TrainOptions:
-    """The options of a teacher from scratch: Adam at 5e-4, batches of 64, strong augmentation."""
-    return TrainOptions(**{"epochs": 60, "batch_size": 64, "lr": 5e-4, "augment": "strong", **changes})
+def _flag(option: Field[Any]) -> str:
+    return "--" + option.name.replace("_", "-")

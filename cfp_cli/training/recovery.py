@@ -1,4 +1,4 @@
-"""The short training between two steps of pruning: distillation from the original network alone."""
+"""The short training between two rounds of pruning, by distillation from the original network."""
 
 from __future__ import annotations
 
@@ -15,22 +15,20 @@ from cfp_cli.foundation.scratch import scratch_folder
 from cfp_cli.training.finetune import finetune
 from cfp_cli.training.options import Amp, TrainOptions
 
-LR = 1e-3
-
 
 @dataclass(frozen=True)
 class Recovery:
-    """Trains a pruned network a little.
+    """Trains a pruned network for a few epochs.
 
     Attributes:
-        original: the teacher.
-        dataset: the images.
-        cache_folder: where the teacher's logits are kept from one recovery to the next.
-        epochs: of each recovery.
-        seed: of every random choice.
-        device: where to compute.
-        amp: autocast, as of the fine-tuning that follows.
-        progress: told of what takes long.
+        original: the original network, which is the teacher.
+        dataset: the dataset.
+        cache_folder: folder of the teacher's logits, which all recoveries share.
+        epochs: number of epochs of each recovery.
+        seed: seed of all random choices.
+        device: the device of the computation.
+        amp: autocast precision, the same as in the fine-tuning that follows.
+        progress: reports progress.
     """
 
     original: nn.Module
@@ -43,14 +41,12 @@ class Recovery:
     progress: Progress = SILENT
 
     def recover(self, pruned: nn.Module) -> nn.Module:
-        """Train `pruned` in place towards the original's logits and give it back.
+        """Train `pruned` in place with the logits of the original as targets, and return it.
 
         Raises:
-            TrainingError: training cannot go on.
+            TrainingError: the loss or a weight became NaN or infinite.
         """
-        options = TrainOptions(
-            epochs=self.epochs, batch_size=64, lr=LR, augment="geometric", seed=self.seed, amp=self.amp
-        )
+        options = TrainOptions.preset("student", epochs=self.epochs, ema=0.0, seed=self.seed, amp=self.amp)
         describe(pruned, spec_of(self.original))
         with scratch_folder() as folder:
             out, last = folder / "best.pt", folder / "last.pt"

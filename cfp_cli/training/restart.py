@@ -1,8 +1,8 @@
-"""What happens to the state of an earlier run when a new one starts.
+"""Marks the state file of an earlier run when a new run starts.
 
-The state is deleted only when the new run is about to make its first step. A kill before that, while images are decoded
-or teachers run, leaves the state of the earlier run. A mark beside it says that a new run was started: then `--resume`
-of the new run starts at the beginning instead of refusing the state of another run.
+The new run deletes that file just before its first step. If it is killed earlier, while it decodes images or runs
+teachers, the file remains. A mark beside the file shows that a new run was started: with `--resume`, the new run then
+starts from the beginning instead of refusing the file.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from cfp_cli.foundation.files import write_bytes
 
 
 def mark_of(last: Path) -> Path:
-    """Return the path of the mark beside the state `last`."""
+    """Return the path of the mark of the state file `last`."""
     return last.with_name(f".{last.name}.replaced")
 
 
 @contextmanager
 def replacing(last: Path, active: bool) -> Iterator[None]:
-    """Mark the state of an earlier run as replaced while a new run starts.
+    """Mark the state file of an earlier run while a new run starts.
 
-    A new run that fails, such as on a wrong argument, removes the mark: the earlier run can still go on.
+    If the new run fails, such as on a wrong argument, it removes the mark, and the earlier run can still be resumed.
 
     Args:
-        last: the state.
+        last: the state file.
         active: whether this process starts a run from the beginning and writes its files.
     """
     if not active or not last.exists():

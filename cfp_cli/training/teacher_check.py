@@ -1,4 +1,4 @@
-"""Whether teachers can teach: whether they know the augmented views, and every class, that students learn from them."""
+"""Warns about teachers that do not recognise the augmented views, or one of the classes."""
 
 from __future__ import annotations
 
@@ -9,47 +9,48 @@ from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics
 from cfp_cli.training.teacher_cache import Logits
 
-# A teacher that was trained on such views is at least as good on training images as on plain validation images.
-_GAP = 0.03
+# A teacher that was trained on such views is at least as accurate on training images as on validation images.
+_LARGEST_GAP = 0.03
 
 
-def check_views(name: str, logits: Logits, labels: Tensor, plain: Metrics, progress: Progress = SILENT) -> float:
-    """Say so where a teacher is wrong more often on augmented training views than on plain validation images.
+def check_views(name: str, logits: Logits, labels: Tensor, validation: Metrics, progress: Progress = SILENT) -> float:
+    """Warn if a teacher is less accurate on augmented training views than on validation images.
 
     Args:
-        name: of the teacher, for the message.
-        logits: its logits of every view, float32 [N, V, classes].
+        name: name of the teacher in the message.
+        logits: its logits on every view, float32 [N, V, classes].
         labels: int64 [N].
-        plain: what it comes to on plain validation images.
-        progress: told of a teacher that does not know the views.
+        validation: its metrics on the validation split, without augmentation.
+        progress: prints the warning.
 
     Returns:
-        Share of the views on which the teacher is right.
+        The accuracy of the teacher over all views.
     """
-    right = float(np.mean(logits.argmax(axis=2) == labels.cpu().numpy()[:, None]))
-    if right < plain.accuracy - _GAP:
+    accuracy = float(np.mean(logits.argmax(axis=2) == labels.cpu().numpy()[:, None]))
+    if accuracy < validation.accuracy - _LARGEST_GAP:
         progress.say(
-            f"warning: the {name} is right on {right:.1%} of the augmented views but on {plain.accuracy:.1%} of plain "
-            "validation images, and its student learns its errors; use another --augment, or a teacher trained with it"
+            f"warning: the {name} is right on {accuracy:.1%} of the augmented views but on {validation.accuracy:.1%} "
+            "of the validation images, and the student learns its errors; use another --augment, or a teacher trained "
+            "with this one"
         )
-    return right
+    return accuracy
 
 
-def check_classes(name: str, plain: Metrics, progress: Progress = SILENT) -> tuple[str, ...]:
-    """Say so where the teacher that is to bring in the rare classes recognises no image of one.
+def check_classes(name: str, validation: Metrics, progress: Progress = SILENT) -> tuple[str, ...]:
+    """Warn if a teacher recognises no validation image of a class.
 
     Args:
-        name: of the teacher, for the message.
-        plain: what it comes to on plain validation images.
-        progress: told of the classes.
+        name: name of the teacher in the message.
+        validation: its metrics on the validation split.
+        progress: prints the warning.
 
     Returns:
-        The classes with validation images of which it recognises none.
+        The classes that have validation images, but none that the teacher recognises.
     """
-    missed = tuple(label for label, found in plain.per_class.items() if found.images and not found.recall)
+    missed = tuple(label for label, metrics in validation.per_class.items() if metrics.images and not metrics.recall)
     if missed:
         progress.say(
-            f"warning: the {name} recognises no validation image of {', '.join(missed)}, which its student can hardly "
-            "learn from it; train one that does, with `cfp train --sampler balanced` at a higher --lr or for longer"
+            f"warning: the {name} recognises no validation image of {', '.join(missed)}, so the student learns little "
+            "about it; train a teacher that does: `cfp train --sampler balanced` with a higher --lr or more epochs"
         )
     return missed

@@ -28,7 +28,7 @@ from cfp_cli.pruning.refit import Refit
 from cfp_cli.training.history import EpochRow
 from cfp_cli.training.options import TrainOptions
 
-OPTIONS = TrainOptions(epochs=1, batch_size=16, lr=1e-3, views=1)
+OPTIONS = TrainOptions.preset("paper", epochs=1, batch_size=16, lr=1e-3, views=1)
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def test_a_comparison_with_steps_recovers_on_the_device(amp: str, tmp_path: Path
     teacher = network("torchvision:resnet18", "cuda")
     describe(teacher, ModelSpec("torchvision:resnet18", dataset.classes, input_size=(32, 32)))
     teacher.fc = nn.Linear(512, len(dataset.classes), device="cuda")
-    options = TrainOptions(epochs=4, batch_size=16, lr=1e-3, views=1, amp=amp)
+    options = TrainOptions.preset("paper", epochs=4, batch_size=16, lr=1e-3, views=1, amp=amp)
     methods = chosen(["cfp", "cfp-rounds", "taylor", "scratch"])
     rows = compare([teacher], dataset, methods, [0.8], [0], options, folder=tmp_path, images=18, device="cuda")
     assert [abs(1 - row.params / sum(p.numel() for p in teacher.parameters()) - 0.8) <= 0.005 for row in rows] == [

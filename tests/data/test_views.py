@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from cfp_cli.data.augmentation import Augment
 from cfp_cli.data.broken import BrokenImages
+from cfp_cli.data.choices import Augment
 from cfp_cli.data.dataset import Item
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.views import ViewStore

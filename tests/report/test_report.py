@@ -137,7 +137,7 @@ def tuned(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = Run.open(shutil.copytree(scored, tmp_path_factory.mktemp("tuned") / "run"))
     run_prune(run, None, PruneOptions(ratio=0.6), device=CPU)
     teacher = ModelInput(scored.parent / "model.pt")
-    options = TrainOptions(epochs=3, batch_size=16, views=2)
+    options = TrainOptions.preset("paper", epochs=3, batch_size=16, views=2)
     run_finetune(run, None, None, [teacher, teacher], options, device=CPU)
     models = [teacher, ModelInput(run.finetuned)]
     run_bench(run, models, batches=(1, 2), seconds=0.01, onnx=False, device=CPU)

@@ -1,6 +1,6 @@
-"""One process of several that train: `python distributed_run.py FOLDER NORM STOP`, with torchrun's environment.
+"""One of several training processes: `python distributed_run.py FOLDER NORM STOP`, with torchrun's environment.
 
-After STOP steps (0 for never) the last process alone gets a SIGTERM; all must then stop at the same step.
+After STOP steps (0 for never) only the last process gets a SIGTERM. All processes must then stop at the same step.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from cfp_cli.training.loss import Distillation
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.teacher_cache import teacher_logits
 
-OPTIONS = TrainOptions(epochs=3, batch_size=16, lr=1e-2, seed=1)
+OPTIONS = TrainOptions.preset("paper", epochs=3, batch_size=16, lr=1e-2, seed=1)
 
 
-class Told:
-    """Counts what is told, and sends this process a signal after some steps."""
+class CountingProgress:
+    """Counts the printed lines, and sends this process a signal after some steps."""
 
     def __init__(self, stop: int) -> None:
         self.lines, self.stop = 0, stop
@@ -44,14 +44,14 @@ def main() -> None:
     folder, norm = Path(sys.argv[1]), sys.argv[2] == "norm"
     workers, device = distributed.join(torch.device("cpu"))
     stop = int(sys.argv[3]) if workers.rank == workers.world_size - 1 else 0
-    source, told = data(views=8), Told(stop)
+    source, progress = data(views=8), CountingProgress(stop)
     tables = [teacher_logits(network(seed), source.views, len(CLASSES), folder / "teachers") for seed in (11, 12)]
     model = network(norm=norm, dropout=0.3 if norm else 0.0)
     history = fit(
-        model, source, Distillation(tables, 3), OPTIONS, files(folder), resume=True, device=device, progress=told
+        model, source, Distillation(tables, 3), OPTIONS, files(folder), resume=True, device=device, progress=progress
     )
     torch.save(model.state_dict(), folder / f"rank{workers.rank}of{workers.world_size}.pt")
-    facts = {"lines": told.lines, "losses": [row.loss for row in history.rows], "rank": distributed.rank()}
+    facts = {"lines": progress.lines, "losses": [row.loss for row in history.rows], "rank": distributed.rank()}
     (folder / f"rank{workers.rank}of{workers.world_size}.json").write_text(json.dumps(facts))
 
 

@@ -1,8 +1,8 @@
-"""Kills one run of distillation again and again (SIGKILL at random moments), and compares what comes out in the end.
+"""Kills a distillation run many times (SIGKILL at random moments), and compares its result with an unkilled run.
 
-Run as a program: `python killed_runs.py FOLDER KILLS SEED`, where KILLS counts those that hit training. It forks its
-children, which so need not import torch anew; it computes nothing itself, as threads of autograd do not survive a fork.
-Prints one JSON object.
+Run as a program: `python killed_runs.py FOLDER KILLS SEED`. KILLS counts the kills that hit training. The program forks
+its children, so that they need not import torch again. It computes nothing itself, because threads of autograd do not
+survive a fork. It prints one JSON object.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from cfp_cli.training.loss import Distillation
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.teacher_cache import teacher_logits
 
-OPTIONS = TrainOptions(epochs=10, batch_size=12, lr=1e-2, ema=0.9, clip_norm=1.0, seed=1)
+OPTIONS = TrainOptions.preset("paper", epochs=10, batch_size=12, lr=1e-2, ema=0.9, clip_norm=1.0, seed=1)
 
 
 def run(folder: Path) -> None:
-    """The whole command: cache the teachers' logits, then train, both going on from what is there."""
+    """Cache the teachers' logits, then train. Both parts resume."""
     torch.set_num_threads(1)
     source = data(count=60, views=8)
     assert isinstance(source.views, TensorViews)
@@ -39,7 +39,7 @@ def run(folder: Path) -> None:
 
 
 def child(folder: Path) -> int:
-    """Start the run in a process of its own."""
+    """Start the run in a child process."""
     process = os.fork()
     if process == 0:
         status = 1
@@ -52,7 +52,7 @@ def child(folder: Path) -> int:
 
 
 def reached(folder: Path) -> tuple[int, int]:
-    """How far a run has come: a mark that changes with each block and each saved step."""
+    """A value that changes with each cached block and each saved step."""
     last = folder / "last.pt"
     return len(list(folder.rglob("*.npy"))), last.stat().st_mtime_ns if last.exists() else 0
 
@@ -60,14 +60,14 @@ def reached(folder: Path) -> tuple[int, int]:
 def main() -> None:
     folder, kills, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     chance = random.Random(seed)
-    # The first run also warms up what the operating system caches; the second is what a life is measured by.
+    # The first run warms up the caches of the operating system. The second run is timed.
     assert os.waitpid(child(folder / "warm"), 0)[1] == 0
     started = time.monotonic()
     assert os.waitpid(child(folder / "whole"), 0)[1] == 0
     seconds = time.monotonic() - started
     phases, life = Counter(), 2.0 * seconds / kills
     while phases["training"] < kills:
-        # A run that ends before there were enough kills is followed by another one.
+        # If a run finishes before there were enough kills, start another one.
         cut = folder / f"cut{phases['finished']}"
         process, before = child(cut), reached(cut)
         time.sleep(chance.uniform(0.0, life))
@@ -79,7 +79,7 @@ def main() -> None:
             phases["training" if (cut / "last.pt").exists() else "caching"] += 1
         else:
             raise SystemExit(f"the run failed with status {status}")
-        # On a busy machine a life may be too short to get anywhere.
+        # On a busy machine the time until the kill may be too short for any progress.
         life *= 1.1 if reached(cut) == before else 0.97
     assert os.waitpid(child(cut), 0)[1] == 0
     results = [torch.load(path / "last.pt", weights_only=True) for path in (folder / "whole", cut)]

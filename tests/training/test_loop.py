@@ -15,12 +15,12 @@ from cfp_cli.foundation.errors import TrainingError, UsageError
 from cfp_cli.measuring.metrics import evaluate
 from cfp_cli.training.ema import Ema
 from cfp_cli.training.history import read_csv
-from cfp_cli.training.loop import Data, fit
+from cfp_cli.training.loop import TrainingData, fit
 from cfp_cli.training.loss import CrossEntropy
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.precision import autocast_dtype
 
-OPTIONS = TrainOptions(epochs=4, batch_size=16, lr=1e-2, seed=3)
+OPTIONS = TrainOptions.preset("paper", epochs=4, batch_size=16, lr=1e-2, seed=3)
 
 
 def run(tmp_path, options=OPTIONS, model=None, **arguments):
@@ -30,7 +30,7 @@ def run(tmp_path, options=OPTIONS, model=None, **arguments):
 
 
 class StopAfter:
-    """A listener to progress that sends this process a signal after some steps."""
+    """A progress object that sends this process a signal after some steps."""
 
     def __init__(self, steps: int, number: int = signal.SIGINT) -> None:
         self.steps, self.number = steps, number
@@ -46,7 +46,7 @@ class StopAfter:
 
 
 def test_learns_and_keeps_the_best_epoch(tmp_path):
-    model, history = run(tmp_path, TrainOptions(epochs=30, batch_size=16, lr=1e-2))
+    model, history = run(tmp_path, TrainOptions.preset("paper", epochs=30, batch_size=16, lr=1e-2))
     assert len(history.rows) == 30
     assert history.val.accuracy > 0.9
     best = max(row.accuracy for row in history.rows)
@@ -60,7 +60,7 @@ def test_learns_and_keeps_the_best_epoch(tmp_path):
 
 
 class Versioned(nn.Conv2d):
-    """A layer that cannot be loaded without its version."""
+    """A layer that can only be loaded with its version."""
 
     _version = 2
 
@@ -72,11 +72,11 @@ class Versioned(nn.Conv2d):
 def test_layers_that_ask_for_their_version_are_trained(tmp_path):
     model = network()
     model[3] = Versioned(6, 8, 3, padding=1)
-    run(tmp_path, TrainOptions(epochs=1, batch_size=16), model)
+    run(tmp_path, TrainOptions.preset("paper", epochs=1, batch_size=16), model)
 
 
 def test_one_step_is_the_plain_adam_step(tmp_path):
-    options = TrainOptions(epochs=1, batch_size=64, lr=1e-2, schedule="constant")
+    options = TrainOptions.preset("paper", epochs=1, batch_size=64, lr=1e-2, schedule="constant")
     start = network(dropout=0.0)
     expected = copy.deepcopy(start).train()
     model, _ = run(tmp_path, options, start)
@@ -91,9 +91,9 @@ def test_one_step_is_the_plain_adam_step(tmp_path):
 
 
 def _first_views(source, order, seed):
-    from cfp_cli.training.order import Order
+    from cfp_cli.training.batch_plan import BatchPlan
 
-    images, views, whole = Order(source.sampler, source.views, 64, seed).batch(0, 0)
+    images, views, whole = BatchPlan(source.sampler, source.views, 64, seed).batch(0, 0)
     assert whole == len(images)
     assert images.tolist() == order.tolist()
     return zip(images.tolist(), views.tolist(), strict=True)
@@ -155,7 +155,11 @@ def test_finished_run_is_not_run_again(tmp_path):
 def test_new_run_does_not_take_up_an_old_state(tmp_path):
     run(tmp_path)
     with pytest.raises(TrainingError, match="a logit became NaN or infinite in epoch 1; no good state had"):
-        run(tmp_path, TrainOptions(epochs=2, lr=1e30, schedule="constant", optimizer="sgd"), network(norm=False))
+        run(
+            tmp_path,
+            TrainOptions.preset("paper", epochs=2, lr=1e30, schedule="constant", optimizer="sgd"),
+            network(norm=False),
+        )
     assert not (tmp_path / "last.pt").exists()
 
 
@@ -182,7 +186,7 @@ def test_nan_stops_and_names_the_last_good_state(tmp_path):
             return super().get(indices, views) * (math.nan if self.asked == 5 else 1)
 
     source = data()
-    poisoned = Data(Poison(source.views.pixels), source.labels, source.sampler, source.validation, CLASSES)
+    poisoned = TrainingData(Poison(source.views.pixels), source.labels, source.sampler, source.validation, CLASSES)
     with pytest.raises(
         TrainingError, match=r"loss became NaN or infinite in epoch 2; the last good state is .*last\.pt"
     ):
@@ -193,7 +197,7 @@ def test_nan_stops_and_names_the_last_good_state(tmp_path):
 
 
 def test_exploding_weights_stop_the_run(tmp_path):
-    options = TrainOptions(epochs=3, batch_size=16, lr=1e30, schedule="constant", optimizer="sgd")
+    options = TrainOptions.preset("paper", epochs=3, batch_size=16, lr=1e30, schedule="constant", optimizer="sgd")
     with pytest.raises(TrainingError, match="became NaN or infinite in epoch 1; no good state had been written"):
         run(tmp_path, options, network(norm=False))
 
@@ -201,7 +205,7 @@ def test_exploding_weights_stop_the_run(tmp_path):
 def test_compiled_network_learns_the_same(tmp_path, monkeypatch):
     import functools
 
-    # Another backend needs no compiler; what is saved must still be the plain network.
+    # This backend needs no compiler. The saved network must still be the original one.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     plain, _ = run(tmp_path / "plain", model=network(dropout=0.0))
     options = TrainOptions(**{**OPTIONS.to_json(), "compile": True})
@@ -212,12 +216,12 @@ def test_compiled_network_learns_the_same(tmp_path, monkeypatch):
 def test_amp_is_refused_where_the_hardware_lacks_it(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     with pytest.raises(TrainingError, match="this cpu does not compute in bf16; pass --amp off"):
-        run(tmp_path, TrainOptions(amp="bf16"))
+        run(tmp_path, TrainOptions.preset("paper", amp="bf16"))
     assert autocast_dtype("auto", torch.device("cpu")) is None
 
 
 def test_patience_stops_early(tmp_path):
-    options = TrainOptions(epochs=50, batch_size=16, lr=1e-12, min_lr=0, patience=3)
+    options = TrainOptions.preset("paper", epochs=50, batch_size=16, lr=1e-12, min_lr=0, patience=3)
     _, history = run(tmp_path, options, network(dropout=0.0, norm=False))
     assert len(history.rows) == 4
     assert history.best_epoch == 3
@@ -228,7 +232,7 @@ def test_ema_keeps_the_running_mean(tmp_path):
     start = network()
     plain, _ = run(tmp_path / "plain", TrainOptions(**{**options.to_json(), "ema": 0.0}), copy.deepcopy(start))
     averaged, _ = run(tmp_path / "ema", options, copy.deepcopy(start))
-    # One update, the first: decay min(.5, 1/10).
+    # There is one update, the first, whose decay is min(.5, 1/10).
     for name, value in averaged.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, 0.1 * start.state_dict()[name] + 0.9 * plain.state_dict()[name])
@@ -244,7 +248,7 @@ def test_clipping_limits_the_step(tmp_path):
         "schedule": "constant",
     }
     start = network()
-    model, _ = run(tmp_path, TrainOptions(**options, clip_norm=0.01), copy.deepcopy(start))
+    model, _ = run(tmp_path, TrainOptions.preset("paper", **options, clip_norm=0.01), copy.deepcopy(start))
     before = dict(start.named_parameters())
     moved = math.sqrt(
         sum(float((value - before[name]).detach().square().sum()) for name, value in model.named_parameters())
@@ -268,17 +272,19 @@ def test_subnormals_are_not_kept(tmp_path):
     start = network()
     with torch.no_grad():
         start[3].weight.requires_grad_(False)[0] = 1e-40
-    model, _ = run(tmp_path, TrainOptions(epochs=1, batch_size=16, lr=1e-30, min_lr=0, weight_decay=0.0), start)
+    model, _ = run(
+        tmp_path, TrainOptions.preset("paper", epochs=1, batch_size=16, lr=1e-30, min_lr=0, weight_decay=0.0), start
+    )
     assert model[3].weight[0].abs().max() == 0
     assert torch.load(tmp_path / "best.pt", weights_only=True)["3.weight"][0].abs().max() == 0
 
 
 def test_batch_too_small_for_the_processes():
-    from cfp_cli.training.order import Order
+    from cfp_cli.training.batch_plan import BatchPlan
 
-    assert Order(data().sampler, data().views, 3, 0, world_size=2).steps == 11
+    assert BatchPlan(data().sampler, data().views, 3, 0, world_size=2).steps_per_epoch == 11
     with pytest.raises(UsageError, match="3 training images are too few for 2 processes"):
-        Order(data().sampler, data(3).views, 3, 0, world_size=2)
+        BatchPlan(data().sampler, data(3).views, 3, 0, world_size=2)
 
 
 @pytest.mark.parametrize(
@@ -293,18 +299,18 @@ def test_batch_too_small_for_the_processes():
 )
 def test_options_are_checked_first(changes, message):
     with pytest.raises(UsageError) as caught:
-        TrainOptions(**changes)
+        TrainOptions.preset("paper", **changes)
     assert str(caught.value).startswith(message)
 
 
 def test_learning_rate_schedules():
-    cosine = TrainOptions(epochs=100, lr=1e-3, min_lr=1e-5)
+    cosine = TrainOptions.preset("paper", epochs=100, lr=1e-3, min_lr=1e-5)
     assert cosine.learning_rate(0) == 1e-3
     assert cosine.learning_rate(50) == pytest.approx((1e-3 + 1e-5) / 2)
     assert cosine.learning_rate(100) == pytest.approx(1e-5)
-    linear = TrainOptions(epochs=100, lr=1e-3, min_lr=1e-5, schedule="linear")
+    linear = TrainOptions.preset("paper", epochs=100, lr=1e-3, min_lr=1e-5, schedule="linear")
     assert linear.learning_rate(25) == pytest.approx(1e-3 - 0.25 * (1e-3 - 1e-5))
-    assert TrainOptions(epochs=9, lr=1e-3, schedule="constant").learning_rate(8) == 1e-3
+    assert TrainOptions.preset("paper", epochs=9, lr=1e-3, schedule="constant").learning_rate(8) == 1e-3
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], 1e-3)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100, 1e-5)
     for epoch in range(100):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfp_cli.training.loss import CrossEntropy, Distillation, Draw, class_weights, kd, mix
+from cfp_cli.training.loss import Batch, CrossEntropy, Distillation, class_weights, kd, mix
 
 
 def hand_kd(student, teacher, temperature):
@@ -32,7 +32,7 @@ def test_kd_is_the_hand_computed_divergence(student, teacher, temperature):
 
 def draw(count=3, epoch=0, labels=None):
     images, views = np.arange(count), np.zeros(count, dtype=np.int64)
-    return Draw(images, views, torch.zeros(count, dtype=torch.int64) if labels is None else labels, epoch)
+    return Batch(images, views, torch.zeros(count, dtype=torch.int64) if labels is None else labels, epoch)
 
 
 def tables(count=2, images=3, views=2, classes=4):
@@ -67,7 +67,7 @@ def test_the_view_decides_the_target():
     (table,) = tables(1)
     student = torch.zeros(3, 4)
     one, other = (
-        Distillation([table], 10)(student, Draw(np.arange(3), np.full(3, view), torch.zeros(3), 0)) for view in (0, 1)
+        Distillation([table], 10)(student, Batch(np.arange(3), np.full(3, view), torch.zeros(3), 0)) for view in (0, 1)
     )
     assert one[0] != other[0]
 

@@ -14,7 +14,7 @@ from cfp_cli.training.teacher_cache import teacher_logits
 
 
 class Counting(nn.Module):
-    """Counts the images it sees; gives logits that tell them apart."""
+    """Counts the images it sees; returns logits that differ between images."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Signal:
 
 def test_cut_off_computation_goes_on(tmp_path):
     teacher, source = Counting(), views(300, 3)
-    whole = teacher_logits(teacher, source, 3, tmp_path / "whole")
+    uninterrupted = teacher_logits(teacher, source, 3, tmp_path / "whole")
     teacher.seen = 0
     with pytest.raises(KeyboardInterrupt):
         teacher_logits(teacher, source, 3, tmp_path / "cut", progress=Signal(5))
@@ -96,7 +96,7 @@ def test_cut_off_computation_goes_on(tmp_path):
     assert 0 < before < 900
     logits = teacher_logits(teacher, source, 3, tmp_path / "cut")
     assert teacher.seen == 900
-    assert np.array_equal(logits.view(np.uint32), whole.view(np.uint32))
+    assert np.array_equal(logits.view(np.uint32), uninterrupted.view(np.uint32))
 
 
 def test_parts_of_a_run_killed_after_the_table_was_written_are_removed(tmp_path):
@@ -142,12 +142,12 @@ class Net(nn.Module):
 
 
 def test_a_teacher_whose_code_has_changed_is_computed_again(tmp_path):
-    found = []
+    tables = []
     for factor in (1, 5):
         file = tmp_path / "net.py"
         file.write_text(NET.replace("FACTOR", str(factor)))
         scope = {}
         exec(compile(file.read_text(), str(file), "exec"), scope)
         torch.manual_seed(0)
-        found.append(np.array(teacher_logits(scope["Net"](), views(), 3, tmp_path / "cache")))
-    np.testing.assert_allclose(found[1], 5 * found[0], rtol=1e-5)
+        tables.append(np.array(teacher_logits(scope["Net"](), views(), 3, tmp_path / "cache")))
+    np.testing.assert_allclose(tables[1], 5 * tables[0], rtol=1e-5)

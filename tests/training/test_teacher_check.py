@@ -1,4 +1,4 @@
-"""The warnings about teachers that do not know the views, or a class, that their students learn from them."""
+"""The warnings about teachers that do not recognise the augmented views, or one of the classes."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ LABELS = torch.tensor([0, 1, 1, 0] * 5)
 CLASSES = ("dark", "light", "dent")
 
 
-class Told(list):
+class Messages(list):
     def say(self, message):
         self.append(message)
 
 
 @pytest.mark.parametrize(("wrong", "warns"), [(0, False), (1, False), (4, True), (40, True)])
-def test_a_teacher_that_does_not_know_the_views_is_told_of(wrong, warns):
+def test_warns_about_a_teacher_that_does_not_recognise_the_views(wrong, warns):
     logits = np.zeros((len(LABELS), 2, 2), np.float32)
     logits[np.arange(len(LABELS)), :, LABELS.numpy()] = 1
     logits.reshape(-1, 2)[:wrong] *= -1
-    told = Told()
+    messages = Messages()
     plain = compute_metrics(LABELS, LABELS, CLASSES[:2])
-    assert check_views("representation teacher", logits, LABELS, plain, told) == 1 - wrong / 40
-    assert [line.startswith("warning: the representation teacher is right on") for line in told] == [True] * warns
+    assert check_views("representation teacher", logits, LABELS, plain, messages) == 1 - wrong / 40
+    assert [line.startswith("warning: the representation teacher is right on") for line in messages] == [True] * warns
 
 
 @pytest.mark.parametrize(("seen", "missed"), [([0, 1, 1], ()), ([0, 0, 0], ("light",)), ([1, 0, 0], ("dark", "light"))])
-def test_a_class_of_which_a_teacher_recognises_nothing_is_told_of(seen, missed):
-    told = Told()
-    # No image is of the third class, which says nothing about it.
+def test_warns_about_a_class_that_a_teacher_does_not_recognise(seen, missed):
+    messages = Messages()
+    # The third class has no validation image, so there is no warning about it.
     plain = compute_metrics(torch.tensor(seen), torch.tensor([0, 1, 1]), CLASSES)
-    assert check_classes("classifier teacher", plain, told) == missed
+    assert check_classes("class-balanced teacher", plain, messages) == missed
     names = ", ".join(missed)
-    start = f"warning: the classifier teacher recognises no validation image of {names}, which its student"
-    assert [line.startswith(start) for line in told] == [True] * bool(missed)
+    start = f"warning: the class-balanced teacher recognises no validation image of {names}, so the student"
+    assert [line.startswith(start) for line in messages] == [True] * bool(missed)

@@ -19,14 +19,14 @@ from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.errors import DataError, TrainingError, UsageError
 from cfp_cli.measuring.metrics import evaluate
 from cfp_cli.models.registry import create
-from cfp_cli.training.finetune import draw_probability, finetune
-from cfp_cli.training.options import TrainOptions, teacher_options
-from cfp_cli.training.teacher import train
+from cfp_cli.training.finetune import finetune
+from cfp_cli.training.options import TrainOptions
+from cfp_cli.training.train import train
 
 ARCH = f"{Path(__file__).with_name('tiny_net.py')}:tiny"
 CLASSES = ("dark", "light", "striped")
-TEACHER = teacher_options(epochs=6, batch_size=16, lr=1e-2)
-STUDENT = TrainOptions(epochs=4, batch_size=16, lr=1e-2, label_weight=0.1)
+TEACHER = TrainOptions.preset("teacher", epochs=6, batch_size=16, lr=1e-2)
+STUDENT = TrainOptions.preset("paper", epochs=4, batch_size=16, lr=1e-2, label_weight=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_teacher_learns_and_is_saved(tmp_path, dataset):
 def test_balanced_teacher_starts_from_given_weights(tmp_path, dataset):
     start = network(0)
     train(start, dataset, TEACHER, tmp_path / "rl.pt")
-    options = teacher_options(epochs=1, batch_size=16, sampler="balanced", lr=1e-9)
+    options = TrainOptions.preset("teacher", epochs=1, batch_size=16, sampler="balanced", lr=1e-9)
     model, _ = train(load(tmp_path / "rl.pt"), dataset, options, tmp_path / "cl.pt")
     for first, second in zip(model.parameters(), start.parameters(), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5)
@@ -117,14 +117,14 @@ def test_student_follows_two_teachers(tmp_path, dataset):
 
 def test_student_becomes_its_teacher(tmp_path, dataset):
     teacher, _ = train(network(0), dataset, TEACHER, tmp_path / "rl.pt")
-    _, history = tune(tmp_path, dataset, [teacher], TrainOptions(epochs=25, batch_size=16, lr=2e-2))
+    _, history = tune(tmp_path, dataset, [teacher], TrainOptions.preset("paper", epochs=25, batch_size=16, lr=2e-2))
     assert history.rows[-1].loss < 0.2 * history.rows[0].loss
     assert history.rows[-1].mix is None
     assert history.rows[-1].loss_cl is None
 
 
 def test_second_run_takes_the_teachers_from_the_cache(tmp_path, dataset):
-    class Told:
+    class Descriptions:
         def __init__(self):
             self.descriptions = []
 
@@ -136,10 +136,10 @@ def test_second_run_takes_the_teachers_from_the_cache(tmp_path, dataset):
         def say(self, message):
             pass
 
-    first, second = Told(), Told()
+    first, second = Descriptions(), Descriptions()
     one, _ = tune(tmp_path, dataset, progress=first)
     two, _ = tune(tmp_path, dataset, progress=second)
-    assert first.descriptions == ["representation teacher", "classifier teacher"]
+    assert first.descriptions == ["representation teacher", "class-balanced teacher"]
     assert second.descriptions == []
     assert same(one.state_dict(), two.state_dict())
 
@@ -168,14 +168,14 @@ def test_interrupted_fine_tuning_goes_on(tmp_path, dataset):
 def test_wrong_inputs_are_refused(tmp_path, dataset):
     with pytest.raises(UsageError, match="0 teachers; pass one or two"):
         tune(tmp_path, dataset, [])
-    with pytest.raises(DataError, match="classifier teacher was made for the classes a, b, c, the data has dark"):
+    with pytest.raises(DataError, match="class-balanced teacher was made for the classes a, b, c, the data has dark"):
         tune(tmp_path, dataset, [network(1), network(1, classes=("a", "b", "c"))])
     with pytest.raises(DataError, match="the student was made for the classes"):
         tune(tmp_path, dataset, model=network(1, classes=("dark", "light")))
 
 
 def test_draws_are_as_probable_as_the_samplers_make_them():
-    from cfp_cli.data.samplers import Sampler
+    from cfp_cli.data.samplers import Sampler, draw_probability
 
     labels = torch.tensor([0] * 30 + [1] * 9 + [2])
     for kind in ("instance", "balanced", "sqrt"):

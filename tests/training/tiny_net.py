@@ -1,4 +1,4 @@
-"""A network that checkpoints can name as `tiny_net.py:tiny`."""
+"""A small network, which checkpoints name as `tiny_net.py:tiny`."""
 
 from __future__ import annotations
 

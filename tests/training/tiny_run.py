@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.foundation.files import write_atomic
-from cfp_cli.training.loop import Data, Files
+from cfp_cli.training.loop import TrainingData, TrainingFiles
 
 CLASSES = ("crack", "hole", "stain")
 
 
 class TensorViews:
-    """Views held as float32 [N, V, 3, H, W]."""
+    """Views in a tensor float32 [N, V, 3, H, W]."""
 
     def __init__(self, pixels: Tensor) -> None:
         self.pixels = pixels
@@ -61,7 +61,7 @@ def network(seed: int = 0, *, dropout: float = 0.2, norm: bool = True) -> nn.Seq
 
 
 def images(count: int = 45, views: int = 3, size: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Images whose class is the channel that is brighter, with noise: float32 [N, V, 3, H, W] and labels int64 [N]."""
+    """Noisy images whose class is the index of the brightest channel: float32 [N, V, 3, H, W] and labels int64 [N]."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % len(CLASSES)
     pixels = torch.rand(count, views, 3, size, size, generator=generator)
@@ -69,19 +69,19 @@ def images(count: int = 45, views: int = 3, size: int = 12, seed: int = 0) -> tu
     return pixels, labels
 
 
-def data(count: int = 45, views: int = 3) -> Data:
+def data(count: int = 45, views: int = 3) -> TrainingData:
     pixels, labels = images(count, views)
     test_pixels, test_labels = images(30, 1, seed=1)
     validation = Batches([(test_pixels[:16, 0], test_labels[:16]), (test_pixels[16:, 0], test_labels[16:])])
-    return Data(TensorViews(pixels), labels, Shuffle(count), validation, CLASSES)
+    return TrainingData(TensorViews(pixels), labels, Shuffle(count), validation, CLASSES)
 
 
 def save(path: Path, model: nn.Module) -> None:
     write_atomic(path, lambda file: torch.save(model.state_dict(), file))
 
 
-def files(folder: Path, every: float = 0.0) -> Files:
-    return Files(folder / "best.pt", folder / "last.pt", save, folder / "history.csv", every=every)
+def files(folder: Path, every: float = 0.0) -> TrainingFiles:
+    return TrainingFiles(folder / "best.pt", folder / "last.pt", save, folder / "history.csv", every=every)
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

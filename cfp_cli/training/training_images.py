@@ -1,4 +1,4 @@
-"""The decoded images that training needs, in the preprocessing of each network that will see them."""
+"""The decoded images of a training run, in the preprocessing of each network that uses them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from pathlib import Path
 
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.decoding import DEFAULT_BUDGET
-from cfp_cli.data.images import ImageStore, load_images
+from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.views import ViewStore
-from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.measuring.metrics import Loader
 from cfp_cli.training.options import TrainOptions
+
+_EVALUATION_BATCH = 128
 
 
 @dataclass
-class Stores:
-    """Images of one dataset, each kind decoded once however many networks ask.
+class TrainingImages:
+    """The images of one dataset. Networks with equal preprocessing share the decoded views.
 
     Attributes:
-        dataset: whose images.
-        options: augmentation, views and seed.
-        cache_folder: where pixels go that do not fit the budget; the system's temporary folder where None.
-        budget: bytes of memory that one store may take.
-        progress: told of the images done.
+        dataset: the dataset.
+        options: augmentation, number of views and seed.
+        cache_folder: folder for pixels that exceed the budget; None is the temporary folder of the system.
+        budget: largest number of bytes in memory per preprocessing or split.
+        progress: reports progress.
     """
 
     dataset: Dataset
@@ -54,17 +56,17 @@ class Stores:
             )
         return self._views[preprocessing]
 
-    def keep_only(self, preprocessing: Preprocessing) -> None:
-        """Let go of the views that only teachers needed."""
+    def release_other_views(self, preprocessing: Preprocessing) -> None:
+        """Free the views in every preprocessing but this one, which only teachers needed."""
         self._views = {preprocessing: self._views[preprocessing]}
 
-    def plain(self, split: str, preprocessing: Preprocessing) -> ImageStore:
-        """The images of a split as they are.
+    def evaluation_batches(self, split: str, preprocessing: Preprocessing) -> Loader:
+        """The images of a split without augmentation, in batches.
 
         Raises:
             DataError: there is no such split, or too many images are broken.
         """
-        return load_images(
+        store = load_images(
             self.dataset,
             split,
             preprocessing,
@@ -72,20 +74,4 @@ class Stores:
             budget=self.budget,
             progress=self.progress,
         )
-
-
-def require_classes(found: tuple[str, ...], dataset: Dataset, whose: str) -> None:
-    """Refuse a network whose classes are not the dataset's, in the same order.
-
-    A network whose classes are only numbered takes the dataset's names, where there are as many.
-
-    Raises:
-        DataError: they differ.
-    """
-    numbered = found == tuple(str(index) for index in range(len(found)))
-    if found == dataset.classes or (numbered and len(found) == len(dataset.classes)):
-        return
-    raise DataError(
-        f"{whose} was made for the classes {', '.join(found)}, the data has {', '.join(dataset.classes)}; "
-        "use the data it was trained on"
-    )
+        return store.batches(_EVALUATION_BATCH)

@@ -1,60 +1,59 @@
-"""The live view of a training run: one table of its last epochs, its best one and the time left."""
+"""The live table of a training run: the last epochs, the best epoch and the remaining time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from rich.table import Table
 
 from cfp_cli.training.history import EpochRow
+from cfp_cli.training.options import Select
 
-_SHOWN = 8
+# Rows of the table, without the best epoch.
+_RECENT = 8
 
 
-def table(
+def epoch_table(
     rows: Sequence[EpochRow],
     epochs: int,
     *,
-    select: Literal["accuracy", "macro_f1"] = "accuracy",
-    title: str | None = None,
+    select: Select = "accuracy",
 ) -> Table:
-    """The last epochs, and the best one where it is older.
+    """The last epochs, and the best epoch if it is older.
 
     Args:
         rows: all epochs so far, oldest first.
-        epochs: how many there will be.
-        select: the figure that makes an epoch the best; of equal ones the latest.
-        title: over the table.
+        epochs: number of epochs of the run.
+        select: the metric that decides which epoch is the best; of equal epochs the latest.
     """
-    distilled = any(row.loss_rl is not None for row in rows)
-    fused = any(row.mix is not None for row in rows)
-    names = ["epoch", "lr", "loss", *(["RL"] if distilled else []), *(["CL", "mix"] if fused else [])]
-    view = Table(title=title, caption=_caption(rows, epochs), caption_justify="left")
+    one_teacher = any(row.loss_rl is not None for row in rows)
+    two_teachers = any(row.mix is not None for row in rows)
+    names = ["epoch", "lr", "loss", *(["RL"] if one_teacher else []), *(["CL", "mix"] if two_teachers else [])]
+    table = Table(caption=_caption(rows, epochs), caption_justify="left")
     for name in [*names, "accuracy", "macro-F1", "balanced", "images/s"]:
-        view.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True)
     best = _best(rows, select)
-    shown = list(rows[-_SHOWN:])
-    if best is not None and best not in shown:
-        shown.insert(0, best)
-    for row in shown:
+    table_rows = list(rows[-_RECENT:])
+    if best is not None and best not in table_rows:
+        table_rows.insert(0, best)
+    for row in table_rows:
         cells = [f"{'*' if row is best else ''}{row.epoch + 1}/{epochs}", f"{row.lr:.1e}", f"{row.loss:.4f}"]
-        if distilled:
+        if one_teacher:
             cells.append(_number(row.loss_rl))
-        if fused:
+        if two_teachers:
             cells += [_number(row.loss_cl), _number(row.mix)]
         cells += [f"{value:.2%}" for value in (row.accuracy, row.macro_f1, row.balanced_accuracy)]
-        view.add_row(*cells, f"{row.images_per_second:.0f}", style="green" if row is best else None)
-    return view
+        table.add_row(*cells, f"{row.images_per_second:.0f}", style="green" if row is best else None)
+    return table
 
 
 def seconds_left(rows: Sequence[EpochRow], epochs: int) -> float:
-    """What the epochs still to come will take, by the mean of the last ones, in seconds."""
-    recent = rows[-_SHOWN:]
+    """Estimated time of the remaining epochs in seconds, from the mean of the last epochs."""
+    recent = rows[-_RECENT:]
     return sum(row.seconds for row in recent) / len(recent) * (epochs - len(rows)) if recent else 0.0
 
 
-def _best(rows: Sequence[EpochRow], select: Literal["accuracy", "macro_f1"]) -> EpochRow | None:
+def _best(rows: Sequence[EpochRow], select: Select) -> EpochRow | None:
     return max(rows, key=lambda row: (getattr(row, select), row.epoch), default=None)
 
 

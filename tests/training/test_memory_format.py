@@ -7,21 +7,21 @@ import pytest
 import torch
 from torch import nn
 
-from cfp_cli.training.layout import memory_format
+from cfp_cli.training.memory_format import memory_format
 
 TRAIN = """
 import torch
 from torch import nn
 from cfp_cli.execution.distributed import Workers
-from cfp_cli.training.learner import Learner
+from cfp_cli.training.trainer import Trainer
 from cfp_cli.training.options import TrainOptions
 
 torch.set_num_threads(2)
 model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-learner = Learner(model, TrainOptions(), torch.device("cpu"), Workers())
+trainer = Trainer(model, TrainOptions.preset("paper"), torch.device("cpu"), Workers())
 images = torch.rand(15, 3, 16, 16)
 for _ in range(60):
-    logits = learner._forward(images.to(memory_format=learner._layout))
+    logits = trainer._forward(images.to(memory_format=trainer._memory_format))
     logits.square().mean().backward()
 """
 

@@ -1,4 +1,4 @@
-"""A network together with what an optimiser step changes: its weights, their running mean, moments and loss scale."""
+"""Makes optimiser steps on a network: forward pass, loss, gradient, optimiser and moving average."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from torch import Tensor, nn
 from cfp_cli.execution.distributed import Workers
 from cfp_cli.measuring.metrics import require_logits
 from cfp_cli.training.ema import Ema
-from cfp_cli.training.layout import memory_format
-from cfp_cli.training.loss import Draw, Objective
+from cfp_cli.training.loss import Batch, Objective
+from cfp_cli.training.memory_format import memory_format
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.precision import autocast_dtype
 
 
-class Learner:
-    """A network in training.
+class Trainer:
+    """Makes optimiser steps on one network, and holds all state that a step changes.
 
     Args:
-        model: moved to the device and into the order of memory that suits it.
-        options: optimiser, running mean, clipping, precision and compilation.
-        device: where to compute.
-        workers: processes that share each batch.
+        model: the network; it is moved to the device and to the memory format of `memory_format`.
+        options: optimiser, moving average, clipping, precision and compilation.
+        device: the device of the computation.
+        workers: the processes that share each batch.
 
     Raises:
-        TrainingError: the device does not compute in the precision asked for.
+        TrainingError: the device does not support the requested precision.
     """
 
     def __init__(self, model: nn.Module, options: TrainOptions, device: torch.device, workers: Workers) -> None:
-        self._layout = memory_format(model, device)
-        self.model = model.to(device).to(memory_format=self._layout)
+        self._memory_format = memory_format(model, device)
+        self.model = model.to(device).to(memory_format=self._memory_format)
         self.options, self.device, self.world_size = options, device, workers.world_size
         self._dtype = autocast_dtype(options.amp, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
@@ -43,32 +43,34 @@ class Learner:
 
     @property
     def candidate(self) -> nn.Module:
-        """What is evaluated and kept: the running mean of the weights where there is one, else the weights."""
+        """The network to evaluate and save: the moving average of the weights if there is one, else the network."""
         return self._ema.model if self._ema else self.model
 
-    def learn(self, images: Tensor, draw: Draw, objective: Objective, *, share: float, step: int, seed: int) -> Tensor:
+    def train_step(
+        self, images: Tensor, batch: Batch, objective: Objective, *, share: float, step: int, seed: int
+    ) -> Tensor:
         """Make one optimiser step.
 
         Args:
-            images: float32 [n, 3, H, W], this process's part of the batch.
-            draw: what is known of them.
-            objective: what to minimise.
-            share: n over the size of the whole batch.
-            step: number of the step, from 0 over all epochs.
-            seed: of what the network draws itself, such as dropout.
+            images: float32 [n, 3, H, W], the part of the batch that this process computes.
+            batch: indices and labels of these images.
+            objective: the loss.
+            share: n divided by the size of the full batch.
+            step: index of the step, from 0 over all epochs.
+            seed: seed of random layers, such as dropout.
 
         Returns:
-            What the objective gave, float64 [3].
+            The output of the objective, float64 [3].
         """
         for group in self._optimizer.param_groups:
-            group["lr"] = self.options.learning_rate(draw.epoch)
+            group["lr"] = self.options.learning_rate(batch.epoch)
         torch.manual_seed(seed)
         self.model.train()
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            logits = require_logits(self._forward(images.to(self.device, memory_format=self._layout)))
-        losses = objective(logits.float(), draw)
+            logits = require_logits(self._forward(images.to(self.device, memory_format=self._memory_format)))
+        losses = objective(logits.float(), batch)
         self._optimizer.zero_grad(set_to_none=True)
-        # DDP takes the mean over the processes: weigh each by its images, so that the sum is the mean over the batch.
+        # DDP averages gradients over the processes. This factor turns the average into the mean over the full batch.
         self._scaler.scale(losses[0] * (share * self.world_size)).backward()  # type: ignore[no-untyped-call]
         if self.options.clip_norm:
             self._scaler.unscale_(self._optimizer)
@@ -80,7 +82,7 @@ class Learner:
         return losses.detach().double()
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on."""
+        """All state that the next step depends on, for `restore`."""
         return {
             "model": self.model.state_dict(),
             "ema": self._ema.model.state_dict() if self._ema else None,
@@ -89,7 +91,7 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave."""
+        """Continue from the output of `state`."""
         self.model.load_state_dict(state["model"])
         if self._ema:
             self._ema.model.load_state_dict(state["ema"])
@@ -98,7 +100,8 @@ class Learner:
 
 
 def _optimizer(model: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
-    # One fused step over all tensors: a small student has many, and each would cost more to visit than to update.
+    # A fused step updates all tensors in one call. A small student has many small tensors, and a call for each costs
+    # more than its update.
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if options.optimizer == "sgd":
         return torch.optim.SGD(parameters, options.lr, momentum=0.9, weight_decay=options.weight_decay, fused=True)

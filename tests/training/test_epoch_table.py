@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from cfp_cli.commands.training import telling
+from cfp_cli.commands.training import show_epochs
 from cfp_cli.foundation.errors import UsageError
+from cfp_cli.training.epoch_table import epoch_table, seconds_left
 from cfp_cli.training.history import EpochRow, TensorBoard, read_csv, write_csv
-from cfp_cli.training.live import seconds_left, table
 from cfp_cli.training.options import TrainOptions
 
 
@@ -22,7 +22,7 @@ def row(epoch, accuracy=0.5, cl=0.2, mix=0.9):
 
 def render(rows, epochs=30):
     console = Console(file=io.StringIO(), width=110, color_system=None)
-    console.print(table(rows, epochs))
+    console.print(epoch_table(rows, epochs))
     return console.file.getvalue()
 
 
@@ -84,8 +84,8 @@ def test_tensorboard_holds_the_rows(tmp_path):
     ]
 
 
-def test_the_star_is_at_the_best_epoch_by_the_figure_that_is_chosen_by():
-    class Told:
+def test_the_star_marks_the_best_epoch_of_the_selected_metric():
+    class LiveConsole:
         interactive = True
 
         @contextmanager
@@ -96,7 +96,7 @@ def test_the_star_is_at_the_best_epoch_by_the_figure_that_is_chosen_by():
         def update(self, view):
             self.view = view
 
-    console, rows = Told(), [replace(row(0, 0.9), macro_f1=0.4), replace(row(1, 0.8), macro_f1=0.6)]
-    with telling(console, TrainOptions(epochs=5, select="macro_f1")) as listen:
+    console, rows = LiveConsole(), [replace(row(0, 0.9), macro_f1=0.4), replace(row(1, 0.8), macro_f1=0.6)]
+    with show_epochs(console, TrainOptions.preset("paper", epochs=5, select="macro_f1")) as listen:
         listen(rows)
     assert [str(cell) for cell in console.view.columns[0].cells] == ["1/5", "*2/5"]

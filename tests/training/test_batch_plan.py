@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import Shuffle, TensorViews
 
-from cfp_cli.training.order import Order, step_seed
+from cfp_cli.training.batch_plan import BatchPlan, step_seed
 
 
-def order_of(images: int, views: int, batch_size: int, **arguments) -> Order:
-    return Order(Shuffle(images), TensorViews(torch.zeros(images, views, 1, 1, 1)), batch_size, 0, **arguments)
+def order_of(images: int, views: int, batch_size: int, **arguments) -> BatchPlan:
+    return BatchPlan(Shuffle(images), TensorViews(torch.zeros(images, views, 1, 1, 1)), batch_size, 0, **arguments)
 
 
 @settings(max_examples=40)
 @given(st.integers(4, 90), st.integers(2, 32), st.integers(1, 9), st.integers(0, 5))
 def test_every_image_once_and_batches_even(images, batch_size, views, epoch):
     order = order_of(images, views, batch_size)
-    batches = [order.batch(epoch, step) for step in range(order.steps)]
+    batches = [order.batch(epoch, step) for step in range(order.steps_per_epoch)]
     assert sorted(np.concatenate([batch[0] for batch in batches])) == list(range(images))
     sizes = {len(batch[0]) for batch in batches}
     assert max(sizes) <= max(batch_size, 3)
@@ -39,9 +39,9 @@ def test_views_are_met_in_turn(sampler):
     pixels = TensorViews(torch.zeros(20, 4, 1, 1, 1))
     first: dict[int, int] = {}
     for epoch in range(4):
-        order = Order(sampler, pixels, 8, seed=0)
+        order = BatchPlan(sampler, pixels, 8, seed=0)
         turns: Counter[int] = Counter()
-        for step in range(order.steps):
+        for step in range(order.steps_per_epoch):
             for image, view in zip(*map(np.ndarray.tolist, order.batch(epoch, step)[:2]), strict=True):
                 start = first.setdefault(image, (view - epoch) % 4)
                 assert view == (start + epoch + turns[image]) % 4
@@ -54,7 +54,7 @@ def test_all_views_of_all_images_in_v_epochs():
     seen = Counter(
         pair
         for epoch in range(3)
-        for step in range(order.steps)
+        for step in range(order.steps_per_epoch)
         for pair in zip(*map(np.ndarray.tolist, order.batch(epoch, step)[:2]), strict=True)
     )
     assert len(seen) == 36
@@ -64,7 +64,7 @@ def test_all_views_of_all_images_in_v_epochs():
 def test_processes_share_each_batch():
     whole = order_of(33, 2, 16)
     parts = [order_of(33, 2, 16, rank=rank, world_size=3) for rank in range(3)]
-    for step in range(whole.steps):
+    for step in range(whole.steps_per_epoch):
         images = [part.batch(0, step)[0] for part in parts]
         assert sorted(np.concatenate(images)) == sorted(whole.batch(0, step)[0])
         assert {part.batch(0, step)[2] for part in parts} == {sum(map(len, images))}

@@ -1,0 +1,88 @@
+"""Chooses the epoch whose weights a run keeps, and ends a run that no longer improves."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cfp_cli.measuring.metrics import Metrics
+from cfp_cli.training.options import Select
+
+
+class BestEpoch:
+    """The best epoch so far: the latest whose score is within one standard error of the highest.
+
+    The error is that of the difference between two scores (after the rule of Breiman et al., 1984). Among hundreds of
+    epochs, the highest score comes from chance on a few images. A later epoch was trained longer, at a lower learning
+    rate.
+
+    Args:
+        model: the network; its copy holds the weights of the best epoch.
+        select: the metric that is the score.
+        patience: epochs without a new highest score after which the run stops; 0 is off.
+    """
+
+    def __init__(self, model: nn.Module, select: Select, patience: int) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.epoch = -1
+        self.stopped = False
+        self._select = select
+        self._patience = patience
+        self._highest_score, self._highest_error, self._highest_epoch = -1.0, 0.0, -1
+
+    def update(self, candidate: nn.Module, metrics: Metrics, epoch: int) -> None:
+        """Take the weights of an epoch if it is the best so far, and set `stopped` if patience has run out.
+
+        Args:
+            candidate: the network after the epoch.
+            metrics: its metrics on the validation split.
+            epoch: index of the epoch.
+        """
+        score = metrics.accuracy if self._select == "accuracy" else metrics.macro_f1
+        if score > self._highest_score:
+            self._highest_epoch, self._highest_score = epoch, score
+            # The factor is for the difference of two scores, each of which has this error.
+            self._highest_error = math.sqrt(2) * metrics.standard_error(self._select)
+        if score >= self._highest_score - self._highest_error:
+            _copy_without_subnormals(candidate, self.model)
+            self.epoch = epoch
+        self.stopped = bool(self._patience) and epoch - self._highest_epoch >= self._patience
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain data for `restore`."""
+        return {
+            "best": self.model.state_dict(),
+            "best_epoch": self.epoch,
+            "best_score": self._highest_score,
+            "best_error": self._highest_error,
+            "better_epoch": self._highest_epoch,
+            "stopped": self.stopped,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from the output of `state`."""
+        self.model.load_state_dict(state["best"])
+        self.epoch, self.stopped = state["best_epoch"], state["stopped"]
+        self._highest_score, self._highest_error = state["best_score"], state["best_error"]
+        self._highest_epoch = state["better_epoch"]
+
+
+@torch.no_grad()
+def _copy_without_subnormals(source: nn.Module, target: nn.Module) -> None:
+    """Copy all weights and buffers from `source` to `target`, and replace subnormal numbers by 0.
+
+    Subnormal numbers are too small to change a float32 output, but they slow a CPU down several times
+    (github.com/FasterAI-Labs/fasterai/pull/82: 13 ms to 70 ms).
+    """
+    for value, copied in zip(source.state_dict().values(), target.state_dict().values(), strict=True):
+        copied.copy_(_without_subnormals(value))
+
+
+def _without_subnormals(value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        return value
+    return value.masked_fill(value.abs() < torch.finfo(value.dtype).tiny, 0.0)

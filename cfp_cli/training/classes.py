@@ -1,0 +1,28 @@
+"""Checks that a network and a dataset have the same classes."""
+
+from __future__ import annotations
+
+from cfp_cli.data.dataset import Dataset
+from cfp_cli.foundation.errors import DataError
+
+
+def require_classes(classes: tuple[str, ...], dataset: Dataset, network: str) -> None:
+    """Raise an error if the classes of a network differ from those of the dataset, or have another order.
+
+    A network with numbers as class names passes if the dataset has equally many classes.
+
+    Args:
+        classes: classes of the network.
+        dataset: the dataset.
+        network: what the message calls the network.
+
+    Raises:
+        DataError: the classes differ.
+    """
+    numbered = classes == tuple(str(index) for index in range(len(classes)))
+    if classes == dataset.classes or (numbered and len(classes) == len(dataset.classes)):
+        return
+    raise DataError(
+        f"{network} was made for the classes {', '.join(classes)}, the data has {', '.join(dataset.classes)}; "
+        "use the data it was trained on"
+    )
