@@ -6,9 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoints.spec import ModelSpec, describe
-from cfp_cli.exporting.benchmark import Benchmark, benchmark, count_macs
-from cfp_cli.foundation.errors import CheckpointError
 from cfp_cli.measuring.latency import measure_latency, summarise, time_in_turns
 
 
@@ -34,8 +31,7 @@ def small(classes: int = 4) -> nn.Module:
         nn.ReLU(),
         nn.Conv2d(8, 8, 3, 2, 1, groups=4),
     ]
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
-    return describe(model, ModelSpec("small", tuple("abcd"[:classes]), input_size=(12, 16)))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes))
 
 
 def test_times_are_those_of_the_clock() -> None:
@@ -88,46 +84,3 @@ def test_summary_is_in_milliseconds() -> None:
         5,
     )
     assert set(found.to_json()) >= {"batch", "threads", "median", "p25", "p75"}
-
-
-def test_macs_in_closed_form() -> None:
-    # Full convolution at 12 x 16, grouped one at 6 x 8, linear layer.
-    assert count_macs(small(), (12, 16)) == 12 * 16 * 8 * 3 * 9 + 6 * 8 * 8 * 2 * 9 + 8 * 4
-
-
-def test_macs_of_a_published_network() -> None:
-    from torchvision import models
-
-    # 1.81 G multiply-adds, as torchvision publishes for resnet18.
-    assert count_macs(models.resnet18(), (224, 224)) == pytest.approx(1.81e9, rel=0.01)
-
-
-def test_benchmark_holds_the_promised_keys(tmp_path) -> None:
-    (tmp_path / "a.pt").write_bytes(bytes(123))
-    first, second = benchmark(
-        {"a": small(), "b": small(2)}, {"a": tmp_path / "a.pt"}, batches=(1, 2), seconds=0.01, onnx=False
-    )
-    assert isinstance(first, Benchmark)
-    assert (first.model, first.bytes, first.params) == ("a", 123, 8 * 27 + 16 + 8 * 18 + 8 + 8 * 4 + 4)
-    assert second.bytes == 4 * (second.params + 16) + 8  # running statistics and a 64-bit counter
-    plain = first.to_json()
-    assert set(plain) >= {"model", "params", "macs", "bytes", "latency_ms"}
-    assert [each["batch"] for each in plain["latency_ms"]] == [1, 2]
-    assert set(plain["latency_ms"][0]) >= {"batch", "threads", "median", "p25", "p75"}
-
-
-def test_benchmark_by_onnxruntime() -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    (found,) = benchmark({"a": small()}, batches=(1, 3), threads=1, seconds=0.01)
-    assert [(each.runtime, each.batch, each.threads) for each in found.latency_ms] == [
-        ("torch", 1, 1),
-        ("torch", 3, 1),
-        ("onnxruntime", 1, 1),
-        ("onnxruntime", 3, 1),
-    ]
-
-
-def test_a_network_without_spec_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="carries no spec"):
-        benchmark({"a": nn.Linear(3, 2)})
