@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from cfp_cli.checkpoints.content_hash import KEY, content_hash
 from cfp_cli.checkpoints.spec import FORMAT, ModelSpec, spec_of
 from cfp_cli.foundation.files import write_atomic
 from cfp_cli.models.state_dict import module_versions, with_versions
@@ -26,15 +27,17 @@ def save(path: str | Path, model: nn.Module, spec: ModelSpec | None = None) -> N
     path = Path(path)
     spec = spec or spec_of(model)
     original = model.state_dict()
-    state = {name: _without_subnormals(tensor) for name, tensor in original.items()}
-    state = with_versions(state, module_versions(original))
+    state: dict[str, Tensor] = {name: _without_subnormals(tensor) for name, tensor in original.items()}
     facts = {"format": FORMAT, **spec.to_json()}
     if path.suffix == ".safetensors":
+        facts[KEY] = content_hash(facts, state)
         content = safetensors.torch.save(state, {"cfp": json.dumps(facts)})
 
         def write(file: BinaryIO) -> None:
             file.write(content)
     else:
+        state = with_versions(state, module_versions(original))
+        facts[KEY] = content_hash(facts, state)
 
         def write(file: BinaryIO) -> None:
             torch.save({**facts, "state_dict": state}, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -57,8 +58,8 @@ class Preprocessing:
         """
         if len(self.input_size) != 2 or min(self.input_size) < 1:
             raise ValueError(f"input size {self.input_size} must be a positive height and width")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"mean {self.mean} and std {self.std} must hold three values each, std above 0")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < each < math.inf for each in self.std):
+            raise ValueError(f"mean {self.mean} and std {self.std} must have three values each, std finite and above 0")
 
     @classmethod
     def of(cls, spec: InputSpec) -> Preprocessing:

@@ -68,6 +68,11 @@ def _call_factory(factory: Callable[[int, dict[str, Any]], Any], classes: int, k
         return factory(classes, kwargs).to("meta")
 
 
+def is_factory_file(arch: str) -> bool:
+    """Return whether an architecture is a `FILE.py:FACTORY`, whose code runs when it is built."""
+    return ":" in arch and not arch.startswith((TIMM, TORCHVISION))
+
+
 def known_architectures() -> list[str]:
     """Return the names of the built-in and torchvision classifiers, sorted."""
     return sorted([*_built_in(), *_torchvision_names()])
@@ -76,7 +81,7 @@ def known_architectures() -> list[str]:
 def _factory(arch: str) -> Callable[[int, dict[str, Any]], Any]:
     if arch.startswith(TIMM):
         return _timm(arch.removeprefix(TIMM))
-    if ":" in arch and not arch.startswith(TORCHVISION):
+    if is_factory_file(arch):
         path, _, name = arch.rpartition(":")
         return _from_file(Path(path), name)
     built_in = _built_in().get(arch)

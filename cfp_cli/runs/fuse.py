@@ -53,7 +53,7 @@ def run_fuse(model: ModelInput, out: Path) -> Fused:
     with scratch_folder() as folder:
         candidate = folder / out.name
         save(candidate, fuse(network), spec)
-        fused = load(candidate)
+        fused = load(candidate, spec.arch)
         with torch.inference_mode():
             expected, given = network(images), fused(images)
         error = ((given - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
