@@ -230,6 +230,6 @@ def _elpv_package() -> Path:
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or found.origin is None:
         raise DataError(
-            'the package elpv-dataset is not installed; run pip install "cfp[elpv]" or pass the folder of labels.csv'
+            "the package elpv-dataset is not installed; run pip install elpv-dataset or pass the folder of labels.csv"
         )
     return Path(found.origin).parent / "data"

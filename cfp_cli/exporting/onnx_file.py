@@ -27,11 +27,11 @@ def require_extra() -> None:
     """Check that the packages are there which only export needs.
 
     Raises:
-        MissingExtraError: one is missing; the message names the extra.
+        MissingExtraError: one is missing; the message says how to install it.
     """
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingExtraError(f'ONNX export needs {", ".join(missing)}; run pip install "cfp[export]"')
+        raise MissingExtraError(f"ONNX export needs {', '.join(missing)}; run pip install {' '.join(missing)}")
 
 
 @contextlib.contextmanager

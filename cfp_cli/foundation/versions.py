@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib.metadata import version
 
-NAMES = ("cfp", "torch", "torchvision", "numpy", "scipy")
+NAMES = ("torch", "torchvision", "numpy", "scipy")
 
 
 def versions() -> dict[str, str]:
@@ -16,6 +16,8 @@ def versions() -> dict[str, str]:
     facts = ", ".join(str(core[key]) for key in ("profile", "simd") if key in core)
     return {
         "python": platform.python_version(),
+        # Package and core are one distribution, so they have one version.
+        "cfp": str(core["version"]),
         "core": f"{core['version']} ({facts})",
         **{n: version(n) for n in NAMES},
     }

@@ -25,6 +25,7 @@ from torch.fx.node import map_arg
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import GraphError
+from cfp_cli.foundation.failures import outside_cause
 from cfp_cli.graph.outputs import Flattened
 
 # Batch size of the trace. A prime that is no usual channel count keeps the batch apart from channels in every reshape.
@@ -164,6 +165,8 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
                 exported, (batch,), strict=False, dynamic_shapes=({0: torch.export.Dim.AUTO},)
             )
     except Exception as error:
+        if outside_cause(error) is not None:
+            raise
         raise GraphError(
             f"the network cannot be traced ({_first_line(error)}); its control flow must not depend on the "
             "values of tensors, and it must take one batch of images"
@@ -178,6 +181,8 @@ def _trial_output(model: nn.Module, batch: Tensor) -> Any:
         with evaluating(model), torch.no_grad():
             return model(batch[:2])
     except Exception as error:
+        if outside_cause(error) is not None:
+            raise
         size = " x ".join(str(side) for side in batch.shape[1:])
         raise GraphError(
             f"the network fails on images of {size} ({_first_line(error)}); check its input size and number of channels"

@@ -123,7 +123,7 @@ def _timm(name: str) -> Callable[[int, dict[str, Any]], Any]:
     try:
         import timm
     except ImportError as error:
-        raise UsageError(f"'{TIMM}{name}' needs timm; install it with: pip install 'cfp[timm]'") from error
+        raise UsageError(f"'{TIMM}{name}' needs timm; run pip install timm") from error
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 3)
         hint = f"did you mean {' or '.join(close)}" if close else "see timm.list_models()"

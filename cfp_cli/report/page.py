@@ -27,7 +27,7 @@ def require_extra() -> None:
         MissingExtraError: it is not installed; the message names the extra.
     """
     if importlib.util.find_spec("jinja2") is None:
-        raise MissingExtraError('the report needs jinja2; run pip install "cfp[report]"')
+        raise MissingExtraError("the report needs jinja2; run pip install jinja2")
 
 
 def render_page(data: PageData, limit: int = LIMIT) -> bytes:

@@ -132,7 +132,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise UsageError('TensorBoard is not installed; run: pip install "cfp[tensorboard]"') from error
+            raise UsageError("TensorBoard is not installed; run pip install tensorboard") from error
         self._writer = SummaryWriter(str(folder), purge_step=first_epoch)
 
     def write(self, row: EpochRow) -> None:

@@ -201,7 +201,7 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return find(name, *rest) or (name in onnx_file.NEEDS) or None
 
     monkeypatch.setattr("importlib.util.find_spec", found)
-    with pytest.raises(CfpError, match=r'^ONNX export needs onnxruntime; run pip install "cfp\[export\]"$'):
+    with pytest.raises(CfpError, match=r"^ONNX export needs onnxruntime; run pip install onnxruntime$"):
         export(network(), tmp_path / "net.onnx")
     assert export(network(), tmp_path / "net.pt2", "pt2").top1_agreement == 1
 
