@@ -19,6 +19,7 @@ from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.foundation.errors import CheckpointError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.typed_json import FieldError
+from cfp_cli.models.attributes import set_attributes
 from cfp_cli.models.head import head_tensors
 from cfp_cli.models.registry import auxiliary_prefixes, create
 from cfp_cli.models.resize import resize_tensors
@@ -58,6 +59,7 @@ def load(
     model = create(spec.arch, len(spec.classes), **spec.arch_kwargs)
     if spec.plan is not None:
         resize_tensors(model, {name: tuple(tensor.shape) for name, tensor in contents.state.items()})
+        set_attributes(model, spec.plan.get("attributes") or {})
     _load_weights(contents, model, spec.arch)
     _require_variances(contents, model)
     return describe(model.eval(), spec)

@@ -99,6 +99,7 @@ class ChannelGraph:
         rearranged: whether an operator rearranges channels by their index, such as a channel shuffle.
         positions: by weight of a convolution or linear layer, multiply-adds of one weight element for one image.
         sizes: number of elements of every parameter, by name.
+        widths: whether a rebuild changes the channel counts that modules keep in attributes, see `widths.py`.
     """
 
     traced: TracedGraph
@@ -115,6 +116,7 @@ class ChannelGraph:
     rearranged: bool
     positions: dict[str, int]
     sizes: dict[str, int]
+    widths: bool = False
     offsets: NDArray[np.int64] = field(init=False, repr=False)
     index: dict[str, int] = field(init=False, repr=False)
 

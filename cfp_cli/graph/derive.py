@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from cfp_cli.graph.components import components
 from cfp_cli.graph.constraints import Balance, Floor, Units
 from cfp_cli.graph.labels import Labels, Value
 from cfp_cli.graph.operators import OPERATORS
-from cfp_cli.graph.probe import probe
+from cfp_cli.graph.probe import HARD_CODED, probe
 from cfp_cli.graph.propagate import LOGITS, OUTPUTS, Propagation, propagate
 from cfp_cli.graph.taps import find_taps
 from cfp_cli.graph.trace import BATCH, TracedGraph, arguments_of, operator_of, trace
@@ -50,7 +50,12 @@ def derive(model: nn.Module, example: Tensor) -> ChannelGraph:
     """
     traced = trace(model, example)
     propagation = propagate(traced)
-    return probe(model, example, lambda refused: assemble(traced, propagation, refused))
+    graph = probe(model, example, lambda refused: assemble(traced, propagation, refused))
+    if not any(HARD_CODED in each.frozen for each in graph.sets):
+        return graph
+    # Modules may keep the counts that failed in attributes. Where changing these helps, more sets pass.
+    other = probe(model, example, lambda refused: replace(assemble(traced, propagation, refused), widths=True))
+    return max(graph, other, key=lambda each: sum(channels.size for channels in each.prunable))
 
 
 def assemble(traced: TracedGraph, propagation: Propagation, refused: dict[str, str]) -> ChannelGraph:

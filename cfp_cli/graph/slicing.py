@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from cfp_cli.foundation.errors import GraphError
 from cfp_cli.graph.selection import Selection
+from cfp_cli.graph.widths import new_widths
+from cfp_cli.models.attributes import set_attributes
 from cfp_cli.models.resize import resize_tensors
 
 
@@ -27,6 +29,8 @@ def sliced_copy(model: nn.Module, selection: Selection) -> nn.Module:
     sliced = {name: value for name, value in sliced.items() if value.shape != tensors[name].shape}
     rebuilt = copy.deepcopy(model, {id(tensors[name]): _empty(tensors[name]) for name in sliced})
     resize_tensors(rebuilt, {name: tuple(value.shape) for name, value in sliced.items()})
+    if selection.graph.widths:
+        set_attributes(rebuilt, new_widths(model, selection))
     own = _tensors(rebuilt)
     for name, value in sliced.items():
         own[name].data = value

@@ -67,6 +67,8 @@ class Plan:
         achieved: fraction of the target that is removed.
         target: `params`, `macs` or `latency`.
         max_abs_logit_error: largest difference of a logit between the rebuilt network and its channel-zeroed original.
+        attributes: channel counts that modules keep in attributes of their own, by module and attribute, in the pruned
+            network.
         options: further options and hashes, as plain data.
     """
 
@@ -79,6 +81,7 @@ class Plan:
     achieved: float
     target: Target = "params"
     max_abs_logit_error: float = 0.0
+    attributes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,6 +115,10 @@ class Plan:
             params_after=second.params_after,
             macs_after=second.macs_after,
             max_abs_logit_error=max(self.max_abs_logit_error, second.max_abs_logit_error),
+            attributes={
+                path: {**self.attributes.get(path, {}), **second.attributes.get(path, {})}
+                for path in {**self.attributes, **second.attributes}
+            },
         )
 
     def to_json(self) -> dict[str, Any]:

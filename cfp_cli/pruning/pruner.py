@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cfp_cli.foundation.errors import RunError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, Selection, channel_sets
+from cfp_cli.graph.widths import changed_attributes
 from cfp_cli.pruning.allocation import TOLERANCE
 from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
@@ -190,7 +191,8 @@ def apply(model: nn.Module, plan: Plan, *, graph: ChannelGraph, example: Tensor)
     selection = Selection(graph, plan.kept)
     pruned = rebuild(model, selection)
     error = verify(model, pruned, selection, example)
-    return pruned.eval(), replace(plan, max_abs_logit_error=error)
+    attributes = changed_attributes(model, pruned) if graph.widths else {}
+    return pruned.eval(), replace(plan, max_abs_logit_error=error, attributes=attributes)
 
 
 def _device(model: nn.Module) -> torch.device:

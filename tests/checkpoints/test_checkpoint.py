@@ -17,7 +17,9 @@ from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.foundation.errors import CheckpointError
 from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.models.registry import create
+from cfp_cli.pruning.prune import prune
 from cfp_cli.pruning.rebuild import rebuild
+from cfp_cli.scoring.score import score
 
 SPEC = ModelSpec("torchvision:squeezenet1_1", ("a", "b", "c"), input_size=(32, 48), mean=(0.5,) * 3, std=(0.2,) * 3)
 
@@ -101,6 +103,50 @@ def test_a_pruned_network_is_built_from_its_shapes(tmp_path: Path) -> None:
     loaded = load(tmp_path / "m.pt")
     assert loaded.features[0].out_channels == 7
     assert torch.equal(logits(loaded), logits(model))
+
+
+SPLIT = """
+import torch
+from torch import nn
+
+class Split(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.width, self.sizes = 4, (4, 8)
+        self.a, self.b, self.c = nn.Conv2d(3, 12, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(12, 12, 3)
+        self.d, self.head = nn.Conv2d(8, 6, 3), nn.Linear(6, classes)
+
+    def forward(self, x):
+        first, second, third = torch.split(self.a(x), self.width, 1)
+        _, last = self.c(torch.cat([first, self.b(second), third], 1)).split(self.sizes, 1)
+        return self.head(self.d(last).mean((2, 3)))
+"""
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.safetensors"])
+def test_counts_in_attributes_are_the_pruned_ones_after_loading(tmp_path: Path, name: str) -> None:
+    (tmp_path / "net.py").write_text(SPLIT)
+    torch.manual_seed(0)
+    arch = f"{tmp_path}/net.py:Split"
+    model = describe(create(arch, 3).eval(), replace(SPEC, arch=arch))
+    images = [(torch.rand(4, 3, 16, 16), torch.zeros(4))]
+    pruned, plan = prune(model, score(model, images), 0.5)
+    assert plan.attributes[""]["width"] == pruned.a.out_channels // 3 < 4
+    save(tmp_path / name, describe(pruned, replace(SPEC, arch=arch, plan=plan.to_json())))
+    loaded = load(tmp_path / name, arch)
+    assert (loaded.width, loaded.sizes) == (pruned.width, pruned.sizes)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(images[0][0]), pruned(images[0][0]), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("attributes", [{"": {"width": 2.5}}, {"": {"nothing": 1}}, {"x": {"width": 1}}, {"": {"sizes": [1]}}])
+def test_attributes_that_the_network_has_not_are_refused(tmp_path: Path, attributes: dict) -> None:
+    (tmp_path / "net.py").write_text(SPLIT)
+    arch = f"{tmp_path}/net.py:Split"
+    model = create(arch, 3).eval()
+    save(tmp_path / "m.pt", describe(model, replace(SPEC, arch=arch, plan={"sets": [], "attributes": attributes})))
+    with pytest.raises(CheckpointError, match="attribute"):
+        load(tmp_path / "m.pt", arch)
 
 
 FILTERED = """

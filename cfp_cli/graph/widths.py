@@ -1,0 +1,99 @@
+"""Channel counts that modules keep in attributes of their own, such as `self.width`, and use to split or reshape.
+
+A rebuilt network must have the new counts in these attributes. The trace shows which sizes of values change at the
+calls of a module. An integer attribute of that module with the old size gets the new one. Whether that was right is
+decided by the trial rebuild and the proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from cfp_cli.graph.selection import Selection
+from cfp_cli.graph.trace import module_of, shape_of_value
+from cfp_cli.models.attributes import is_counts
+
+Attributes = dict[str, dict[str, Any]]
+
+
+def new_widths(model: nn.Module, selection: Selection) -> Attributes:
+    """New values of attributes that hold channel counts, by module and attribute.
+
+    Only attributes of modules outside of `torch.nn` are considered, and only sizes with a single new size.
+
+    Args:
+        model: the original network.
+        selection: the kept units.
+    """
+    found: Attributes = {}
+    changes = _size_changes(selection)
+    for path, module in model.named_modules():
+        if not _is_foreign(module):
+            continue
+        sizes = {old: next(iter(new)) for old, new in changes.get(path, {}).items() if len(new) == 1}
+        for name, value in vars(module).items():
+            new = _replaced(value, sizes)
+            if new != value:
+                found.setdefault(path, {})[name] = new
+    return found
+
+
+def changed_attributes(model: nn.Module, rebuilt: nn.Module) -> Attributes:
+    """Integer attributes of modules outside of `torch.nn` that a rebuild changed, by module and attribute."""
+    found: Attributes = {}
+    rebuilt_modules = dict(rebuilt.named_modules())
+    for path, module in model.named_modules():
+        other = rebuilt_modules.get(path)
+        if other is None or not _is_foreign(module):
+            continue
+        for name, value in vars(module).items():
+            new = vars(other).get(name)
+            if is_counts(value) and is_counts(new) and new != value:
+                found.setdefault(path, {})[name] = new
+    return found
+
+
+def _size_changes(selection: Selection) -> dict[str, dict[int, set[int]]]:
+    """By module, the sizes of the values that its calls read and return, each with its new sizes."""
+    graph = selection.graph
+    changes: dict[str, dict[int, set[int]]] = {}
+    for node in graph.traced.nodes:
+        if node.op != "call_function" or node in graph.producing:
+            continue
+        own = changes.setdefault(module_of(node), {})
+        for each in (node, *node.all_input_nodes):
+            if each.op == "call_function":
+                for old, new in _sizes(selection, each):
+                    own.setdefault(old, set()).add(new)
+    return changes
+
+
+def _sizes(selection: Selection, node: Any) -> Iterator[tuple[int, int]]:
+    """Old and new sizes of the dimensions of a node's values that channels lie on."""
+    value = node.meta.get("val")
+    values = list(value) if isinstance(value, tuple | list) else [value]
+    for each, units in zip(values, selection.graph.labels.get(node, []), strict=False):
+        varying = [dim for dim, size in enumerate(units.shape) if size > 1]
+        kept = selection.mask[units]
+        for dim in varying:
+            counts = kept.sum(axis=dim)
+            largest, size = int(counts.max()), shape_of_value(each)[dim]
+            # Of several dimensions, the one whose lines are all equal or empty shrinks.
+            if np.isin(counts, (0, largest)).all() and (len(varying) == 1 or largest < size):
+                yield size, largest
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    return not type(module).__module__.startswith("torch.nn.")
+
+
+def _replaced(value: Any, sizes: Mapping[int, int]) -> Any:
+    if not is_counts(value):
+        return value
+    if isinstance(value, list | tuple):
+        return type(value)(sizes.get(each, each) for each in value)
+    return sizes.get(value, value)

@@ -1,0 +1,42 @@
+"""Channel counts that modules of a network keep in attributes of their own, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from cfp_cli.foundation.errors import CheckpointError
+
+
+def is_counts(value: Any) -> bool:
+    """Whether a value is an integer, or a list or tuple of integers."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(type(each) is int for each in value)
+    return type(value) is int
+
+
+def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Set integer attributes of a network's modules, in place.
+
+    Args:
+        model: the network.
+        attributes: by module path and name, the new integers, or lists of as many integers as the module has there.
+
+    Raises:
+        CheckpointError: the network has no such module or attribute, or a value is of another kind.
+    """
+    modules = dict(model.named_modules())
+    for path, values in attributes.items():
+        for name, value in values.items():
+            old = vars(modules[path]).get(name) if path in modules else None
+            where = f"{path}.{name}" if path else name
+            if not is_counts(old):
+                raise CheckpointError(f"the network has no integer attribute '{where}'; pass the right --arch")
+            several = isinstance(old, list | tuple)
+            if not is_counts(value) or several != isinstance(value, list | tuple):
+                raise CheckpointError(f"the attribute '{where}' is {value!r}; it must be like {old!r}")
+            if several and len(value) != len(old):
+                raise CheckpointError(f"the attribute '{where}' has {len(value)} values; it must have {len(old)}")
+            setattr(modules[path], name, type(old)(value))

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_nets import CLASSES, conv, randomised
+from torch import Tensor, nn
+
+from cfp_cli.graph import Selection, channel_sets
+from cfp_cli.graph.probe import HARD_CODED
+from cfp_cli.graph.random_selection import random_selection
+from cfp_cli.graph.widths import changed_attributes
+from cfp_cli.pruning.rebuild import rebuild
+from cfp_cli.pruning.verify import verify
+
+IMAGES = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+
+
+class Split(nn.Module):
+    """Splits by a count that it keeps in an attribute, as Res2Net and FasterNet do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 4
+        self.a, self.b, self.c = conv(3, 12), conv(4, 4), conv(12, 6)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, third = torch.split(self.a(x), self.width, 1)
+        y = torch.cat([first, self.b(second), third], 1)
+        return self.head(self.c(y.relu()).mean((2, 3)))
+
+
+class Sizes(nn.Module):
+    """Splits by a list of sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = (4, 8)
+        self.a, self.b, self.c = conv(3, 12), conv(8, 8), conv(12, 6)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.a(x).split_with_sizes(self.sizes, 1)
+        return self.head(self.c(torch.cat([first, self.b(second)], 1)).mean((2, 3)))
+
+
+class Flat(nn.Module):
+    """Flattens to a number of channels that it keeps in an attribute, beside one of the same size that must stay."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.steps = 8, 8
+        self.a, self.head = conv(3, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x).mean((2, 3)).view(-1, self.features)
+        return self.head(y) / self.steps
+
+
+class Inner(nn.Module):
+    """The count is an attribute of a module inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.head = Split(), nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.block(x))
+
+
+@pytest.mark.parametrize("kind", [Split, Sizes, Inner])
+def test_counts_in_attributes_follow_the_kept_channels(kind: type[nn.Module]) -> None:
+    model = randomised(kind())
+    graph = channel_sets(model, IMAGES[:1])
+    assert graph.widths
+    assert [each.name.split(".")[-1] for each in graph.sets if each.frozen] == ["head"]
+    for seed in range(3):
+        selection, stuck = random_selection(graph, 0.5, np.random.default_rng(seed))
+        assert not stuck
+        rebuilt = rebuild(model, selection)
+        verify(model, rebuilt, selection, IMAGES)
+        assert len(changed_attributes(model, rebuilt)) == 1
+
+
+def test_an_attribute_that_only_looks_like_a_count_freezes_the_set() -> None:
+    graph = channel_sets(randomised(Flat()), IMAGES[:1])
+    assert graph.prunable == ()
+    assert HARD_CODED in graph.sets[0].frozen
+
+
+def test_networks_without_such_attributes_are_not_touched() -> None:
+    model = randomised(
+        nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3))
+    )
+    graph = channel_sets(model, IMAGES[:1])
+    assert not graph.widths
+    assert changed_attributes(model, rebuild(model, Selection(graph, {"0": np.arange(3)}))) == {}
