@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from cfp_cli.graph.selection import Selection
 from cfp_cli.graph.trace import module_of, shape_of_value
@@ -58,16 +59,17 @@ def changed_attributes(model: nn.Module, rebuilt: nn.Module) -> Attributes:
 
 
 def _size_changes(selection: Selection) -> dict[str, dict[int, set[int]]]:
-    """By module, the sizes of the values that its calls read and return, each with its new sizes."""
+    """By module, the sizes that its calls take as numbers, such as those of a split, each with its new sizes."""
     graph = selection.graph
     changes: dict[str, dict[int, set[int]]] = {}
     for node in graph.traced.nodes:
         if node.op != "call_function" or node in graph.producing:
             continue
+        numbers = {each for each in tree_leaves((node.args, node.kwargs)) if type(each) is int}
         own = changes.setdefault(module_of(node), {})
-        for each in (node, *node.all_input_nodes):
-            if each.op == "call_function":
-                for old, new in _sizes(selection, each):
+        for each in (node, *node.all_input_nodes) if numbers else ():
+            for old, new in _sizes(selection, each):
+                if old in numbers:
                     own.setdefault(old, set()).add(new)
     return changes
 

@@ -32,11 +32,10 @@ def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Any]]
         for name, value in values.items():
             old = vars(modules[path]).get(name) if path in modules else None
             where = f"{path}.{name}" if path else name
-            if not is_counts(old):
+            if old is None or not is_counts(old):
                 raise CheckpointError(f"the network has no integer attribute '{where}'; pass the right --arch")
-            several = isinstance(old, list | tuple)
-            if not is_counts(value) or several != isinstance(value, list | tuple):
+            if not is_counts(value) or isinstance(old, int) != isinstance(value, int):
                 raise CheckpointError(f"the attribute '{where}' is {value!r}; it must be like {old!r}")
-            if several and len(value) != len(old):
+            if not isinstance(old, int) and len(value) != len(old):
                 raise CheckpointError(f"the attribute '{where}' has {len(value)} values; it must have {len(old)}")
             setattr(modules[path], name, type(old)(value))

@@ -112,9 +112,9 @@ from torch import nn
 class Split(nn.Module):
     def __init__(self, classes):
         super().__init__()
-        self.width, self.sizes = 4, (4, 8)
-        self.a, self.b, self.c = nn.Conv2d(3, 12, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(12, 12, 3)
-        self.d, self.head = nn.Conv2d(8, 6, 3), nn.Linear(6, classes)
+        self.width, self.sizes = 4, (5, 10)
+        self.a, self.b, self.c = nn.Conv2d(3, 12, 3), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(12, 15, 3)
+        self.d, self.head = nn.Conv2d(10, 6, 3), nn.Linear(6, classes)
 
     def forward(self, x):
         first, second, third = torch.split(self.a(x), self.width, 1)
@@ -130,7 +130,7 @@ def test_counts_in_attributes_are_the_pruned_ones_after_loading(tmp_path: Path, 
     arch = f"{tmp_path}/net.py:Split"
     model = describe(create(arch, 3).eval(), replace(SPEC, arch=arch))
     images = [(torch.rand(4, 3, 16, 16), torch.zeros(4))]
-    pruned, plan = prune(model, score(model, images), 0.5)
+    pruned, plan = prune(model, score(model, images), rates="*=0.5")
     assert plan.attributes[""]["width"] == pruned.a.out_channels // 3 < 4
     save(tmp_path / name, describe(pruned, replace(SPEC, arch=arch, plan=plan.to_json())))
     loaded = load(tmp_path / name, arch)
@@ -139,7 +139,9 @@ def test_counts_in_attributes_are_the_pruned_ones_after_loading(tmp_path: Path, 
         torch.testing.assert_close(loaded(images[0][0]), pruned(images[0][0]), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("attributes", [{"": {"width": 2.5}}, {"": {"nothing": 1}}, {"x": {"width": 1}}, {"": {"sizes": [1]}}])
+@pytest.mark.parametrize(
+    "attributes", [{"": {"width": 2.5}}, {"": {"nothing": 1}}, {"x": {"width": 1}}, {"": {"sizes": [1]}}]
+)
 def test_attributes_that_the_network_has_not_are_refused(tmp_path: Path, attributes: dict) -> None:
     (tmp_path / "net.py").write_text(SPLIT)
     arch = f"{tmp_path}/net.py:Split"

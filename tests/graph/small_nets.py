@@ -300,7 +300,7 @@ def fixed_filter_that_state_dicts_hold() -> nn.Module:
     return Net(forward, 4, a=conv(3, 8), f=Filter(8, persistent=True), b=conv(8, 4))
 
 
-@expect({"a": 8, "b": 4, "head": 3}, frozen={"a"}, name="fixed filter with a count of its own")
+@expect({"a": 8, "b": 4, "head": 3}, name="fixed filter with a count of its own")
 def fixed_filter_with_a_count_of_its_own() -> nn.Module:
     def forward(m: Net, x: Tensor) -> Tensor:
         return m.b(m.f(m.a(x)))

@@ -83,6 +83,24 @@ def test_counts_in_attributes_follow_the_kept_channels(kind: type[nn.Module]) ->
         assert len(changed_attributes(model, rebuilt)) == 1
 
 
+class Confused(nn.Module):
+    """Two sets of one size share an attribute; only one fraction for both could hide it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 8
+        self.a, self.b, self.head = conv(3, 8), conv(8, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.a(x).view(x.shape[0], self.width, 16, 16)
+        return self.head(self.b(first).view(x.shape[0], self.width, 16, 16).mean((2, 3)))
+
+
+def test_one_attribute_for_two_sets_of_one_size_freezes_them() -> None:
+    graph = channel_sets(randomised(Confused()), IMAGES[:1])
+    assert {each.name: bool(each.frozen) for each in graph.sets} == {"a": True, "b": True, "head": True}
+
+
 def test_an_attribute_that_only_looks_like_a_count_freezes_the_set() -> None:
     graph = channel_sets(randomised(Flat()), IMAGES[:1])
     assert graph.prunable == ()
