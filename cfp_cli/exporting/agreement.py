@@ -23,7 +23,7 @@ Runner = Callable[[Tensor], Tensor]
 TOLERANCE = 1e-4
 # A correct file is accepted up to this multiple of the float32 error of torch.
 FACTOR = 16
-# Above this error a wrong operator cannot be told from rounding.
+# Above this error a wrong operator cannot be distinguished from rounding.
 LARGEST_BUDGET = 1e-2
 _BATCH = 32
 
