@@ -71,8 +71,8 @@ def benchmark(
         threads: CPU threads, or as many as torch uses now.
         seconds: time to spend on each network, batch size and runtime.
         memory: order of images and weights in memory for torch; onnxruntime always reads contiguous images.
-        onnx: also time onnxruntime on the CPU, on networks that have an ONNX form; those that have none are told.
-        progress: told of what is being timed.
+        onnx: also time onnxruntime on the CPU. A network without an ONNX form is reported and not timed.
+        progress: reports progress.
 
     Raises:
         CheckpointError: a network has no spec.
