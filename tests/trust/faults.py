@@ -304,7 +304,7 @@ class Harness:
             self.expect(parses(folder / path), f"{what}: {path} is not whole")
 
     def race(self, folder: Path, pair: tuple[str, str], delay: float) -> None:
-        """Start two commands in one run; each succeeds, or is told who holds the run, and no record is lost."""
+        """Start two commands in one run; each succeeds or reports who holds the run, and no record is lost."""
         cut = self.copy(folder)
         before = len(records(cut))
         first = start(cut, pair[0], [])
