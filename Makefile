@@ -7,7 +7,7 @@ TOOLS := $(VENV)/.tools
 STAMP := $(VENV)/.installed
 RUST := Cargo.toml Cargo.lock cfp_core/Cargo.toml $(shell find cfp_core/src -name '*.rs')
 
-.PHONY: help setup demo test test-fast rust lint lint-rust lint-python format clean
+.PHONY: help setup demo test test-fast fuzz rust lint lint-rust lint-python format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,10 @@ test: ## run all checks: Rust tests, format, lint, types, pytest
 
 test-fast: setup ## run pytest without the slow tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+fuzz: setup ## kill, interrupt and race every command at every write; takes an hour
+	rm -rf target/faults
+	PYTHONPATH=. $(BIN)/python tests/trust/faults.py target/faults
 
 # Link-time optimisation takes a minute, and the tests run for a second.
 rust: ## run the Rust tests; pytest tests the Python bindings

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "make demo",
     "make test",
     "make test-fast",
+    "make fuzz",
     "pip install .",
     "pip install '.[export,report,timm]'",
     "cfp demo",

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import pytest
+
+from cfp_cli.execution import launch
+from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.failures import outside_cause
+
+
+def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert (launch.launched(), launch.rank(), launch.world_size(), launch.local_rank()) == (False, 0, 1, 0)
+    monkeypatch.setenv("RANK", "1")
+    assert launch.rank() == 0
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "message"),
+    [
+        ("x", "2", "RANK is 'x', not an integer"),
+        ("2", "2", "RANK is 2, not in 0 to 1"),
+        ("-1", "2", "RANK is -1, not in 0 to 1"),
+        ("0", "two", "WORLD_SIZE is 'two', not an integer"),
+        ("0", "0", "WORLD_SIZE is 0, not a positive integer"),
+        ("", "2", "RANK is '', not an integer"),
+    ],
+)
+def test_a_malformed_environment_is_named(monkeypatch: pytest.MonkeyPatch, rank: str, size: str, message: str) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(UsageError, match=message + ".*; start several processes with torchrun"):
+        launch.rank()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "out of memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory"), "out of memory"),
+        (ImportError("libtorch.so: failed to map segment from shared object"), "out of memory"),
+        (RuntimeError("can't start new thread"), "no more threads"),
+        (OSError(28, "No space left on device", "a.pt"), "cannot write a.pt: its disk is full; free space"),
+        (UnicodeEncodeError("ascii", "ü", 0, 1, "no"), "set LC_ALL=C.UTF-8"),
+        (FileNotFoundError(2, "No such file or directory", "a.pt"), "cannot use a.pt (No such file or directory)"),
+    ],
+)
+def test_causes_outside_of_the_program_are_no_bugs(error: Exception, words: str) -> None:
+    wrapped = RuntimeError("a library failed")
+    wrapped.__cause__ = error
+    assert words in (outside_cause(error) or "")
+    if not isinstance(error, FileNotFoundError):
+        assert words in (outside_cause(wrapped) or "")
+
+
+def test_a_bug_stays_a_bug_and_a_dead_peer_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert outside_cause(KeyError("x")) is None
+    assert outside_cause(dead) is None
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "another process of this run ended" in (outside_cause(dead) or "")
