@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 )
 @click.option("--channels-last", is_flag=True, help="Time torch with images and weights in NHWC layout.")
 @click.option("--onnx/--no-onnx", default=True, show_default=True, help="Also time onnxruntime, if it is installed.")
+@click.option(
+    "--openvino/--no-openvino", default=True, show_default=True, help="Also time OpenVINO, if it is installed."
+)
 @model_options
 @run_option
 @device_options
@@ -54,6 +57,7 @@ def bench(
     seconds: float,
     channels_last: bool,
     onnx: bool,
+    openvino: bool,
     arch: str | None,
     input_size: int | None,
     unsafe_pickle: bool,
@@ -78,6 +82,7 @@ def bench(
         seconds=seconds,
         memory="channels-last" if channels_last else "contiguous",
         onnx=onnx,
+        openvino=openvino,
         device=choose_device(device, threads),
         progress=console,
     )

@@ -1,4 +1,4 @@
-"""`cfp export [MODEL] --format onnx|pt2 --out F`."""
+"""`cfp export [MODEL] --format onnx|pt2|openvino --out F`."""
 
 from __future__ import annotations
 
@@ -13,22 +13,27 @@ from cfp_cli.commands.options import examples, model_options, output_options, pa
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cfp_cli.exporting.export import ExportReport
+    from cfp_cli.exporting.export import ExportReport, Format
 
 
 @click.command(
-    short_help="Export to ONNX or pt2 and compare with the checkpoint.",
+    short_help="Export to ONNX, pt2 or OpenVINO and compare with the checkpoint.",
     epilog=examples("cfp export --format onnx --out small.onnx", "cfp export model.pt --format pt2 --out model.pt2"),
 )
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--format",
-    type=click.Choice(["onnx", "pt2"]),
+    type=click.Choice(["onnx", "pt2", "openvino"]),
     required=True,
-    help="onnx for onnxruntime and edge runtimes; pt2 for torch.export.load.",
+    help="onnx for onnxruntime and edge runtimes; pt2 for torch.export.load; openvino for Intel processors.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write.")
-@click.option("--int8", is_flag=True, help="Also quantise to 8 bits, calibrated on training images; ONNX only.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File to write. For openvino, NAME.xml; the weights go to NAME.bin.",
+)
+@click.option("--int8", is_flag=True, help="Also quantise to 8 bits, calibrated on training images; not for pt2.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
@@ -50,7 +55,7 @@ if TYPE_CHECKING:
 def export(
     console: Console,
     model: Path | None,
-    format: str,
+    format: Format,
     out: Path,
     int8: bool,
     data: Path | None,
@@ -76,7 +81,7 @@ def export(
         ModelInput(model, arch, input_size, unsafe_pickle) if model is not None else None,
         DataInput(data, seed) if data is not None else None,
         out,
-        "onnx" if format == "onnx" else "pt2",
+        format,
         int8=int8,
         batch_size=batch_size,
         seed=seed,
@@ -92,6 +97,8 @@ def export_table(report: ExportReport) -> Table:
     table = Table("", "", title=f"exported to {report.format}, {report.precision}", show_header=False)
     table.add_row("parameters", f"{report.parameters:,}")
     table.add_row("file", f"{report.bytes:,} bytes, {report.overhead:+.1%} over the weights alone")
+    if report.quantiser is not None:
+        table.add_row("quantised by", report.quantiser)
     table.add_row("compared on", f"{report.images} {'test' if report.samples == 'given' else 'generated'} images")
     table.add_row("same class", f"{report.top1_agreement:.2%}")
     table.add_row("largest logit error", f"{report.max_relative_error:.1e} of the largest logit")

@@ -1,1 +1,1 @@
-"""From a checkpoint to a file that runs without this tool, proven on images before it is kept."""
+"""Writes files for other runtimes. Each file is run on images and compared with its checkpoint before it is kept."""

@@ -25,7 +25,7 @@ TOLERANCE = 1e-4
 FACTOR = 16
 # Above this error a wrong operator cannot be distinguished from rounding.
 LARGEST_BUDGET = 1e-2
-_BATCH = 32
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def compare(model: nn.Module, run: Runner, images: Tensor) -> Agreement:
         run: the file.
         images: float32 [n, channels, H, W].
     """
-    return _agreement(_logits(model, images), _file_logits(run, images))
+    return _agreement(compute_logits(model, images), _file_logits(run, images))
 
 
 def check(model: nn.Module, run: Runner, images: Tensor, progress: Progress = SILENT) -> Agreement:
@@ -81,7 +81,7 @@ def check(model: nn.Module, run: Runner, images: Tensor, progress: Progress = SI
     Raises:
         CfpError: the file differs by more than rounding explains.
     """
-    expected, actual = _logits(model, images), _file_logits(run, images)
+    expected, actual = compute_logits(model, images), _file_logits(run, images)
     agreement = _agreement(expected, actual)
     if not agreement.accepted and actual.shape == expected.shape:
         progress.say(f"logits differ by {agreement.error:.1e} of the largest; computing the network in float64")
@@ -116,13 +116,14 @@ def _relative(actual: Tensor, expected: Tensor) -> float:
     return ((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
 
 
-def _logits(model: nn.Module, images: Tensor) -> Tensor:
+def compute_logits(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits of a network on the CPU in eval mode, float32 [n, classes]."""
     with torch.inference_mode():
-        return torch.cat([model(part) for part in torch.split(images, _BATCH)]).float()
+        return torch.cat([model(part) for part in torch.split(images, BATCH)]).float()
 
 
 def _file_logits(run: Runner, images: Tensor) -> Tensor:
-    parts = [images[:1], images[1:3], *torch.split(images[3:], _BATCH)]
+    parts = [images[:1], images[1:3], *torch.split(images[3:], BATCH)]
     return torch.cat([run(part).float() for part in parts if len(part)])
 
 
@@ -131,7 +132,7 @@ def _float64_logits(model: nn.Module, images: Tensor) -> Tensor | None:
     exact = copy.deepcopy(model).double()
     try:
         with torch.inference_mode():
-            logits = torch.cat([exact(part.double()) for part in torch.split(images, _BATCH)])
+            logits = torch.cat([exact(part.double()) for part in torch.split(images, BATCH)])
     except (RuntimeError, TypeError):
         # The network mixes in float32 tensors of its own, so nothing better than float32 is known about its logits.
         return None

@@ -1,4 +1,4 @@
-"""`cfp bench`: parameters, multiply-adds, bytes and measured time of several networks, side by side."""
+"""`cfp bench`: parameters, multiply-adds, bytes and measured latency of several networks, side by side."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,20 @@ from cfp_cli.foundation.errors import CfpError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.latency import Latency, Memory, measure_latency, summarise, time_in_turns
 
+Pass = Callable[[np.ndarray[Any, Any]], Any]
+
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a network costs.
+    """Size and speed of a network.
 
     Attributes:
-        model: its name.
-        params: parameters.
+        model: name of the network.
+        params: number of parameters.
         macs: multiply-adds of convolutions and linear layers for one image.
-        bytes: size of its file, or of its parameters and buffers where no file is known.
-        input_size: height and width in pixels that it was timed at.
-        latency_ms: measured times in milliseconds, by runtime and batch size.
+        bytes: size of its file; without a file, of its parameters and buffers.
+        input_size: height and width in pixels of the timed images.
+        latency_ms: latency in milliseconds, by runtime and batch size.
     """
 
     model: str
@@ -41,7 +44,7 @@ class Benchmark:
     latency_ms: tuple[Latency, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as plain data."""
+        """Return the figures as plain data."""
         return {
             "model": self.model,
             "params": self.params,
@@ -60,18 +63,20 @@ def benchmark(
     seconds: float = 1.0,
     memory: Memory = "contiguous",
     onnx: bool = True,
+    openvino: bool = True,
     progress: Progress = SILENT,
 ) -> list[Benchmark]:
-    """Count and time networks in turns, by eager torch and, where it is installed, by onnxruntime.
+    """Count and time networks in turns, in eager torch and, if they are installed, in onnxruntime and OpenVINO.
 
     Args:
-        models: networks by name, with their specs attached; they stay as they are.
-        files: where their checkpoints lie, by name.
+        models: networks by name, with their specs attached; they are not changed.
+        files: their checkpoints by name.
         batches: batch sizes.
-        threads: CPU threads, or as many as torch uses now.
+        threads: CPU threads; None takes the number that torch uses.
         seconds: time to spend on each network, batch size and runtime.
-        memory: order of images and weights in memory for torch; onnxruntime always reads contiguous images.
+        memory: memory layout of images and weights for torch; the other runtimes read contiguous images.
         onnx: also time onnxruntime on the CPU. A network without an ONNX form is reported and not timed.
+        openvino: also time OpenVINO on the CPU, in float32; likewise.
         progress: reports progress.
 
     Raises:
@@ -80,9 +85,12 @@ def benchmark(
     sizes = {name: spec_of(model).input_size for name, model in models.items()}
     threads = threads or torch.get_num_threads()
     times = measure_latency(models, sizes, batches, threads, seconds, memory, progress)
-    if onnx and importlib.util.find_spec("onnxruntime") is not None:
-        for name, found in _onnx_times(models, sizes, batches, threads, seconds, progress).items():
-            times[name] += found
+    openers = _openers(onnx, openvino, threads)
+    contents = _onnx_contents(models, sizes, progress) if openers else {}
+    for runtime, opener in openers.items():
+        passes = _open(runtime, opener, contents, progress)
+        for name, latencies in _times(runtime, passes, sizes, batches, threads, seconds, progress).items():
+            times[name] += latencies
     return [
         Benchmark(
             model=name,
@@ -97,7 +105,7 @@ def benchmark(
 
 
 def count_macs(model: nn.Module, input_size: tuple[int, int]) -> int:
-    """Multiply-adds of all convolutions and matrix products with weights, for one image in eval mode.
+    """Count multiply-adds of all convolutions and matrix products with weights, for one image in eval mode.
 
     Additions of biases, norms, activations and pools are not counted.
     """
@@ -114,38 +122,73 @@ def _state_bytes(model: nn.Module) -> int:
     return sum(value.numel() * value.element_size() for value in model.state_dict().values())
 
 
-def _onnx_times(
-    models: Mapping[str, nn.Module],
+def _openers(onnx: bool, openvino: bool, threads: int) -> dict[str, Callable[[bytes], Pass]]:
+    """Return the installed runtimes: for each a function from the content of an ONNX file to a forward pass."""
+    from cfp_cli.exporting import onnx_file, openvino_file
+    from cfp_cli.exporting.metadata import INPUT, OUTPUT
+
+    def onnxruntime_pass(content: bytes) -> Pass:
+        session = onnx_file.session(content, threads)
+        return lambda images: session.run([OUTPUT], {INPUT: images})
+
+    def openvino_pass(content: bytes) -> Pass:
+        compiled = openvino_file.compiled(content, threads)
+        return lambda images: compiled({INPUT: images})
+
+    runtimes = (
+        ("onnxruntime", onnx, onnx_file.NEEDS, onnxruntime_pass),
+        ("openvino", openvino, openvino_file.NEEDS, openvino_pass),
+    )
+    return {
+        name: opener
+        for name, requested, needs, opener in runtimes
+        if requested and all(importlib.util.find_spec(package) is not None for package in needs)
+    }
+
+
+def _onnx_contents(
+    models: Mapping[str, nn.Module], sizes: Mapping[str, tuple[int, int]], progress: Progress
+) -> dict[str, bytes]:
+    from cfp_cli.exporting import onnx_file
+
+    contents = {}
+    for name, model in models.items():
+        progress.say(f"exporting {name} to time it in other runtimes")
+        network = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
+        try:
+            contents[name] = onnx_file.to_bytes(network, torch.rand(2, 3, *sizes[name]), {})
+        except CfpError as error:
+            progress.say(f"{name} is timed in torch only: {error}")
+    return contents
+
+
+def _open(
+    runtime: str, opener: Callable[[bytes], Pass], contents: Mapping[str, bytes], progress: Progress
+) -> dict[str, Pass]:
+    passes = {}
+    for name, content in contents.items():
+        try:
+            passes[name] = opener(content)
+        except CfpError as error:
+            progress.say(f"{name} is not timed in {runtime}: {error}")
+    return passes
+
+
+def _times(
+    runtime: str,
+    passes: Mapping[str, Pass],
     sizes: Mapping[str, tuple[int, int]],
     batches: Sequence[int],
     threads: int,
     seconds: float,
     progress: Progress,
 ) -> dict[str, list[Latency]]:
-    from cfp_cli.exporting import onnx_file
-
-    sessions = {}
-    for name, model in models.items():
-        progress.say(f"exporting {name} for onnxruntime")
-        network = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
-        try:
-            content = onnx_file.to_bytes(network, torch.rand(2, 3, *sizes[name]), {})
-            sessions[name] = onnx_file.session(content, threads)
-        except CfpError as error:
-            progress.say(f"{name} is not timed by onnxruntime: {error}")
-    found: dict[str, list[Latency]] = {name: [] for name in sessions}
-    for batch in progress.track(batches, "timing onnxruntime", total=len(batches), unit="batch size"):
+    latencies: dict[str, list[Latency]] = {name: [] for name in passes}
+    for batch in progress.track(batches, f"timing {runtime}", total=len(batches), unit="batch size"):
         generator = np.random.default_rng(0)
-        passes: dict[str, Callable[[], Any]] = {}
-        for name, opened in sessions.items():
-            images = generator.random((batch, 3, *sizes[name]), np.float32)
-            passes[name] = _run(opened, images)
-        for name, each in time_in_turns(passes, seconds).items():
-            found[name].append(summarise(each, batch, threads, "onnxruntime"))
-    return found
-
-
-def _run(opened: Any, images: np.ndarray[Any, Any]) -> Callable[[], Any]:
-    from cfp_cli.exporting.metadata import INPUT, OUTPUT
-
-    return lambda: opened.run([OUTPUT], {INPUT: images})
+        calls = {
+            name: partial(each, generator.random((batch, 3, *sizes[name]), np.float32)) for name, each in passes.items()
+        }
+        for name, each in time_in_turns(calls, seconds).items():
+            latencies[name].append(summarise(each, batch, threads, runtime))
+    return latencies

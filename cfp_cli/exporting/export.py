@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.checkpoints.spec import ModelSpec, spec_of
-from cfp_cli.exporting import onnx_file, pt2_file, quantise
+from cfp_cli.exporting import onnx_file, openvino_file, pt2_file
 from cfp_cli.exporting.agreement import TOLERANCE, Runner, check, compare
 from cfp_cli.exporting.metadata import describe_file
+from cfp_cli.exporting.quantise import Quantiser, quantise
 from cfp_cli.exporting.samples import procedural_images
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.files import write_bytes
@@ -21,7 +22,7 @@ from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.scratch import scratch_folder
 from cfp_cli.measuring.metrics import Loader, Metrics, compute_metrics
 
-Format = Literal["onnx", "pt2"]
+Format = Literal["onnx", "pt2", "openvino"]
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class ExportReport:
     """The exported file, and how it compares with the checkpoint.
 
     Attributes:
-        path: the file.
-        format: `onnx` or `pt2`.
+        path: the file; for OpenVINO the `.xml` file, with the weights beside it in a `.bin` file.
+        format: `onnx`, `pt2` or `openvino`.
         precision: `float32` or `int8`.
-        bytes: size of the file.
+        bytes: size of the file; for OpenVINO, of both files.
         parameters: number of parameters of the network.
         parameter_bytes: parameters times 4 bytes, or times 1 for int8.
         overhead: file size minus `parameter_bytes`, as a fraction of the latter; in a tiny network most of it is the
@@ -50,6 +51,7 @@ class ExportReport:
             was judged against float64.
         float64_error: error of the float32 file against the checkpoint in float64; None if 1e-4 was not exceeded.
         checkpoint_float64_error: error of the checkpoint in float32 against itself in float64; None likewise.
+        quantiser: `onnxruntime` or `nncf`, whichever made the int8 file; None for float32.
     """
 
     path: Path
@@ -70,6 +72,7 @@ class ExportReport:
     error_budget: float = TOLERANCE
     float64_error: float | None = None
     checkpoint_float64_error: float | None = None
+    quantiser: Quantiser | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data."""
@@ -89,72 +92,79 @@ def export(
 ) -> ExportReport:
     """Write a network to a file for another runtime. The file accepts any batch size and contains its preprocessing.
 
-    The file is run (by onnxruntime or `torch.export.load`) on images in batches of several sizes. It is kept only if it
-    predicts the same classes and its logits differ by at most 1e-4 of the largest, or by no more than float32 rounding
-    explains, see `cfp_cli.exporting.agreement`. An int8 file is made from a file that passed this check. It is kept at
-    any loss of accuracy; the report contains the loss.
+    The file is run (by onnxruntime, `torch.export.load` or OpenVINO) on images in batches of several sizes. It is kept
+    only if it predicts the same classes and its logits differ by at most 1e-4 of the largest, or by no more than
+    float32 rounding explains, see `cfp_cli.exporting.agreement`. An int8 file is made from a file that passed this
+    check. It is kept at any loss of accuracy; the report contains the loss.
 
     Args:
         model: with its spec attached, as `load` returns it; it is not changed.
-        path: file to write.
-        format: `onnx` or `pt2`.
+        path: file to write. For OpenVINO its name must end in `.xml`; the weights go to a `.bin` file beside it.
+        format: `onnx`, `pt2` or `openvino`.
         samples: images to compare on, float32 [n, channels, H, W], preprocessed; None generates some.
-        int8: also quantise weights and activations to 8 bits; ONNX only.
+        int8: also quantise weights and activations to 8 bits; not for pt2. onnxruntime and, if installed, NNCF
+            quantise; the file with the smaller logit error on `calibration` is kept.
         calibration: training images that give the ranges of the activations, float32 [n, channels, H, W], preprocessed;
             int8 only.
         evaluation: labelled images to measure the accuracy before and after on; int8 only.
         progress: reports progress.
 
     Raises:
-        UsageError: the format is unknown, or int8 lacks images or is requested for `pt2`.
+        UsageError: the format is unknown, the name does not fit it, or int8 lacks images or is requested for `pt2`.
         CfpError: a package is missing, the network cannot be exported, or the file differs from the network. Nothing is
             written then.
     """
     path = Path(path)
     if format not in get_args(Format):
-        raise UsageError(f"unknown export format '{format}'; use onnx or pt2")
-    if int8 and format != "onnx":
-        raise UsageError("int8 needs the onnx format; use --format onnx or leave out --int8")
+        raise UsageError(
+            f"unknown export format '{format}'; use {', '.join(get_args(Format)[:-1])} or {get_args(Format)[-1]}"
+        )
+    if int8 and format == "pt2":
+        raise UsageError("int8 needs the onnx or openvino format; use --format onnx or leave out --int8")
     if int8 and (calibration is None or evaluation is None):
         raise UsageError("int8 needs training images to calibrate on and labelled images to evaluate on; pass the data")
-    if format == "onnx":
-        onnx_file.require_extra()
+    if format == "openvino":
+        openvino_file.require_name(path)
+        openvino_file.require_extra()
+    if format == "onnx" or int8:
+        onnx_file.require_extra("ONNX export" if format == "onnx" else "int8 quantisation")
     spec = spec_of(model)
     network = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
     origin = "procedural" if samples is None else "given"
     images = procedural_images(spec) if samples is None else samples.cpu()
     _check_images(images, spec)
     progress.say(f"tracing {spec.arch}")
-    content = _content(network, spec, format)
+    example = torch.rand(2, len(spec.mean), *spec.input_size, generator=torch.Generator().manual_seed(0))
+    metadata = describe_file(spec, int8=False)
+    content = (pt2_file if format == "pt2" else onnx_file).to_bytes(network, example, metadata)
+    quantiser: Quantiser | None = None
     with scratch_folder() as folder:
-        candidate = folder / f"candidate.{format}"
-        candidate.write_bytes(content)
+        candidate = folder / f"candidate.{'xml' if format == 'openvino' else format}"
+        run = _write_candidate(candidate, format, content, metadata)
         progress.say(f"running the file on {len(images)} images")
-        run = onnx_file.runner(candidate) if format == "onnx" else pt2_file.runner(candidate)
         agreement = check(network, run, images, progress)
         top1, error = agreement.top1, agreement.error
         before: Metrics | None = None
         after: Metrics | None = None
         if int8 and calibration is not None and evaluation is not None:
             _check_images(calibration, spec)
-            progress.say(f"quantising on {len(calibration)} images")
-            content = quantise.quantised(content, calibration.cpu(), describe_file(spec, int8=True))
-            candidate.write_bytes(content)
-            run = onnx_file.runner(candidate)
+            metadata = describe_file(spec, int8=True)
+            content, quantiser = quantise(network, content, calibration.cpu(), metadata, progress)
+            run = _write_candidate(candidate, format, content, metadata)
             quantised = compare(network, run, images)
             top1, error = quantised.top1, quantised.error
             before, after = _metrics(network, evaluation, spec), _metrics(run, evaluation, spec)
-    write_bytes(path, content)
+        size = _write(candidate, path, format)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     weight = parameters * (1 if int8 else 4)
     return ExportReport(
         path=path,
         format=format,
         precision="int8" if int8 else "float32",
-        bytes=len(content),
+        bytes=size,
         parameters=parameters,
         parameter_bytes=weight,
-        overhead=len(content) / weight - 1,
+        overhead=size / weight - 1,
         images=len(images),
         samples=origin,
         top1_agreement=top1,
@@ -166,13 +176,26 @@ def export(
         error_budget=agreement.budget,
         float64_error=agreement.float64_error,
         checkpoint_float64_error=agreement.checkpoint_float64_error,
+        quantiser=quantiser,
     )
 
 
-def _content(network: nn.Module, spec: ModelSpec, format: Format) -> bytes:
-    example = torch.rand(2, len(spec.mean), *spec.input_size, generator=torch.Generator().manual_seed(0))
-    write = onnx_file.to_bytes if format == "onnx" else pt2_file.to_bytes
-    return write(network, example, describe_file(spec, int8=False))
+def _write_candidate(path: Path, format: Format, content: bytes, metadata: dict[str, str]) -> Runner:
+    """Write the content of an ONNX or pt2 file in a format, not atomically, and return the file as a function."""
+    if format == "openvino":
+        openvino_file.convert(content, path, metadata)
+        return openvino_file.runner(path)
+    path.write_bytes(content)
+    return onnx_file.runner(path) if format == "onnx" else pt2_file.runner(path)
+
+
+def _write(candidate: Path, path: Path, format: Format) -> int:
+    """Copy a finished file to its place; return its size in bytes."""
+    if format == "openvino":
+        return openvino_file.write(candidate, path)
+    content = candidate.read_bytes()
+    write_bytes(path, content)
+    return len(content)
 
 
 def _metrics(run: Runner | nn.Module, loader: Loader, spec: ModelSpec) -> Metrics:

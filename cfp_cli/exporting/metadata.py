@@ -1,4 +1,4 @@
-"""What an exported file says of itself: all that a program needs to feed it and to read its answer."""
+"""The metadata of an exported file: what a program needs to preprocess images and to name the predicted class."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ OUTPUT = "logits"
 
 
 def describe_file(spec: ModelSpec, int8: bool) -> dict[str, str]:
-    """Text values by key; `classes`, `input_size`, `mean`, `std` and `lineage` are JSON.
+    """Return metadata as text by key. `classes`, `input_size`, `mean`, `std` and `lineage` are JSON.
 
     Args:
-        spec: of the network.
+        spec: spec of the network.
         int8: whether weights and activations are quantised.
     """
     facts: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""ONNX, which most runtimes of edge computers read."""
+"""ONNX, the format that most runtimes of edge computers read."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ from cfp_cli.exporting.pt2_file import trace
 from cfp_cli.foundation.errors import CfpError, MissingExtraError
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
-# Protocol buffers end at 2 GiB, and one file is easier to ship than two.
+# Protocol buffers are limited to 2 GiB. Larger networks would need a second file for the weights.
 _LARGEST = 2**31 - 1
 
 
-def require_extra() -> None:
-    """Check that the packages are there which only export needs.
+def require_extra(purpose: str = "ONNX export") -> None:
+    """Check that the packages of this format are installed.
+
+    Args:
+        purpose: what needs them, for the message.
 
     Raises:
         MissingExtraError: one is missing; the message says how to install it.
     """
     missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if missing:
-        raise MissingExtraError(f"ONNX export needs {', '.join(missing)}; run pip install {' '.join(missing)}")
+        raise MissingExtraError(f"{purpose} needs {', '.join(missing)}; run pip install {' '.join(missing)}")
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
-    """Keep the exporters' remarks to themselves: they go to stdout, the root logger and warnings."""
+def quiet() -> Iterator[None]:
+    """Suppress what the exporters print, log and warn."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -48,28 +51,27 @@ def hushed() -> Iterator[None]:
 
 
 def to_bytes(model: nn.Module, example: Tensor, metadata: dict[str, str]) -> bytes:
-    """The content of an `.onnx` file: batch norms folded into convolutions, weights inside, batch size free.
+    """Return the content of an `.onnx` file. Batch norms are folded, weights are included, any batch size is accepted.
 
     Args:
         model: on the CPU, in eval mode.
-        example: float32 [n >= 2, 3, H, W].
+        example: float32 [n >= 2, channels, H, W].
         metadata: text values by key.
 
     Raises:
-        CfpError: packages are missing, or an operator has no ONNX form.
+        CfpError: the network cannot be traced, or an operator has no ONNX form.
     """
-    require_extra()
     program = trace(model, example)
     try:
-        with hushed(), torch.no_grad():
+        with quiet(), torch.no_grad():
             exported = torch.onnx.export(
                 program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], external_data=False, verbose=False
             )
             if exported is None:
-                raise RuntimeError("the exporter gave nothing")
+                raise RuntimeError("the exporter returned nothing")
             proto = exported.model_proto
     except Exception as error:
-        # The exporter's errors are many and long; the cause is the last in the chain.
+        # The exporter raises long errors of many kinds. The last in the chain is the cause.
         reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CfpError(f"the network has no ONNX form ({reason}); try --format pt2") from error
     strip(proto)
@@ -78,34 +80,36 @@ def to_bytes(model: nn.Module, example: Tensor, metadata: dict[str, str]) -> byt
     for key, text in metadata.items():
         proto.metadata_props.add(key=key, value=text)
     if proto.ByteSize() > _LARGEST:
-        raise CfpError(f"the network takes {proto.ByteSize() / 2**30:.1f} GiB, ONNX files end at 2; use --format pt2")
+        raise CfpError(
+            f"the network takes {proto.ByteSize() / 2**30:.1f} GiB, but an ONNX file holds at most 2; use --format pt2"
+        )
     content: bytes = proto.SerializeToString()
     return content
 
 
 def strip(proto: Any) -> None:
-    """Take out of a model what only its maker may want: where each operator stood in the source, and paths of it."""
+    """Remove source positions and source paths from a model, which its users do not need."""
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
-    # Shapes of inner values can be inferred again, and are wrong for none.
+    # Readers infer the shapes of inner values again.
     graph.ClearField("value_info")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What the file says of itself."""
+    """Return the metadata of a file."""
     import onnx
 
     return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
 
 
 def session(content: Path | bytes, threads: int | None = None) -> Any:
-    """An onnxruntime session on the CPU.
+    """Return an onnxruntime session on the CPU.
 
     Args:
-        content: file, or its bytes.
-        threads: CPU threads, or all cores.
+        content: the file, or its bytes.
+        threads: CPU threads; None uses all cores.
 
     Raises:
         CfpError: onnxruntime is missing or refuses the file.
@@ -115,7 +119,7 @@ def session(content: Path | bytes, threads: int | None = None) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Else its threads look for work between runs, on the cores that the next network is timed on.
+    # By default its threads spin between runs and slow the network that is timed next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -129,7 +133,7 @@ def session(content: Path | bytes, threads: int | None = None) -> Any:
 
 
 def runner(content: Path | bytes) -> Callable[[Tensor], Tensor]:
-    """A file as a function from images float32 [n, 3, H, W] to logits float32 [n, classes]."""
+    """Return a file as a function from images float32 [n, channels, H, W] to logits float32 [n, classes]."""
     opened = session(content)
 
     def run(images: Tensor) -> Tensor:

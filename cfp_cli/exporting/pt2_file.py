@@ -1,4 +1,4 @@
-"""PyTorch's own exported program, which C++ and Python read without the network's code."""
+"""PyTorch's exported program. Python and C++ run it without the code of the network."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _EXTRA = "cfp.json"
 
 
 def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
-    """The graph of a network in eval mode, batch norms folded, with a free batch size.
+    """Return the graph of a network in eval mode, with batch norms folded and any batch size accepted.
 
     Args:
         model: on the CPU.
-        example: float32 [n >= 2, 3, H, W].
+        example: float32 [n >= 2, channels, H, W].
 
     Raises:
         CfpError: the network fails on the example, or cannot be traced for any batch size.
@@ -55,7 +55,7 @@ def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
     except Exception as error:
         if outside_cause(error) is not None:
             raise
-        # torch.export raises dozens of kinds, some of them private.
+        # torch.export raises errors of many kinds, some of them private.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CfpError(
             f"the network cannot be traced for export ({reason}); make its forward free of data-dependent code"
@@ -64,13 +64,13 @@ def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
 
 
 def to_bytes(model: nn.Module, example: Tensor, metadata: dict[str, str]) -> bytes:
-    """The content of a `.pt2` file.
+    """Return the content of a `.pt2` file.
 
     Raises:
         CfpError: the network cannot be traced.
     """
     program = trace(model, example)
-    # Where each operator stood in the network's source, and the images it was traced with, only make the file larger.
+    # Source positions and the images of the trace would only make the file larger.
     for node in program.graph.nodes:
         for fact in ("stack_trace", "nn_module_stack", "torch_fn"):
             node.meta.pop(fact, None)
@@ -83,7 +83,7 @@ def to_bytes(model: nn.Module, example: Tensor, metadata: dict[str, str]) -> byt
 
 
 def _deflated(archive: BinaryIO) -> bytes:
-    """The same zip archive with its members compressed: of a small network the graph, as JSON, is the larger part."""
+    """Return the zip archive with its members compressed. The graph is JSON, most of a small file."""
     content = io.BytesIO()
     with (
         zipfile.ZipFile(archive) as plain,
@@ -95,14 +95,14 @@ def _deflated(archive: BinaryIO) -> bytes:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What the file says of itself."""
+    """Return the metadata of a file."""
     extra = {_EXTRA: ""}
     torch.export.load(path, extra_files=extra)
     return dict(json.loads(extra[_EXTRA]))
 
 
 def runner(path: Path) -> Callable[[Tensor], Tensor]:
-    """The file as a function from images float32 [n, 3, H, W] to logits float32 [n, classes]."""
+    """Return the file as a function from images float32 [n, channels, H, W] to logits float32 [n, classes]."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = torch.export.load(path).module()
@@ -116,7 +116,7 @@ def runner(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 class _Named(nn.Module):
-    """Gives the network's input the name that the file's metadata promises."""
+    """The network with its input named as in the other formats."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -1,39 +1,90 @@
-"""Static 8-bit quantisation of an ONNX file: weights per channel, activations by the range seen on training images."""
+"""Static 8-bit quantisation of an ONNX file: weights per channel, activations by their range on training images.
+
+onnxruntime's quantiser always runs. If NNCF is installed, its quantiser runs too. The file whose logits are closer to
+those of the network on the training images is used; test images take no part in the choice.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import contextlib
+import importlib.util
+import io
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from cfp_cli.exporting.agreement import BATCH, compute_logits
 from cfp_cli.exporting.metadata import INPUT
-from cfp_cli.exporting.onnx_file import hushed, require_extra, strip
+from cfp_cli.exporting.onnx_file import quiet, require_extra, runner, strip
 from cfp_cli.foundation.errors import CfpError
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.scratch import scratch_folder
 
+Quantiser = Literal["onnxruntime", "nncf"]
+
 _BATCH = 16
+# NNCF reports its use to a server of its makers unless this is set when it is imported.
+_NO_TELEMETRY = "NNCF_CI"
 
 
-def quantised(content: bytes, calibration: Tensor, metadata: dict[str, str]) -> bytes:
-    """The int8 form of an ONNX file, in QDQ format (each operator between a dequantise and a quantise).
+def quantise(
+    network: nn.Module, content: bytes, calibration: Tensor, metadata: dict[str, str], progress: Progress = SILENT
+) -> tuple[bytes, Quantiser]:
+    """Return the int8 form of an ONNX file in QDQ format, and the name of the quantiser that made it.
 
     Args:
+        network: the network of the file, on the CPU, in eval mode.
         content: the float32 file.
-        calibration: training images, float32 [n, 3, H, W], preprocessed.
+        calibration: training images, float32 [n, channels, H, W], preprocessed.
         metadata: text values by key, of the new file.
+        progress: reports progress.
 
     Raises:
-        CfpError: packages are missing, or the quantiser refuses the network.
+        CfpError: packages are missing, or no quantiser accepts the network.
     """
     require_extra()
+    quantisers: dict[Quantiser, Callable[[bytes, Tensor], Any]] = {"onnxruntime": _by_onnxruntime}
+    if importlib.util.find_spec("nncf") is not None:
+        quantisers["nncf"] = _by_nncf
+    expected = compute_logits(network, calibration)
+    candidates: list[tuple[float, bytes, Quantiser]] = []
+    reasons = []
+    for name, quantiser in quantisers.items():
+        progress.say(f"quantising by {name} on {len(calibration)} images")
+        try:
+            with quiet():
+                proto = quantiser(content, calibration)
+            strip(proto)
+            for key, value in metadata.items():
+                proto.metadata_props.add(key=key, value=value)
+            candidate = proto.SerializeToString()
+            run = runner(candidate)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:
+            # The quantisers raise errors of many kinds.
+            reasons.append((str(error).strip().splitlines() or [type(error).__name__])[0][:200])
+            continue
+        actual = torch.cat([run(part) for part in torch.split(calibration, BATCH)])
+        candidates.append(((actual - expected).square().mean().item(), candidate, name))
+        progress.say(f"logits of {name}'s int8 file differ by {candidates[-1][0] ** 0.5:.2g} (root mean square)")
+    if not candidates:
+        raise CfpError(f"the network cannot be quantised ({reasons[0]}); export it without --int8")
+    _, best, name = min(candidates, key=lambda candidate: candidate[0])
+    return best, name
+
+
+def _by_onnxruntime(content: bytes, calibration: Tensor) -> Any:
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Images(CalibrationDataReader):  # type: ignore[misc]
-        """The calibration images, a batch at a time."""
+        """The calibration images in batches."""
 
         def __init__(self) -> None:
             self.batches: Iterator[Tensor] = iter(calibration.tensor_split(max(1, len(calibration) // _BATCH)))
@@ -43,28 +94,40 @@ def quantised(content: bytes, calibration: Tensor, metadata: dict[str, str]) -> 
             return None if batch is None else {INPUT: batch.contiguous().numpy()}
 
     with scratch_folder() as folder:
-        source, ready, result = (folder / f"{step}.onnx" for step in ("float", "ready", "int8"))
+        source, prepared, result = (folder / f"{stage}.onnx" for stage in ("float", "prepared", "int8"))
         source.write_bytes(content)
-        try:
-            with hushed():
-                quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
-                quantize_static(
-                    str(ready),
-                    str(result),
-                    Images(),
-                    quant_format=QuantFormat.QDQ,
-                    per_channel=True,
-                    activation_type=QuantType.QInt8,
-                    weight_type=QuantType.QInt8,
-                )
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise CfpError(f"the network cannot be quantised ({reason}); export it without --int8") from error
-        proto = onnx.load(result)
-    strip(proto)
-    for key, value in metadata.items():
-        proto.metadata_props.add(key=key, value=value)
-    quantised_content: bytes = proto.SerializeToString()
-    return quantised_content
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(result),
+            Images(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return onnx.load(result)
+
+
+def _by_nncf(content: bytes, calibration: Tensor) -> Any:
+    import onnx
+
+    # NNCF shows its own progress bars.
+    with _without_telemetry(), contextlib.redirect_stderr(io.StringIO()):
+        import nncf
+
+        images = nncf.Dataset([{INPUT: image.unsqueeze(0).contiguous().numpy()} for image in calibration])
+        return nncf.quantize(onnx.load_from_string(content), images, subset_size=len(calibration))
+
+
+@contextlib.contextmanager
+def _without_telemetry() -> Iterator[None]:
+    before = os.environ.get(_NO_TELEMETRY)
+    os.environ[_NO_TELEMETRY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_NO_TELEMETRY]
+        else:
+            os.environ[_NO_TELEMETRY] = before

@@ -1,4 +1,4 @@
-"""Images to prove an export on where none are given: photographs of steel that nobody has taken."""
+"""Generated images of steel, to compare a file with its checkpoint if the user passes no images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PER_CLASS = 8
 
 
 def procedural_images(spec: ModelSpec) -> Tensor:
-    """Eight procedural images of each kind of defect, float32 [48, 3, H, W] in the preprocessing of the network."""
+    """Return eight images of each kind of defect, float32 [48, 3, H, W], preprocessed for the network."""
     side = min(max(*spec.input_size, SIZES[0]), SIZES[1])
     pixels = [
         channels_first(resized(Image.fromarray(render(label, side, (0, index))).convert("RGB"), spec.input_size))

@@ -26,6 +26,7 @@ def run_bench(
     seconds: float = 1.0,
     memory: Memory = "contiguous",
     onnx: bool = True,
+    openvino: bool = True,
     device: torch.device,
     progress: Progress = SILENT,
 ) -> list[Benchmark]:
@@ -38,6 +39,7 @@ def run_bench(
         seconds: time to spend on each network, batch size and runtime.
         memory: memory layout of images and weights for torch.
         onnx: also time onnxruntime on the CPU, if it is installed.
+        openvino: also time OpenVINO on the CPU, if it is installed.
         device: device of torch.
         progress: reports progress.
 
@@ -55,11 +57,11 @@ def run_bench(
         loaded,
         {name: model.path for name, model in zip(names, models, strict=True)},
         batches,
-        None,
-        seconds,
-        memory,
-        onnx,
-        progress,
+        seconds=seconds,
+        memory=memory,
+        onnx=onnx,
+        openvino=openvino,
+        progress=progress,
     )
     inputs = Inputs(models=tuple(model.record() for model in models))
     if any(is_file_of(run, each.sha256) for each in inputs.models):

@@ -13,6 +13,7 @@ from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import Batches, ImageStore, load_images, sample, stratified_sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.exporting.export import ExportReport, Format, export
+from cfp_cli.exporting.openvino_file import weights_path
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import SILENT, Progress
@@ -44,8 +45,8 @@ def run_export(
         run: the run directory; it gets a record if the model belongs to the run.
         model: the checkpoint; None takes the newest of the run, from `cfp prune` or `cfp finetune`.
         data: the images; None takes those of the run, if the model belongs to the run.
-        path: file to write.
-        format: `onnx` or `pt2`.
+        path: file to write; for OpenVINO, the `.xml` file.
+        format: `onnx`, `pt2` or `openvino`.
         int8: also quantise to 8 bits; a stratified sample of training images calibrates it.
         batch_size: images per batch when int8 accuracy is measured.
         seed: seed of the image samples.
@@ -86,13 +87,14 @@ def run_export(
         progress=progress,
     )
     if of_run:
+        written = {"export": path} | ({"weights": weights_path(path)} if format == "openvino" else {})
         images = source_of_images.record(dataset) if source_of_images is not None and dataset is not None else None
         run.add(
             ExportRecord(
                 arguments={"format": format, "int8": int8, "batch_size": batch_size},
                 seed=seed,
                 inputs=Inputs(model=source.record(), data=images),
-                outputs=output_files(export=path),
+                outputs=output_files(**written),
                 seconds=time.perf_counter() - began,
                 metrics=report,
             )

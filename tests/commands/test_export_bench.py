@@ -14,7 +14,7 @@ from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.commands.cli import cli
 from cfp_cli.models.registry import create
 
-FAST = ("--no-onnx", "--seconds", 0.01, "--threads", 1)
+FAST = ("--no-onnx", "--no-openvino", "--seconds", 0.01, "--threads", 1)
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")),
     reason="the extra `export` is not installed",

@@ -29,7 +29,7 @@ def test_verbose_prints_details_and_quiet_does_not(cfp, tmp_path: Path, model: P
     "command",
     [
         ("eval", "MODEL", "DATA"),
-        ("bench", "MODEL", "--no-onnx", "--seconds", 0.01),
+        ("bench", "MODEL", "--no-onnx", "--no-openvino", "--seconds", 0.01),
         ("inspect", "MODEL"),
         ("export", "MODEL", "--format", "pt2", "--out", "m.pt2"),
         ("train", "DATA", "--init", "MODEL", "--epochs", 1, "--views", 1, "--out", "t.pt"),

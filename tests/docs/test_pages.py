@@ -41,7 +41,7 @@ SHORTER = {
     "score": ["--images", "12", *ONE_CORE],
     "finetune": [*SHORT_TRAINING, *ONE_CORE],
     "compare": [*SHORT_TRAINING, "--images", "12", "--seeds", "0", *ONE_CORE],
-    "bench": ["--seconds", "0.01", "--no-onnx", *ONE_CORE],
+    "bench": ["--seconds", "0.01", "--no-onnx", "--no-openvino", *ONE_CORE],
     "report": ["--no-bench", *ONE_CORE],
     "prune": ONE_CORE,
     "eval": ONE_CORE,

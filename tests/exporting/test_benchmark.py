@@ -34,7 +34,12 @@ def test_macs_of_a_published_network() -> None:
 def test_benchmark_holds_the_promised_keys(tmp_path) -> None:
     (tmp_path / "a.pt").write_bytes(bytes(123))
     first, second = benchmark(
-        {"a": small(), "b": small(2)}, {"a": tmp_path / "a.pt"}, batches=(1, 2), seconds=0.01, onnx=False
+        {"a": small(), "b": small(2)},
+        {"a": tmp_path / "a.pt"},
+        batches=(1, 2),
+        seconds=0.01,
+        onnx=False,
+        openvino=False,
     )
     assert isinstance(first, Benchmark)
     assert (first.model, first.bytes, first.params) == ("a", 123, 8 * 27 + 16 + 8 * 18 + 8 + 8 * 4 + 4)
@@ -48,12 +53,24 @@ def test_benchmark_holds_the_promised_keys(tmp_path) -> None:
 def test_benchmark_by_onnxruntime() -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    (found,) = benchmark({"a": small()}, batches=(1, 3), threads=1, seconds=0.01)
+    (found,) = benchmark({"a": small()}, batches=(1, 3), threads=1, seconds=0.01, openvino=False)
     assert [(each.runtime, each.batch, each.threads) for each in found.latency_ms] == [
         ("torch", 1, 1),
         ("torch", 3, 1),
         ("onnxruntime", 1, 1),
         ("onnxruntime", 3, 1),
+    ]
+
+
+def test_benchmark_by_openvino() -> None:
+    for name in ("openvino", "onnx", "onnxscript"):
+        pytest.importorskip(name)
+    (found,) = benchmark({"a": small()}, batches=(1, 3), threads=1, seconds=0.01, onnx=False)
+    assert [(each.runtime, each.batch, each.threads) for each in found.latency_ms] == [
+        ("torch", 1, 1),
+        ("torch", 3, 1),
+        ("openvino", 1, 1),
+        ("openvino", 3, 1),
     ]
 
 

@@ -1,0 +1,149 @@
+"""OpenVINO's IR, which Intel processors and accelerators run: `NAME.xml` with the graph, `NAME.bin` with the weights.
+
+The IR is converted from the ONNX form of the network, so both formats contain the same operators.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+from xml.etree import ElementTree
+
+import torch
+from torch import Tensor
+
+from cfp_cli.exporting.metadata import INPUT, OUTPUT
+from cfp_cli.foundation.errors import CfpError, MissingExtraError, UsageError
+from cfp_cli.foundation.files import write_atomic
+
+NEEDS = ("onnx", "onnxscript", "openvino")
+_METADATA = "cfp"
+# On recent processors OpenVINO computes float32 networks in bfloat16 by default, with errors near 1 % of the logits.
+_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+
+
+def require_extra() -> None:
+    """Check that the packages of this format are installed.
+
+    Raises:
+        MissingExtraError: one is missing; the message says how to install it.
+    """
+    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"OpenVINO export needs {', '.join(missing)}; run pip install {' '.join(missing)}")
+
+
+def require_name(path: Path) -> None:
+    """Check that OpenVINO can read a file of this name.
+
+    Raises:
+        UsageError: it does not end in `.xml`.
+    """
+    if path.suffix != ".xml":
+        raise UsageError(
+            f"'{path}' does not end in .xml, as OpenVINO files do; use '{path.with_suffix('.xml')}', the weights go to "
+            f"'{path.with_suffix('.bin')}'"
+        )
+
+
+def weights_path(path: Path) -> Path:
+    """Return the path of the weights of an `.xml` file."""
+    return path.with_suffix(".bin")
+
+
+def convert(onnx_content: bytes, path: Path, metadata: dict[str, str]) -> None:
+    """Convert the content of an ONNX file and write `path` and its weights, in full precision.
+
+    Args:
+        onnx_content: the ONNX file.
+        path: `.xml` file in a folder of its own; not written atomically.
+        metadata: text values by key, stored as `rt_info/cfp` of the `.xml` file.
+
+    Raises:
+        CfpError: packages are missing, or OpenVINO cannot read the network.
+    """
+    require_extra()
+    import openvino
+
+    try:
+        model = openvino.Core().read_model(onnx_content)
+        for key, text in metadata.items():
+            model.set_rt_info(text, [_METADATA, key])
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise CfpError(f"OpenVINO cannot read the network ({_reason(error)}); try another --format") from error
+
+
+def write(source: Path, path: Path) -> int:
+    """Copy an `.xml` file and its weights to `path`; return the number of bytes of both.
+
+    The two are replaced such that no moment leaves the graph of one export with the weights of another: the old `.xml`
+    is deleted before the new weights appear, and the new `.xml` appears last.
+    """
+    graph, weights = source.read_bytes(), weights_path(source).read_bytes()
+
+    def write_weights(file: BinaryIO) -> None:
+        file.write(weights)
+        file.flush()
+        path.resolve().unlink(missing_ok=True)
+
+    def write_graph(file: BinaryIO) -> None:
+        file.write(graph)
+        file.flush()
+        write_atomic(weights_path(path), write_weights)
+
+    write_atomic(path, write_graph)
+    return len(graph) + len(weights)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata that `convert` stored."""
+    entries = ElementTree.parse(path).getroot().findall(f"rt_info/{_METADATA}/*")
+    return {entry.tag: entry.get("value", "") for entry in entries}
+
+
+def runner(content: Path | bytes, threads: int | None = None) -> Callable[[Tensor], Tensor]:
+    """Return an `.xml` file as a function from images float32 [n, channels, H, W] to logits float32 [n, classes].
+
+    Args:
+        content: `.xml` file, or the content of an ONNX file.
+        threads: CPU threads; None uses all cores.
+
+    Raises:
+        CfpError: packages are missing, or OpenVINO cannot run the file.
+    """
+    request = compiled(content, threads)
+
+    def run(images: Tensor) -> Tensor:
+        # The request reuses the memory of its outputs, so they are copied.
+        return torch.tensor(request({INPUT: images.contiguous().numpy()})[OUTPUT])
+
+    return run
+
+
+def compiled(content: Path | bytes, threads: int | None = None) -> Any:
+    """Return a network compiled by OpenVINO for the CPU in float32; see `runner`."""
+    require_extra()
+    import openvino
+
+    config: dict[str, Any] = dict(_FLOAT32)
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    core = openvino.Core()
+    try:
+        return core.compile_model(core.read_model(content), "CPU", config)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise CfpError(f"OpenVINO cannot run the network ({_reason(error)}); try another --format") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # The first lines of OpenVINO's errors are positions in its source.
+    plain = [line for line in lines if not line.startswith(("Exception from", "Check "))]
+    return ((plain or lines or [type(error).__name__])[0])[:200]
