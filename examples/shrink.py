@@ -40,11 +40,11 @@ def main() -> None:
     options = cfp.TrainOptions.preset("teacher", epochs=args.teacher_epochs, batch_size=32)
     cfp.train(network, data, options, args.out / "rl.pt")
     balanced = replace(options, sampler="balanced", epochs=max(args.teacher_epochs // 3, 1), lr=1e-4)
-    cfp.train(cfp.load(args.out / "rl.pt"), data, balanced, args.out / "cl.pt")
-    teachers = [cfp.load(args.out / "rl.pt"), cfp.load(args.out / "cl.pt")]
+    cfp.train(cfp.load(args.out / "rl.pt", args.arch), data, balanced, args.out / "cl.pt")
+    teachers = [cfp.load(args.out / "rl.pt", args.arch), cfp.load(args.out / "cl.pt", args.arch)]
 
     # The student is the representation teacher without the channels whose feature maps are redundant.
-    model = cfp.load(args.out / "rl.pt")
+    model = cfp.load(args.out / "rl.pt", args.arch)
     images = cfp.load_images(data, "train", cfp.Preprocessing.of(model.spec))
     scores = cfp.score(model, images.batches(16))
     student, plan = cfp.prune(model, scores, args.ratio, loader=images.batches(64))
@@ -63,7 +63,7 @@ def main() -> None:
     if history.test is not None:
         print(f"accuracy {history.test.accuracy:.2%}, macro F1 {history.test.macro_f1:.2%} on test")  # noqa: T201
 
-    exported = cfp.export(cfp.load(args.out / "small.pt"), args.out / "small.onnx")
+    exported = cfp.export(cfp.load(args.out / "small.pt", args.arch), args.out / "small.onnx")
     print(f"{exported.path}: {exported.bytes:,} bytes, largest logit error {exported.max_relative_error:.1e}")  # noqa: T201
 
 

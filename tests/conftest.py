@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,3 +19,24 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no shared data beside the checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def built_in() -> Iterator[Callable[[str, str, str], str]]:
+    """Add the factory of a piece of source to the built-in architectures of this process.
+
+    Code that a checkpoint names runs only with `--arch`; checkpoints of built-in architectures need no such option.
+    """
+    from cfp_cli.models import registry
+
+    original, added = registry._built_in, {}
+
+    def add(name: str, source: str, factory: str) -> str:
+        namespace: dict[str, Any] = {}
+        exec(compile(source, name, "exec"), namespace)
+        added[name] = namespace[factory]
+        return name
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_built_in", lambda: original() | added)
+        yield add

@@ -63,8 +63,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def arch(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A user's own small network, as `file.py:factory`."""
+def arch(built_in: Callable[[str, str, str], str]) -> str:
+    """A small network that is built in, in this process only."""
+    return built_in("tiny", NET, "tiny")
+
+
+@pytest.fixture(scope="session")
+def own_arch(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same network as a user's own `file.py:factory`."""
     path = tmp_path_factory.mktemp("net") / "net.py"
     path.write_text(NET)
     return f"{path}:tiny"
@@ -77,8 +83,17 @@ def classes(images: Path) -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory, arch: str, classes: tuple[str, ...]) -> Path:
-    """A checkpoint of that network, untrained."""
-    path = tmp_path_factory.mktemp("model") / "model.pt"
+    """A checkpoint of the built-in small network, untrained."""
+    return _untrained(tmp_path_factory.mktemp("model") / "model.pt", arch, classes)
+
+
+@pytest.fixture(scope="session")
+def own_model(tmp_path_factory: pytest.TempPathFactory, own_arch: str, classes: tuple[str, ...]) -> Path:
+    """A checkpoint of the user's own network, untrained."""
+    return _untrained(tmp_path_factory.mktemp("own-model") / "model.pt", own_arch, classes)
+
+
+def _untrained(path: Path, arch: str, classes: tuple[str, ...]) -> Path:
     torch.manual_seed(0)
     save(path, describe(create(arch, len(classes)), ModelSpec(arch, classes, input_size=(32, 32))))
     return path

@@ -43,8 +43,8 @@ def interrupted(arguments: list[str], delay: float, signals: list[signal.Signals
     return process.returncode, error
 
 
-def test_the_first_second(model: Path, images: Path, tmp_path: Path) -> None:
-    arguments = ["score", str(model), str(images), "-q"]
+def test_the_first_second(own_model: Path, own_arch: str, images: Path, tmp_path: Path) -> None:
+    arguments = ["score", str(own_model), str(images), "--arch", own_arch, "-q"]
     codes = []
     for delay in (0, 0.1, 0.3, 0.6, 1.0):
         code, error = interrupted(arguments, delay, [signal.SIGINT], tmp_path)
@@ -58,8 +58,20 @@ def test_the_first_second(model: Path, images: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_repeated_signals(arch: str, images: Path, tmp_path: Path, number: signal.Signals) -> None:
-    arguments = ["train", str(images), "--arch", arch, "--input-size", "32", "--epochs", "500", "--out", "t.pt", "-q"]
+def test_repeated_signals(own_arch: str, images: Path, tmp_path: Path, number: signal.Signals) -> None:
+    arguments = [
+        "train",
+        str(images),
+        "--arch",
+        own_arch,
+        "--input-size",
+        "32",
+        "--epochs",
+        "500",
+        "--out",
+        "t.pt",
+        "-q",
+    ]
     code, error = interrupted(arguments, 3.5, [number] * 5, tmp_path)
     assert code == 130
     assert error == "error: interrupted; files written so far are kept; continue with --resume\n"

@@ -27,9 +27,11 @@ def tensors(run: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("richness", ["explained-variance", "rank"])
-def test_two_processes_score_as_one(cfp, tmp_path: Path, model: Path, images: Path, richness: str) -> None:
+def test_two_processes_score_as_one(
+    cfp, tmp_path: Path, own_model: Path, own_arch: str, images: Path, richness: str
+) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    line = ("score", model, images, "--images", 24, "--richness", richness)
+    line = ("score", own_model, images, "--arch", own_arch, "--images", 24, "--richness", richness)
     assert cfp(*line, "--run", one, "--device", "cpu").code == 0
     done = torchrun(two, *line)
     assert done.returncode == 0, done.stderr
@@ -47,14 +49,16 @@ def test_two_processes_score_as_one(cfp, tmp_path: Path, model: Path, images: Pa
 
 
 @pytest.mark.slow
-def test_two_processes_run_the_road_and_the_first_alone_prints(cfp, tmp_path: Path, model: Path, images: Path) -> None:
+def test_two_processes_run_the_road_and_the_first_alone_prints(
+    cfp, tmp_path: Path, own_model: Path, own_arch: str, images: Path
+) -> None:
     two = tmp_path / "two"
-    done = torchrun(two, "score", model, images, "--images", 24, "--json")
+    done = torchrun(two, "score", own_model, images, "--arch", own_arch, "--images", 24, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 24
-    assert cfp("prune", "--ratio", 0.5, "--run", two).code == 0
+    assert cfp("prune", "--arch", own_arch, "--ratio", 0.5, "--run", two).code == 0
     options = ("--epochs", 1, "--views", 2, "--batch-size", 16, "--json")
-    tuned = torchrun(two, "finetune", "--teachers", model, model, *options)
+    tuned = torchrun(two, "finetune", "--arch", own_arch, "--teachers", own_model, own_model, *options)
     assert tuned.returncode == 0, tuned.stderr
     assert json.loads(tuned.stdout)["epochs"] == 1
     records = json.loads((two / "run.json").read_text())["records"]

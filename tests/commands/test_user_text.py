@@ -40,7 +40,7 @@ def data(images: Path, wide: Path) -> Path:
     return folder
 
 
-def test_every_command_prints_names_as_they_are(cfp, data: Path, wide: Path, arch: str) -> None:
+def test_every_command_prints_names_as_they_are(cfp, data: Path, wide: Path, arch: str, own_arch: str) -> None:
     tested = set()
 
     def run(command: str, *arguments: object, shows: object = "", code: int = 0) -> None:
@@ -69,7 +69,7 @@ def test_every_command_prints_names_as_they_are(cfp, data: Path, wide: Path, arc
     run("data split", "[b] :star: [/]", "out", "--layout", "neu", shows="[b] :star: [/]", code=1)
     run("demo", "--run", teacher, shows=teacher, code=2)
     net = Path(f"[i] :star: {ESCAPE}.py")
-    shutil.copy(arch.partition(":")[0], net)
+    shutil.copy(own_arch.partition(":")[0], net)
     run("train", data, "--arch", f"{net}:tiny", "--input-size", 32, "--out", "own.pt", *fast)
     run("inspect", "own.pt", "--arch", f"{net}:tiny", shows=f"[i] :star: {SHOWN_ESCAPE}.py:tiny: ")
     run("bogus :fire: [/]".replace(" ", ""), shows="bogus:fire:[/]", code=2)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,13 +28,13 @@ NEU = ("Cr", "In", "Pa", "PS", "RS", "Sc")
 
 
 @pytest.fixture(scope="session")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stock(tmp_path_factory: pytest.TempPathFactory, built_in: Callable[[str, str, str], str]) -> Path:
     """A folder with the files that the pages assume: `data/`, models and teachers, all of them tiny."""
     stock = tmp_path_factory.mktemp("stock")
     generate(stock / "data", per_class=8, test_per_class=2, size=64, imbalance=2.0)
     classes = tuple(sorted(folder.name for folder in (stock / "data" / "train").iterdir()))
     (stock / "net.py").write_text(NET)
-    arch = f"{stock / 'net.py'}:factory"
+    arch = built_in("small", NET, "factory")
     for seed, name in enumerate(("model.pt", "rl.pt", "cl.pt", "pruned.pt")):
         torch.manual_seed(seed)
         save(stock / name, describe(create(arch, len(classes)), ModelSpec(arch, classes, input_size=(32, 32))))

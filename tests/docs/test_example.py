@@ -20,7 +20,9 @@ def test_from_images_to_an_exported_network(stock: Path, tmp_path: Path, monkeyp
     epochs = ["--teacher-epochs", "1", "--student-epochs", "1"]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(stock / "data"), str(out), *options, *epochs])
     runpy.run_path(str(SCRIPT), run_name="__main__")
-    whole, small = (sum(p.numel() for p in cfp.load(out / name).parameters()) for name in ("rl.pt", "small.pt"))
+    whole, small = (
+        sum(p.numel() for p in cfp.load(out / name, options[1]).parameters()) for name in ("rl.pt", "small.pt")
+    )
     assert small / whole == pytest.approx(0.3, abs=0.005)
     session = onnxruntime.InferenceSession(str(out / "small.onnx"), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape[1:] == [3, 32, 32]

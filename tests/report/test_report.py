@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -117,14 +118,13 @@ def parsed(content: str | bytes) -> Page:
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def scored(tmp_path_factory: pytest.TempPathFactory, built_in: Callable[[str, str, str], str]) -> Path:
     """A run that is only scored; beside it its images and its model."""
     folder = tmp_path_factory.mktemp("report")
     images = generate(folder / "data", per_class=8, test_per_class=3, size=64)
-    (folder / "net.py").write_text(NET)
     classes = tuple(sorted(each.name for each in (images / "train").iterdir()))
     torch.manual_seed(0)
-    arch = f"{folder / 'net.py'}:net"
+    arch = built_in("net", NET, "net")
     save(folder / "model.pt", describe(create(arch, len(classes)), ModelSpec(arch, classes, input_size=(32, 32))))
     model, data = ModelInput(folder / "model.pt"), DataInput(images)
     run_score(Run.open(folder / "run"), model, data, ScoreOptions(images=24), device=CPU)

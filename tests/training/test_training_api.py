@@ -72,7 +72,7 @@ def test_teacher_learns_and_is_saved(tmp_path, dataset):
     assert history.test is not None
     assert history.test.images == 24
     assert history.test.balanced_accuracy > 0.6
-    loaded = load(tmp_path / "rl.pt")
+    loaded = load(tmp_path / "rl.pt", ARCH)
     assert same(loaded.state_dict(), model.state_dict())
     assert not model.training
     spec = spec_of(loaded)
@@ -89,10 +89,10 @@ def test_balanced_teacher_starts_from_given_weights(tmp_path, dataset):
     start = network(0)
     train(start, dataset, TEACHER, tmp_path / "rl.pt")
     options = TrainOptions.preset("teacher", epochs=1, batch_size=16, sampler="balanced", lr=1e-9)
-    model, _ = train(load(tmp_path / "rl.pt"), dataset, options, tmp_path / "cl.pt")
+    model, _ = train(load(tmp_path / "rl.pt", ARCH), dataset, options, tmp_path / "cl.pt")
     for first, second in zip(model.parameters(), start.parameters(), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5)
-    assert [step["options"]["sampler"] for step in spec_of(load(tmp_path / "cl.pt")).lineage] == [
+    assert [step["options"]["sampler"] for step in spec_of(load(tmp_path / "cl.pt", ARCH)).lineage] == [
         "instance",
         "balanced",
     ]
@@ -106,7 +106,7 @@ def test_student_follows_two_teachers(tmp_path, dataset):
     assert first.loss_cl is not None
     assert history.rows[-1].mix == pytest.approx(np.cos(0.75 * np.pi / 2))
     assert history.test is not None
-    assert same(load(tmp_path / "finetuned.pt").state_dict(), model.state_dict())
+    assert same(load(tmp_path / "finetuned.pt", ARCH).state_dict(), model.state_dict())
     with (tmp_path / "history.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [float(line["loss_cl"]) for line in lines] == [row.loss_cl for row in history.rows]
