@@ -59,19 +59,8 @@ def test_the_first_second(own_model: Path, own_arch: str, images: Path, tmp_path
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_repeated_signals(own_arch: str, images: Path, tmp_path: Path, number: signal.Signals) -> None:
-    arguments = [
-        "train",
-        str(images),
-        "--arch",
-        own_arch,
-        "--input-size",
-        "32",
-        "--epochs",
-        "500",
-        "--out",
-        "t.pt",
-        "-q",
-    ]
+    options = ["--input-size", "32", "--epochs", "500", "--out", "t.pt", "-q"]
+    arguments = ["train", str(images), "--arch", own_arch, *options]
     code, error = interrupted(arguments, 3.5, [number] * 5, tmp_path)
     assert code == 130
     assert error == "error: interrupted; files written so far are kept; continue with --resume\n"
