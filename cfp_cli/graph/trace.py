@@ -78,9 +78,9 @@ class TracedGraph:
                 last[used] = node
         for node in self.outputs:
             last.pop(node, None)
-        self._freed: dict[Node, list[Node]] = {}
+        self.freed: dict[Node, list[Node]] = {}
         for used, node in last.items():
-            self._freed.setdefault(node, []).append(used)
+            self.freed.setdefault(node, []).append(used)
 
     @torch.no_grad()
     def run(
@@ -115,21 +115,10 @@ class TracedGraph:
             x: images float32 [N, C, H, W].
             execute: runs an operator call on its arguments; the default calls the operator.
         """
-        run = execute or run_node
-        values: dict[Node, Any] = {}
-        for node in self.nodes:
-            if node.op == "placeholder":
-                values[node] = self._source(node, x)
-            elif node.op == "get_attr":
-                values[node] = getattr(self.modules, str(node.target))
-            else:
-                args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = run(node, args, kwargs)
-                yield node, values[node]
-            for freed in self._freed.get(node, ()):
-                del values[freed]
+        return Run(self, x, execute).until(None)
 
-    def _source(self, node: Node, x: Tensor) -> Any:
+    def source(self, node: Node, x: Tensor) -> Any:
+        """The value of a placeholder, for images float32 [N, C, H, W]."""
         source = self.sources[node.name]
         if source.kind == "input":
             # In-place operators on the input must not reach the caller's tensor.
@@ -139,6 +128,62 @@ class TracedGraph:
         if source.kind == "buffer":
             return self.model.get_buffer(source.name)
         return self.constants[source.name]
+
+
+class Run:
+    """A run of a traced network on one batch. It can stop before any node and continue later.
+
+    Args:
+        traced: the network.
+        x: images float32 [N, C, H, W]; they are not changed.
+        execute: runs an operator call on its arguments; the default calls the operator.
+
+    Attributes:
+        values: values of the nodes so far that a later node reads.
+    """
+
+    def __init__(self, traced: TracedGraph, x: Tensor, execute: Execute | None = None) -> None:
+        self.traced = traced
+        self.x = x
+        self.execute = execute or run_node
+        self.values: dict[Node, Any] = {}
+        self._done = 0
+
+    def until(self, stop: Node | None) -> Iterator[tuple[Node, Any]]:
+        """Run the nodes before `stop`, or all with None, and yield each operator call with its value."""
+        for node in self.traced.nodes[self._done :]:
+            if node is stop:
+                return
+            if node.op == "placeholder":
+                self.values[node] = self.traced.source(node, self.x)
+            elif node.op == "get_attr":
+                self.values[node] = getattr(self.traced.modules, str(node.target))
+            else:
+                args, kwargs = map_arg((node.args, node.kwargs), self.values.__getitem__)
+                self.values[node] = self.execute(node, args, kwargs)
+                yield node, self.values[node]
+            for freed in self.traced.freed.get(node, ()):
+                del self.values[freed]
+            self._done += 1
+
+    @property
+    def held(self) -> int:
+        """Bytes of the values that a later node reads, without parameters, buffers and constants."""
+        own = [
+            value
+            for node, value in self.values.items()
+            if node.op == "call_function"
+            or (node.op == "placeholder" and self.traced.sources[node.name].kind == "input")
+        ]
+        tensors = [
+            each
+            for value in own
+            for each in (value if isinstance(value, tuple | list) else [value])
+            if isinstance(each, Tensor)
+        ]
+        storages = [tensor.untyped_storage() for tensor in tensors]
+        # Views share the memory of the value that they show.
+        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def run_node(node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +26,14 @@ from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, Selection
-from cfp_cli.graph.trace import arguments_of, operator_of, shape_of
+from cfp_cli.graph.stream import Stream
+from cfp_cli.graph.trace import TracedGraph, arguments_of, operator_of, shape_of, trace
 
 IMAGES = 1024
 POSITIONS = 64
 RIDGE = 1e-3
-# Bytes of the original's outputs that are in memory at once. Further layers need another pass of the original.
+# Bytes of the original's sampled outputs that are in memory at once, and of the values that the stopped runs of each
+# network hold, if these are more than the images. A run that holds nothing starts again from its images.
 BUDGET = 1 << 30
 
 
@@ -42,12 +43,14 @@ class _Layer:
 
     Attributes:
         name: of the module.
+        node: its operator call in the original.
         outputs: indices of its remaining outputs in the original, int64.
         positions: number of output positions of one image.
         norm: the only reader of its outputs, if that is a batch norm, whose mean can absorb an offset; else None.
     """
 
     name: str
+    node: Node
     outputs: Tensor
     positions: int
     norm: str | None
@@ -84,6 +87,9 @@ def reconstruct(
     times the mean square of an input summed over the samples. Batch norm keeps the statistics that were sliced; see
     `recalibrate` for new ones.
 
+    Both networks run once: all batches stop before a layer, and continue when it is fitted. Batches whose values do not
+    fit the memory that is set aside start again from their images.
+
     Args:
         pruned: the network that `rebuild` returned.
         original: the network that the selection's graph was derived from; it is not changed.
@@ -100,6 +106,7 @@ def reconstruct(
 
     Raises:
         DataError: `loader` is empty.
+        GraphError: the pruned network cannot be traced.
     """
     device = next(pruned.parameters()).device
     batches = [images.to(device) for images in _spread(loader, most)]
@@ -108,10 +115,14 @@ def reconstruct(
     targets: dict[str, list[_Target]] = {}
     with evaluating(original), evaluating(pruned), torch.no_grad():
         layers = _layers(selection, pruned, batches[0][:1])
+        budget = max(BUDGET, sum(images.nbytes for images in batches))
+        before = Stream(selection.graph.traced, batches, budget)
+        after = Stream(trace(pruned, batches[0][:1]), batches, budget)
+        nodes = {_parameter(after.traced, node, "weight"): node for node in after.traced.nodes}
         for index, layer in enumerate(progress.track(layers, "fitting layers", unit="layer")):
             if layer.name not in targets:
-                targets = _targets(original, layers[index:], batches, positions)
-            _fit(pruned, layer, batches, targets.pop(layer.name), ridge)
+                targets = _targets(before, layers[index:], positions)
+            _fit(pruned, layer, after, nodes[f"{layer.name}.weight"], targets.pop(layer.name), ridge)
     return len(layers)
 
 
@@ -134,7 +145,7 @@ def _layers(selection: Selection, pruned: nn.Module, image: Tensor) -> list[_Lay
     """Layers that can be fitted, in the order in which they run."""
     graph = selection.graph
     modules = dict(pruned.named_modules(remove_duplicate=False))
-    weights = [_parameter(graph, node, "weight") for node in graph.traced.nodes]
+    weights = [_parameter(graph.traced, node, "weight") for node in graph.traced.nodes]
     found = []
     for node, weight in zip(graph.traced.nodes, weights, strict=True):
         if weight is None or weights.count(weight) > 1 or operator_of(node) not in ("conv2d", "linear"):
@@ -147,112 +158,92 @@ def _layers(selection: Selection, pruned: nn.Module, image: Tensor) -> list[_Lay
         width = shape.pop(0 if operator_of(node) == "conv2d" else -1)
         outputs = selection.slices.get((weight, 0), [np.arange(width)])[0]
         found.append(
-            _Layer(name, torch.from_numpy(outputs).to(image.device), math.prod(shape), _norm(graph, node, modules))
+            _Layer(
+                name, node, torch.from_numpy(outputs).to(image.device), math.prod(shape), _norm(graph, node, modules)
+            )
         )
     # Some code reads a module's weight and never calls the module.
     calls: Counter[str] = Counter()
-    with _outputs(pruned, found, lambda layer, _: calls.update([layer.name])):
+    handles = [
+        modules[layer.name].register_forward_hook(lambda *_, name=layer.name: calls.update([name])) for layer in found
+    ]
+    try:
         pruned(image)
+    finally:
+        for handle in handles:
+            handle.remove()
     return [layer for layer in found if calls[layer.name] == 1]
 
 
-def _parameter(graph: ChannelGraph, node: Node, name: str) -> str | None:
+def _parameter(traced: TracedGraph, node: Node, name: str) -> str | None:
     """Full name of the tensor that an operator takes as `name`."""
     if node.op != "call_function" or not hasattr(node.target, "_schema"):
         return None
     given = arguments_of(node).get(name)
-    source = graph.traced.sources.get(given.name) if isinstance(given, Node) else None
+    source = traced.sources.get(given.name) if isinstance(given, Node) else None
     return source.name if source is not None else None
 
 
 def _norm(graph: ChannelGraph, node: Node, modules: dict[str, nn.Module]) -> str | None:
     """The batch norm of a layer's outputs alone, channel by channel; None if there is none."""
     users = list(node.users)
-    mean = _parameter(graph, users[0], "running_mean") if len(users) == 1 else None
+    mean = _parameter(graph.traced, users[0], "running_mean") if len(users) == 1 else None
     if mean is None or arguments_of(users[0])["input"] is not node:
         return None
     # After a linear layer of several positions, channels are the last dimension and batch norm takes the second.
     if operator_of(node) == "linear" and len(shape_of(node)) != 2:
         return None
-    if sum(_parameter(graph, each, "running_mean") == mean for each in graph.traced.nodes) > 1:
+    if sum(_parameter(graph.traced, each, "running_mean") == mean for each in graph.traced.nodes) > 1:
         return None
     name = mean.removesuffix(".running_mean")
     return name if isinstance(modules.get(name), _BatchNorm) else None
 
 
-class _Reached(Exception):  # noqa: N818
-    """Stops a forward pass when the inputs of a layer are known."""
-
-
-def _targets(
-    original: nn.Module, layers: Sequence[_Layer], batches: Sequence[Tensor], positions: int
-) -> dict[str, list[_Target]]:
+def _targets(stream: Stream, layers: Sequence[_Layer], positions: int) -> dict[str, list[_Target]]:
     """Outputs of the next layers in the original: of at least one, and of as many as fit the budget."""
-    images = sum(map(len, batches))
+    images = sum(map(len, stream.batches))
     sizes = np.cumsum([4 * images * min(positions, layer.positions) * len(layer.outputs) for layer in layers])
     wanted = layers[: max(int((sizes <= BUDGET).sum()), 1)]
     found: dict[str, list[_Target]] = {layer.name: [] for layer in wanted}
     # Each layer has its own generator, so that its positions do not depend on the other layers in the budget.
     generators = {layer.name: torch.Generator().manual_seed(0) for layer in wanted}
 
-    def take(layer: _Layer, value: Tensor) -> None:
-        values = _by_position(original.get_submodule(layer.name), value)
+    by_node = {layer.node: layer for layer in wanted}
+
+    def take(node: Node, value: Tensor) -> None:
+        layer = by_node.get(node)
+        if layer is None:
+            return
+        values = _by_position(node, value)
         chosen = torch.randperm(values.shape[1], generator=generators[layer.name])[:positions].to(values.device)
         found[layer.name].append(_Target(chosen, values[:, chosen][..., layer.outputs]))
 
-    with _outputs(original, wanted, take):
-        for batch in batches:
-            original(batch)
+    stop = layers[len(wanted)].node if len(layers) > len(wanted) else None
+    for number in range(len(stream.batches)):
+        stream.advance(number, stop, take)
     return found
 
 
-@contextmanager
-def _outputs(model: nn.Module, layers: Iterable[_Layer], take: Callable[[_Layer, Tensor], None]) -> Iterator[None]:
-    """Pass the outputs of layers to `take` while the network runs."""
-    handles = [
-        model.get_submodule(layer.name).register_forward_hook(lambda _, __, value, layer=layer: take(layer, value))
-        for layer in layers
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _by_position(module: nn.Module, value: Tensor) -> Tensor:
-    """Outputs [N, positions, channels] of a convolution [N, C, H, W] or of a linear layer [N, ..., C]."""
-    if isinstance(module, nn.Linear):
+def _by_position(node: Node, value: Tensor) -> Tensor:
+    """Values [N, positions, channels] of a convolution [N, C, H, W] or of a linear layer [N, ..., C]."""
+    if operator_of(node) == "linear":
         return value.reshape(len(value), -1, value.shape[-1])
     return value.flatten(2).transpose(1, 2)
 
 
-def _inputs(pruned: nn.Module, module: nn.Module, images: Tensor) -> Tensor:
-    reached: list[Tensor] = []
-
-    def stop(_: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        reached.append(given[0] if given else named["input"])
-        raise _Reached
-
-    handle = module.register_forward_pre_hook(stop, with_kwargs=True)
-    try:
-        pruned(images)
-    except _Reached:
-        pass
-    finally:
-        handle.remove()
-    return reached[0]
-
-
-def _fit(pruned: nn.Module, layer: _Layer, batches: Sequence[Tensor], targets: Sequence[_Target], ridge: float) -> None:
+def _fit(
+    pruned: nn.Module, layer: _Layer, stream: Stream, node: Node, targets: Sequence[_Target], ridge: float
+) -> None:
+    """Fit a layer of the pruned network, whose operator call is `node`."""
     module = pruned.get_submodule(layer.name)
     assert isinstance(module, nn.Conv2d | nn.Linear)
     norm = pruned.get_submodule(layer.norm) if layer.norm is not None else None
     groups = module.groups if isinstance(module, nn.Conv2d) else 1
     gram = cross = torch.zeros(())
     offset = module.bias is not None or norm is not None
-    for images, target in zip(batches, targets, strict=True):
-        given = _patches(module, _inputs(pruned, module, images), target.positions, groups)
+    source = arguments_of(node)["input"]
+    for number, target in enumerate(targets):
+        given = _patches(module, node, stream.advance(number, node).values[source], target.positions)
         if offset:
             given = torch.cat([given, given.new_ones(*given.shape[:2], 1)], 2)
         wanted = target.values.reshape(-1, groups, target.values.shape[-1] // groups).transpose(0, 1)
@@ -279,12 +270,13 @@ def _fit(pruned: nn.Module, layer: _Layer, batches: Sequence[Tensor], targets: S
     module.weight.copy_(weight.transpose(1, 2).reshape(module.weight.shape))
 
 
-def _patches(module: nn.Conv2d | nn.Linear, given: Tensor, positions: Tensor, groups: int) -> Tensor:
+def _patches(module: nn.Conv2d | nn.Linear, node: Node, given: Tensor, positions: Tensor) -> Tensor:
     """The inputs of each sampled output, float32 [groups, N · P, inputs of a group]."""
     if isinstance(module, nn.Linear):
-        return _by_position(module, given)[:, positions].flatten(0, 1)[None]
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    padded = functional.pad(given, module._reversed_padding_repeated_twice, mode)
+        return _by_position(node, given)[:, positions].flatten(0, 1)[None]
+    # The operator itself pads with zeros only; another operator before it pads in the other modes.
+    zeros = module.padding_mode == "zeros"
+    padded = functional.pad(given, module._reversed_padding_repeated_twice) if zeros else given
     reach = [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
     width = (padded.shape[3] - reach[1]) // module.stride[1] + 1
     corners = (positions // width * module.stride[0], positions % width * module.stride[1])
@@ -295,5 +287,5 @@ def _patches(module: nn.Conv2d | nn.Linear, given: Tensor, positions: Tensor, gr
     columns = corners[1][:, None, None] + steps[1][None, :]
     # [N, C, P, kh, kw] -> [groups, N · P, C / groups · kh · kw], the order of the weights.
     found = padded[:, :, rows, columns]
-    found = found.reshape(len(found), groups, -1, *found.shape[2:]).permute(1, 0, 3, 2, 4, 5)
+    found = found.reshape(len(found), module.groups, -1, *found.shape[2:]).permute(1, 0, 3, 2, 4, 5)
     return found.flatten(3).flatten(1, 2)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.graph import Selection, channel_sets
@@ -144,6 +145,32 @@ def test_layers_that_may_do_more_than_their_operator_are_left() -> None:
     before = pruned.rest[0].weight.clone()
     assert reconstruct(pruned, model, Selection(graph, KEPT), LOADER) == 2, "the first layer and the last"
     assert torch.equal(pruned.rest[0].weight, before)
+
+
+class Convolutions(TorchDispatchMode):
+    """Counts the convolutions that run."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.count += func is torch.ops.aten.convolution.default and type(args[0]) is Tensor
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("budget", [module.BUDGET, 0])
+@torch.no_grad()
+def test_the_cost_is_linear_in_the_depth(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The maps are smaller than the images, and so fit into memory.
+    monkeypatch.setattr(module, "BUDGET", budget)
+    for depth in (4, 16):
+        layers = [each for _ in range(depth) for each in (nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(inplace=True))]
+        model = nn.Sequential(nn.Conv2d(3, 2, 1), *layers, head(width=2)).eval()
+        selection = Selection(channel_sets(model, IMAGES[:1]), {"1": np.array([1])})
+        pruned = rebuild(model, selection)
+        with Convolutions() as convolutions:
+            assert reconstruct(pruned, model, selection, LOADER) == depth + 2
+        # Each layer of both networks runs once for each batch, once to count its calls, and once in the trace.
+        assert convolutions.count <= (2 * len(LOADER) + 2) * (depth + 1)
 
 
 @torch.no_grad()
