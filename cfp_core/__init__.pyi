@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "CovarianceAccumulator",
     "TapAccumulator",
     "build_info",
     "explained_variance",
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 _Similarity = Literal["norm", "ssim", "cosine"]
-_Richness = Literal["rank", "entropy", "effective-rank", "nuclear", "explained-variance"]
+_Richness = Literal["rank", "entropy", "effective-rank", "nuclear"]
 
 @type_check_only
 class BuildInfo(TypedDict):
@@ -49,10 +50,8 @@ class TapScores(TypedDict):
     """Frobenius norm of every map [N, C], before rounding. Rows are in the order of image indices."""
     distance: NDArray[np.float64]
     """Distances between channels [C (C - 1) / 2], in SciPy's condensed order (0,1), (0,2), ..., (1,2), ..."""
-    richness: NDArray[np.float64]
-    """Richness of every channel [C]: the mean over the images, or the result of `explained_variance`."""
-    covariance: NDArray[np.float64] | None
-    """Covariances of the channels over the pixels of all images [C, C]. None unless richness is explained-variance."""
+    richness: NDArray[np.float64] | None
+    """Richness of every channel [C]: the mean over the images. None if it was not asked for."""
     images: int
     """Number of images N."""
     height: int
@@ -72,7 +71,7 @@ class TapState(TypedDict):
     """Number of channels C."""
     similarity: str
     """Distance between channels."""
-    richness: str
+    richness: str | None
     """Richness of a channel."""
     decimals: int | None
     """Maps are rounded to this number of decimals before their rank is computed. None: they are not rounded."""
@@ -85,14 +84,24 @@ class TapState(TypedDict):
     norms: NDArray[np.float64]
     """Frobenius norms, N rows of C numbers one after another [N * C]."""
     rich: NDArray[np.float64]
-    """Richness [N * C]."""
+    """Richness [N * C]. Empty without richness."""
     sums: NDArray[np.float64]
     """Sums over the images of the condensed distances [C (C - 1) / 2]. Empty for `norm`, which needs only the norms."""
+
+@type_check_only
+class CovarianceState(TypedDict):
+    """Everything that a `CovarianceAccumulator` contains, as plain data. At run time it is a plain dict."""
+
+    channels: int
+    """Number of channels C."""
+    added: int
+    """Number of samples in the sums."""
     totals: NDArray[np.float64]
-    """Sums over the sampled pixels of every channel [C]. Empty unless richness is explained-variance."""
+    """Sums of each channel [C]."""
     products: NDArray[np.float64]
-    """Sums over the sampled pixels of products of channels [C * C]: the upper triangle with the diagonal, zeros below.
-    Empty unless richness is explained-variance."""
+    """Sums of products of channels [C (C + 1) / 2]: the upper triangle with the diagonal, row by row."""
+    waiting: NDArray[np.float32]
+    """Samples that are not yet in the sums, one after another [rows * C]."""
 
 @final
 class TapAccumulator:
@@ -100,10 +109,8 @@ class TapAccumulator:
 
     The result depends only on the images and their indices. It does not depend on the batches, the number of threads,
     the memory order, or the order of merging. Norms, the distance `norm` and the richness of single maps are equal bit
-    for bit. The distances `ssim` and `cosine` and the covariances are sums over images, equal to 1e-12 relative; a near
-    tie of explained variance may therefore be resolved either way. Memory is two numbers for each image and channel.
-    `ssim` and `cosine` add one number for each pair of channels, `explained-variance` two. An accumulator can be
-    pickled.
+    for bit. The distances `ssim` and `cosine` are sums over images, equal to 1e-12 relative. Memory is two numbers for
+    each image and channel; `ssim` and `cosine` add one number for each pair of channels. An accumulator can be pickled.
 
     F[n, c] is the map of image n and channel c. `similarity` selects the distance of channels i and j:
 
@@ -114,9 +121,7 @@ class TapAccumulator:
     - `cosine`: mean over n of 1 - <F[n, i], F[n, j]> / (|F[n, i]| |F[n, j]|). The distance between two all-zero maps
       is 0, between an all-zero map and another one 1.
 
-    `richness` selects the score of channel c. `explained-variance` is one result over the pixels of all images, see
-    `explained_variance`; of a map of more than 1,024 pixels it uses 1,024 pixels spread over the map, the same in every
-    image. The others are a mean over n of:
+    `richness` selects the score of channel c, a mean over n of:
 
     - `rank` (the paper's): `matrix_rank` of the map rounded to `decimals`.
     - `entropy`: Shannon entropy in bits of the 256-bin histogram of the map over the range of the tap's values on the
@@ -128,7 +133,7 @@ class TapAccumulator:
     Args:
         channels: number of channels C of the tap.
         similarity: distance between channels: `norm`, `ssim` or `cosine`.
-        richness: score of a channel: `rank`, `entropy`, `effective-rank`, `nuclear` or `explained-variance`.
+        richness: score of a channel: `rank`, `entropy`, `effective-rank` or `nuclear`. None: only norms and distances.
         decimals: before their rank is computed, maps are rounded to this number of decimals, half to even, in float32
             as `numpy.round` does. None: they are not rounded.
         name: name of the tap, for messages.
@@ -142,7 +147,7 @@ class TapAccumulator:
         cls,
         channels: int,
         similarity: _Similarity | str = "norm",
-        richness: _Richness | str = "rank",
+        richness: _Richness | str | None = "rank",
         decimals: int | None = 4,
         name: str = "",
     ) -> Self:
@@ -184,9 +189,8 @@ class TapAccumulator:
         """Compute the scores over all images so far. More images can follow.
 
         Returns:
-            a dict of norms float64 [N, C], distance float64 [C (C - 1) / 2], richness float64 [C], covariance
-            float64 [C, C] or None, images N, height H and width W in pixels, saturated_similarity and
-            saturated_richness.
+            a dict of norms float64 [N, C], distance float64 [C (C - 1) / 2], richness float64 [C] or None, images N,
+            height H and width W in pixels, saturated_similarity and saturated_richness.
 
         Raises:
             ValueError: there are no images.
@@ -197,6 +201,62 @@ class TapAccumulator:
 
     @classmethod
     def from_state(cls, state: TapState) -> Self:
+        """Create the accumulator with this state.
+
+        Raises:
+            ValueError: a part is missing, or the parts do not fit together.
+            TypeError: a part has another type.
+        """
+
+@final
+class CovarianceAccumulator:
+    """Accumulates the covariances of channels over samples, for `explained_variance`.
+
+    Products of float32 numbers are exact in float64, and only their sums are rounded. The division of the samples into
+    calls does not change a bit; the order of merging changes the last bits. Memory is one number for each pair of
+    channels. An accumulator can be pickled.
+
+    Args:
+        channels: number of channels C.
+
+    Raises:
+        ValueError: the number of channels is 0 or above 32,768.
+        OverflowError: it is negative.
+    """
+
+    def __new__(cls, channels: int) -> Self:
+        """Create an accumulator without samples. See the class for arguments and errors."""
+
+    def update(self, samples: NDArray[np.float32]) -> None:
+        """Add samples.
+
+        Args:
+            samples: float32 [S, C]: in each row the values of all channels at one position of one image.
+
+        Raises:
+            ValueError: the array is not float32 [S, C], or a value is NaN or infinite. The accumulator is then
+                unchanged.
+        """
+
+    def merge(self, other: CovarianceAccumulator) -> None:
+        """Add the samples of another accumulator, which does not change.
+
+        Raises:
+            ValueError: the numbers of channels differ.
+        """
+
+    def covariance(self) -> NDArray[np.float64]:
+        """Compute the covariances [C, C] over all samples so far. More samples can follow.
+
+        Raises:
+            ValueError: there are no samples.
+        """
+
+    def state(self) -> CovarianceState:
+        """Copy everything that the accumulator contains as plain data, to store it or send it to another process."""
+
+    @classmethod
+    def from_state(cls, state: CovarianceState) -> Self:
         """Create the accumulator with this state.
 
         Raises:

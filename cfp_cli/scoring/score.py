@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import cfp_core
@@ -23,6 +24,7 @@ from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, Tap, channel_sets
 from cfp_cli.scoring.clusters import linkage, span
+from cfp_cli.scoring.covariances import Covariances, image_count, tap_richness
 from cfp_cli.scoring.criteria import DEFAULT_RICHNESS, DEFAULT_SIMILARITY, Richness, Similarity
 from cfp_cli.scoring.memory import trim_heap
 from cfp_cli.scoring.scores import Scores, TapScores
@@ -45,7 +47,9 @@ def score(
 
     Args:
         model: a CNN classifier; it runs in eval mode and is not changed.
-        loader: batches of (images float32 [N, 3, H, W], labels).
+        loader: batches of (images float32 [N, 3, H, W], labels). If it is a list, a `DataLoader` or the batches of an
+            image store, its number of images is known, and `explained-variance` uses fewer samples of each image of a
+            larger loader.
         similarity: distance between channels: `norm` (the paper's), `ssim` or `cosine`.
         richness: score of a channel: `explained-variance`, `rank` (the paper's), `effective-rank`, `entropy` or
             `nuclear`.
@@ -64,6 +68,7 @@ def score(
     # The core reads maps from host memory. Maps of a network on CUDA are copied once for each tap and batch.
     device = next(model.parameters()).device
     accumulators: dict[str, Any] = {}
+    covariances: Covariances | None = None
     core_seconds = 0.0
     pass_seconds = 0.0
     images = 0
@@ -72,8 +77,11 @@ def score(
         nonlocal core_seconds
         entered = time.perf_counter()
         accumulators[tap.node].update(maps.detach().float().cpu().numpy(), first_image + images)
+        if covariances is not None:
+            covariances.add(tap, maps.detach(), first_image + images)
         core_seconds += time.perf_counter() - entered
 
+    sample_images = sum(distributed.current().gather(image_count(loader)))
     with evaluating(model), torch.inference_mode(), full_precision():
         for batch, _ in progress.track(loader, "scoring", unit="batch"):
             batch = batch.to(device)
@@ -83,9 +91,17 @@ def score(
                 for line in graph.left_alone:
                     progress.say(line)
                 accumulators = {
-                    tap.node: cfp_core.TapAccumulator(tap.channels, similarity, richness, decimals, name=tap.name)
+                    tap.node: cfp_core.TapAccumulator(
+                        tap.channels,
+                        similarity,
+                        None if richness == "explained-variance" else richness,
+                        decimals,
+                        name=tap.name,
+                    )
                     for tap in graph.taps
                 }
+                if richness == "explained-variance":
+                    covariances = Covariances(graph, scored_sets(graph), sample_images)
             trim_heap()
             entered = time.perf_counter()
             graph.read_taps(batch, reduce)
@@ -93,11 +109,16 @@ def score(
             images += len(batch)
     if graph is None:
         raise DataError("no images to score; give a folder with images")
-    images = _gather(accumulators, images)
+    images = _gather(accumulators, covariances, images)
     results = {tap.node: accumulators[tap.node].finish() for tap in graph.taps}
+    explained: dict[int, NDArray[np.float64]] = {}
+    if covariances is not None:
+        explained = {index: cfp_core.explained_variance(covariances.correlation(index)) for index in scored_sets(graph)}
+        for tap in graph.taps:
+            results[tap.node] |= _explained_at(tap, explained)
     return Scores(
         taps=tuple(_tap_scores(tap, results[tap.node]) for tap in graph.taps),
-        sets=tuple(set_scores(graph, index, results, similarity) for index in scored_sets(graph)),
+        sets=tuple(set_scores(graph, index, results, similarity, explained.get(index)) for index in scored_sets(graph)),
         similarity=similarity,
         richness=richness,
         images=images,
@@ -108,15 +129,25 @@ def score(
     )
 
 
-def _gather(accumulators: dict[str, Any], images: int) -> int:
+def _gather(accumulators: dict[str, Any], covariances: Covariances | None, images: int) -> int:
     """Merge the accumulators of all processes, in every process; returns the number of all images."""
     workers = distributed.current()
-    for rank, (others, count) in enumerate(workers.gather((accumulators, images))):
+    own = (accumulators, covariances.accumulators() if covariances else [], images)
+    for rank, (others, other_covariances, count) in enumerate(workers.gather(own)):
         if rank != workers.rank:
             images += count
             for node, other in others.items():
                 accumulators[node].merge(other)
+            if covariances:
+                covariances.merge(other_covariances)
     return images
+
+
+def _explained_at(tap: Tap, explained: dict[int, NDArray[np.float64]]) -> dict[str, Any]:
+    """The explained variance of a tap's channels, and whether it is equal for all channels of a scored tap."""
+    richness = tap_richness(tap, explained)
+    scored = any(int(index) in explained for index in tap.units[:, 0])
+    return {"richness": richness, "saturated_richness": scored and bool((richness == richness[0]).all())}
 
 
 def _tap_scores(tap: Tap, result: dict[str, Any]) -> TapScores:

@@ -31,7 +31,8 @@ class TapScores:
         name: module that produces the maps.
         height, width: size of a map in pixels.
         norms: Frobenius norm of every map, float32 [N, C].
-        richness: richness of every channel, float64 [C].
+        richness: richness of every channel, float64 [C]. `explained-variance` is a score of sets: a channel has the
+            richness of its unit in its set, or 0 if its set is not scored.
         linkage: average-linkage table of the channels' distances, float64 [C-1, 4].
         span: range of the distances, max - min.
         saturated: names of the scores that are equal for all channels of the tap.
@@ -60,7 +61,7 @@ class SetScores:
         name: name of the set in the channel graph.
         richness: richness of every channel, float64 [C]. With one tap it is the richness at the tap, with several the
             mean over the taps after scaling to mean 1 per tap. `explained-variance` is instead computed from the sum of
-            the taps' correlations.
+            the taps' correlations, over a sample of positions.
         distance: condensed distances, float32 [C(C-1)/2]: the mean over the taps.
         norm: mean norm of every channel's maps divided by their height, float64 [C].
         effective: how many channels vary independently over the images, between 1 and C: the effective rank of their

@@ -23,7 +23,11 @@ def scored_sets(graph: ChannelGraph) -> list[int]:
 
 
 def set_scores(
-    graph: ChannelGraph, index: int, tap_results: dict[str, dict[str, Any]], similarity: Similarity
+    graph: ChannelGraph,
+    index: int,
+    tap_results: dict[str, dict[str, Any]],
+    similarity: Similarity,
+    explained: Array | None = None,
 ) -> SetScores:
     """Scores of one set.
 
@@ -32,23 +36,22 @@ def set_scores(
         index: index of the set in the graph.
         tap_results: what `TapAccumulator.finish` returned, by the node of the tap.
         similarity: distance between channels.
+        explained: explained variance of the units [size]; None: the richness is the mean of the taps' richness.
     """
     size = graph.sets[index].size
     taps = _taps_of(graph, index)
     richness: list[Array] = []
     norms: list[Array] = []
     distances: list[Array] = []
-    correlations: list[Array] = []
     for tap in taps:
         result = tap_results[tap.node]
         channels = np.flatnonzero(tap.units[:, 0] == index)
         units = tap.units[channels, 1]
-        rich = _per_unit(result["richness"][None, channels], units, size)[0]
-        mean = np.nanmean(rich)
-        richness.append(rich / mean if len(taps) > 1 and mean > 0 else rich)
+        if explained is None:
+            rich = _per_unit(result["richness"][None, channels], units, size)[0]
+            mean = np.nanmean(rich)
+            richness.append(rich / mean if len(taps) > 1 and mean > 0 else rich)
         norms.append(_per_unit(result["norms"][:, channels] / result["height"], units, size))
-        if result["covariance"] is not None:
-            correlations.append(_correlation(result["covariance"], channels, units, size))
         if similarity != "norm":
             distances.append(_square(result["distance"], channels, units, size))
     complete = [table for table in norms if not np.isnan(table).any()]
@@ -62,13 +65,9 @@ def set_scores(
         # Channels that no tap contains together get the largest distance of any two.
         square = np.where(np.isnan(square), np.nanmax(square), square)
         distance = squareform(square, checks=False)
-    # The score of a tap is the score of the set, if the tap is the only one and each unit is one of its channels.
-    alone = len(taps) == 1 and np.array_equal(taps[0].units, [(index, unit) for unit in range(size)])
     return SetScores(
         name=graph.sets[index].name,
-        richness=cfp_core.explained_variance(np.sum(correlations, axis=0))
-        if correlations and not alone
-        else np.nan_to_num(_mean(richness)),
+        richness=np.nan_to_num(_mean(richness)) if explained is None else explained,
         distance=distance.astype(np.float32),
         norm=np.nan_to_num(mean_norm),
         effective=effective_channels(table),
@@ -87,16 +86,6 @@ def _per_unit(values: Array, units: NDArray[np.int64], size: int) -> Array:
     count[count == 0] = np.nan
     mean: Array = (total / count[:, None]).T
     return mean
-
-
-def _correlation(covariance: Array, channels: NDArray[np.int64], units: NDArray[np.int64], size: int) -> Array:
-    """Correlation of units [size, size] at one tap; 0 for units that it does not contain and for constant units."""
-    summed = np.zeros((size, size))
-    np.add.at(summed, np.ix_(units, units), covariance[np.ix_(channels, channels)])
-    deviation = np.sqrt(np.diag(summed))
-    scale = np.divide(1, deviation, out=np.zeros(size), where=deviation > 0)
-    correlation: Array = summed * scale[:, None] * scale
-    return correlation
 
 
 def _square(distance: Array, channels: NDArray[np.int64], units: NDArray[np.int64], size: int) -> Array:

@@ -16,7 +16,7 @@ pub enum Similarity {
     Cosine,
 }
 
-/// Richness of a channel.
+/// Richness of a channel: a mean over its maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Richness {
     /// Numerical rank of the rounded map.
@@ -27,8 +27,6 @@ pub enum Richness {
     EffectiveRank,
     /// Sum of the singular values over sqrt(min(H, W)) times the Frobenius norm.
     Nuclear,
-    /// Fraction of the variance of all channels that the channels selected before this one do not explain.
-    ExplainedVariance,
 }
 
 impl Similarity {
@@ -38,12 +36,11 @@ impl Similarity {
 
 impl Richness {
     /// All criteria with their names.
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 4] = [
         ("rank", Self::Rank),
         ("entropy", Self::Entropy),
         ("effective-rank", Self::EffectiveRank),
         ("nuclear", Self::Nuclear),
-        ("explained-variance", Self::ExplainedVariance),
     ];
 }
 

@@ -25,6 +25,7 @@ pub use criteria::{Richness, Similarity};
 pub use error::CoreError;
 pub use maps::Maps;
 pub use products::simd_level;
+pub use scores::covariance::{CovarianceAccumulator, CovarianceState};
 pub use scores::distance::pairwise_distance;
 pub use scores::explained_variance::explained_variance;
 pub use scores::norms::norms;

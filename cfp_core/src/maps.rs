@@ -58,13 +58,6 @@ impl<'a> Maps<'a> {
         (by_column == 1 || width == 1) && (by_row == width || height == 1)
     }
 
-    /// The pixel at a position, which is an index in row-major order.
-    #[must_use]
-    pub(crate) fn pixel(&self, image: usize, channel: usize, position: usize) -> f32 {
-        let ([_, _, _, width], [by_image, by_channel, by_row, by_column]) = (self.shape, self.strides);
-        self.data[image * by_image + channel * by_channel + position / width * by_row + position % width * by_column]
-    }
-
     /// The maps of `count` neighbouring channels, one after another in row-major order. Copies them to `buffer` if necessary.
     #[must_use]
     pub(crate) fn planes<'b>(&self, image: usize, first: usize, count: usize, buffer: &'b mut Vec<f32>) -> &'b [f32]

@@ -24,12 +24,15 @@ thread_local! {
 
 /// Norm and richness of every map \[N * C\] in image-major order.
 ///
-/// Where a norm is not finite, the richness of the map and its neighbours is undefined. With `explained-variance`, which is not
-/// a score of single maps, the richness is 0.
-pub(super) fn reduce(maps: &Maps, richness: Richness, decimals: Option<u32>) -> Result<Vec<MapScore>, CoreError> {
+/// Where a norm is not finite, the richness of the map and its neighbours is undefined. Without richness it is 0.
+pub(super) fn reduce(
+    maps: &Maps,
+    richness: Option<Richness>,
+    decimals: Option<u32>,
+) -> Result<Vec<MapScore>, CoreError> {
     let [images, channels, height, width] = maps.shape();
     let ranges: Vec<(f32, f32)> = match richness {
-        Richness::Entropy => threads::run(|| (0..images).map(|image| range(maps, image)).collect())?,
+        Some(Richness::Entropy) => threads::run(|| (0..images).map(|image| range(maps, image)).collect())?,
         _ => Vec::new(),
     };
     let mut reduced = vec![(0.0, 0.0); images * channels];
@@ -41,8 +44,8 @@ pub(super) fn reduce(maps: &Maps, richness: Richness, decimals: Option<u32>) -> 
             return;
         }
         let maps = values.iter_mut().zip(pixels.chunks_exact(height * width));
+        let Some(richness) = richness else { return };
         match richness {
-            Richness::ExplainedVariance => {}
             Richness::Rank => set_ranks(values, pixels, (height, width), decimals),
             Richness::Entropy => set(maps, |map| entropy(map, ranges[image])),
             Richness::EffectiveRank => set(maps, |map| effective_rank(map, height, width)),

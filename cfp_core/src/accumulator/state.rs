@@ -3,7 +3,6 @@
 use super::tap_accumulator::{Row, TapAccumulator};
 use crate::criteria::{Richness, Similarity};
 use crate::error::CoreError;
-use crate::scores::covariance::Moments;
 
 /// Everything that an accumulator contains, as plain data that can be sent to another process.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,7 +12,7 @@ pub struct State {
     /// Distance between channels.
     pub similarity: Similarity,
     /// Richness of a channel.
-    pub richness: Richness,
+    pub richness: Option<Richness>,
     /// Maps are rounded to this number of decimals before their rank is computed.
     pub decimals: Option<u32>,
     /// Name of the tap, for messages.
@@ -24,22 +23,16 @@ pub struct State {
     pub images: Vec<usize>,
     /// Frobenius norms \[N * C\].
     pub norms: Vec<f64>,
-    /// Richness \[N * C\].
+    /// Richness \[N * C\]; empty without richness.
     pub rich: Vec<f64>,
     /// Sums over the images of the condensed distances \[C (C - 1) / 2\]; empty for `norm`, which needs only the norms.
     pub sums: Vec<f64>,
-    /// Sums over the sampled pixels of every channel \[C\]; only with `explained-variance`, else empty.
-    pub totals: Vec<f64>,
-    /// Sums over the sampled pixels of products of channels \[C * C\]: the upper triangle with the diagonal, zeros below; only
-    /// with `explained-variance`, else empty.
-    pub products: Vec<f64>,
 }
 
 impl TapAccumulator {
     /// A copy of everything that the accumulator contains, as plain data.
     #[must_use]
     pub fn state(&self) -> State {
-        let Moments { totals, products } = self.moments.clone().unwrap_or_default();
         State {
             channels: self.channels,
             similarity: self.similarity,
@@ -51,8 +44,6 @@ impl TapAccumulator {
             norms: self.rows.values().flat_map(|row| row.norms.iter().copied()).collect(),
             rich: self.rows.values().flat_map(|row| row.richness.iter().copied()).collect(),
             sums: self.sums.clone(),
-            totals,
-            products,
         }
     }
 
@@ -61,18 +52,14 @@ impl TapAccumulator {
     /// # Errors
     /// The parts of the state do not fit together.
     pub fn from_state(state: State) -> Result<Self, CoreError> {
-        let State { channels, similarity, richness, decimals, name, size, images, norms, rich, sums, totals, products } =
-            state;
+        let State { channels, similarity, richness, decimals, name, size, images, norms, rich, sums } = state;
         let mut accumulator = Self::new(channels, similarity, richness, decimals, &name)?;
         let table = images.len() * channels;
         let ascending = images.windows(2).all(|pair| pair[0] < pair[1]);
-        let moments = accumulator.moments.clone().unwrap_or_default();
         let sizes = [
             (norms.len(), table),
-            (rich.len(), table),
+            (rich.len(), if richness.is_some() { table } else { 0 }),
             (sums.len(), accumulator.sums.len()),
-            (totals.len(), moments.totals.len()),
-            (products.len(), moments.products.len()),
         ];
         let fits = sizes.iter().all(|(size, expected)| size == expected);
         if !fits || !ascending || size.is_none() != images.is_empty() {
@@ -81,11 +68,12 @@ impl TapAccumulator {
                 accumulator.tap()
             )));
         }
-        let tables = norms.chunks_exact(channels).zip(rich.chunks_exact(channels));
-        let rows = tables.map(|(norms, rich)| Row { norms: norms.to_vec(), richness: rich.to_vec() });
+        let mut rich = rich.chunks_exact(channels);
+        let rows = norms
+            .chunks_exact(channels)
+            .map(|norms| Row { norms: norms.to_vec(), richness: rich.next().map(<[f64]>::to_vec).unwrap_or_default() });
         accumulator.rows = images.into_iter().zip(rows).collect();
         (accumulator.size, accumulator.sums) = (size, sums);
-        accumulator.moments = accumulator.moments.map(|_| Moments { totals, products });
         Ok(accumulator)
     }
 }

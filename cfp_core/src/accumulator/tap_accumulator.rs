@@ -8,9 +8,7 @@ use crate::error::CoreError;
 use crate::maps::Maps;
 use crate::products::pairs;
 use crate::scores::cosine::add_cosine;
-use crate::scores::covariance::{sampled, Moments};
 use crate::scores::distance::pairwise_distance;
-use crate::scores::explained_variance::explained_variance;
 use crate::scores::ssim::add_ssim;
 use crate::threads;
 
@@ -21,10 +19,8 @@ pub struct TapScores {
     pub norms: Vec<f64>,
     /// Condensed distances \[C (C - 1) / 2\].
     pub distance: Vec<f64>,
-    /// Richness of every channel \[C\]: the mean over the images, or the result of `explained_variance`.
-    pub richness: Vec<f64>,
-    /// Covariances of the channels \[C * C\]; only with `explained-variance`, else empty.
-    pub covariance: Vec<f64>,
+    /// Richness of every channel \[C\], the mean over the images; `None` if it was not asked for.
+    pub richness: Option<Vec<f64>>,
     /// Number of images N.
     pub images: usize,
     /// Height and width of a map in pixels.
@@ -37,28 +33,26 @@ pub struct TapScores {
 
 /// Accumulates the scores of one tap.
 ///
-/// Memory is two numbers for each image and channel, one number for each pair of channels with `ssim` or `cosine`, and two with
-/// `explained-variance`. The numbers of an image do not depend on its batch, on the number of threads or on the order of images.
-/// The sums of `ssim` and `cosine` distances and of covariances depend on the order of merging in their last bits.
+/// Memory is two numbers for each image and channel, and one number for each pair of channels with `ssim` or `cosine`. The
+/// numbers of an image do not depend on its batch, on the number of threads or on the order of images.
+/// The sums of `ssim` and `cosine` distances depend on the order of merging in their last bits.
 #[derive(Clone, Debug)]
 pub struct TapAccumulator {
     pub(super) name: String,
     pub(super) channels: usize,
     pub(super) similarity: Similarity,
-    pub(super) richness: Richness,
+    pub(super) richness: Option<Richness>,
     pub(super) decimals: Option<u32>,
     pub(super) size: Option<(usize, usize)>,
     pub(super) rows: BTreeMap<usize, Row>,
     /// Sums over the images of the condensed distances; empty for `norm`, which needs only the norms.
     pub(super) sums: Vec<f64>,
-    /// Sums for the covariances, with `explained-variance`.
-    pub(super) moments: Option<Moments>,
 }
 
 /// The widest tap: the distances of all pairs of its channels take 4 GiB.
 const MOST_CHANNELS: usize = 1 << 15;
 
-/// Norms and richness of one image \[C\].
+/// Norms \[C\] and richness \[C\] of one image; without richness the second is empty.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub norms: Vec<f64>,
@@ -68,6 +62,7 @@ pub(super) struct Row {
 impl TapAccumulator {
     /// An accumulator for maps of `channels` channels.
     ///
+    /// * `richness`: `None` computes only norms and distances.
     /// * `decimals`: maps are rounded to this number of decimals, half to even, before their rank is computed.
     /// * `name`: the tap, for messages.
     ///
@@ -76,7 +71,7 @@ impl TapAccumulator {
     pub fn new(
         channels: usize,
         similarity: Similarity,
-        richness: Richness,
+        richness: Option<Richness>,
         decimals: Option<u32>,
         name: &str,
     ) -> Result<Self, CoreError> {
@@ -89,9 +84,8 @@ impl TapAccumulator {
             )));
         }
         let sums = if similarity == Similarity::Norm { Vec::new() } else { vec![0.0; pairs(channels)] };
-        let moments = (richness == Richness::ExplainedVariance).then(|| Moments::new(channels));
         let name = name.to_owned();
-        Ok(Self { name, channels, similarity, richness, decimals, size: None, rows: BTreeMap::new(), sums, moments })
+        Ok(Self { name, channels, similarity, richness, decimals, size: None, rows: BTreeMap::new(), sums })
     }
 
     /// Number of images so far.
@@ -147,11 +141,9 @@ impl TapAccumulator {
         }
         self.size = Some(size);
         for (row, &image) in reduced.chunks_exact(channels).zip(indices) {
-            let (norms, richness) = row.iter().copied().unzip();
+            let norms = row.iter().map(|&(norm, _)| norm).collect();
+            let richness = row.iter().map(|&(_, richness)| richness).filter(|_| self.richness.is_some()).collect();
             self.rows.insert(image, Row { norms, richness });
-        }
-        if let Some(moments) = &mut self.moments {
-            (0..images).try_for_each(|image| moments.add(maps, image))?;
         }
         let sums = &mut self.sums;
         match self.similarity {
@@ -184,9 +176,6 @@ impl TapAccumulator {
         for (sum, value) in self.sums.iter_mut().zip(&other.sums) {
             *sum += value;
         }
-        if let (Some(moments), Some(others)) = (&mut self.moments, &other.moments) {
-            moments.merge(others);
-        }
         Ok(())
     }
 
@@ -204,22 +193,15 @@ impl TapAccumulator {
             Similarity::Norm => pairwise_distance(&norms, self.channels, size.0)?,
             Similarity::Ssim | Similarity::Cosine => self.sums.iter().map(|sum| sum / count).collect(),
         };
-        let (covariance, richness) = match &self.moments {
-            Some(moments) => {
-                let covariance = moments.covariance(self.rows.len() * sampled(size.0 * size.1));
-                let richness = explained_variance(&covariance, self.channels)?;
-                (covariance, richness)
-            }
-            None => (Vec::new(), self.mean_richness()),
-        };
+        let richness = self.richness.map(|_| self.mean_richness());
         let saturated_similarity = match distance.as_slice() {
             [] => false,
             [only] => *only <= 0.0,
             several => all_equal(several),
         };
-        let saturated_richness = self.channels > 1 && all_equal(&richness);
+        let saturated_richness = self.channels > 1 && richness.as_deref().is_some_and(all_equal);
         let images = self.rows.len();
-        Ok(TapScores { norms, distance, richness, covariance, images, size, saturated_similarity, saturated_richness })
+        Ok(TapScores { norms, distance, richness, images, size, saturated_similarity, saturated_richness })
     }
 
     fn mean_richness(&self) -> Vec<f64> {

@@ -32,22 +32,6 @@ impl ChannelPanels {
         Self { values, pixels, lanes }
     }
 
-    /// Only the pixels at `positions`, which are indices in row-major order. Call it inside the thread pool.
-    pub(crate) fn at(maps: &Maps, image: usize, positions: &[usize]) -> Self {
-        let channels = maps.shape()[1];
-        let (lanes, pixels) = (lanes(), positions.len());
-        let mut values = vec![0.0f32; channels.div_ceil(lanes) * pixels * lanes];
-        values.par_chunks_exact_mut(pixels * lanes).enumerate().for_each(|(panel, target)| {
-            let first = panel * lanes;
-            for (target, &position) in target.chunks_exact_mut(lanes).zip(positions) {
-                for (target, channel) in target.iter_mut().zip(first..channels) {
-                    *target = maps.pixel(image, channel, position);
-                }
-            }
-        });
-        Self { values, pixels, lanes }
-    }
-
     /// Number of panels.
     pub(crate) fn panels(&self) -> usize {
         self.values.len() / (self.pixels * self.lanes)

@@ -12,7 +12,7 @@ mod tile;
 
 pub(crate) use channels::ChannelPanels;
 pub(crate) use condensed::{pairs, rows, Rows};
-pub(crate) use pairs::{for_each_tile, products, PairTiles, TileKernel};
+pub(crate) use pairs::{add_products, for_each_tile, products, PairTiles, TileKernel};
 pub(crate) use panels::{panels_at_once, panels_from, panels_of_rows};
 pub use registers::simd_level;
 pub(crate) use registers::{lanes, registers};

@@ -61,6 +61,7 @@ impl<K: TileKernel> Sweep<K> {
 }
 
 /// One value for each pair of channels: for each panel, its tiles \[lanes * lanes\] with itself and all later panels.
+#[derive(Clone, Debug)]
 pub(crate) struct PairTiles {
     rows: Vec<Vec<f64>>,
     lanes: usize,
@@ -75,12 +76,6 @@ impl PairTiles {
     /// Call `work`(panel, its tiles) for every panel, in parallel. Call it inside the thread pool.
     pub(crate) fn for_each_panel(&mut self, work: impl Fn(usize, &mut [f64]) + Sync) {
         self.rows.par_iter_mut().enumerate().for_each(|(panel, tiles)| work(panel, tiles));
-    }
-
-    /// The value of a channel with itself.
-    pub(crate) fn diagonal(&self, channel: usize) -> f64 {
-        let lane = channel % self.lanes;
-        self.rows[channel / self.lanes][lane * self.lanes + lane]
     }
 
     /// Add `value`(channel, other channel, value of the pair) to condensed sums. Call it inside the thread pool.
@@ -101,23 +96,29 @@ impl PairTiles {
         }
     }
 
-    /// Add the values to the upper triangle of a matrix \[C * C\]. Call it inside the thread pool.
-    pub(crate) fn add_to_square(&self, matrix: &mut [f64], channels: usize) {
+    /// Add the values of other tiles of the same channels.
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (values, others) in self.rows.iter_mut().flatten().zip(other.rows.iter().flatten()) {
+            *values += others;
+        }
+    }
+
+    /// The value of a pair of channels, `row` <= `column`.
+    pub(crate) fn get(&self, row: usize, column: usize) -> f64 {
+        let (panel, index) = self.position(row, column);
+        self.rows[panel][index]
+    }
+
+    /// Set the value of a pair of channels, `row` <= `column`.
+    pub(crate) fn set(&mut self, row: usize, column: usize, value: f64) {
+        let (panel, index) = self.position(row, column);
+        self.rows[panel][index] = value;
+    }
+
+    fn position(&self, row: usize, column: usize) -> (usize, usize) {
         let lanes = self.lanes;
-        let lines = matrix.par_chunks_mut(channels * lanes).zip(&self.rows).enumerate();
-        lines.for_each(|(panel, (lines, tiles))| {
-            let first = panel * lanes;
-            for (lane, line) in lines.chunks_exact_mut(channels).enumerate() {
-                for (index, tile) in tiles.chunks_exact(lanes * lanes).enumerate() {
-                    let values = &tile[lane * lanes..(lane + 1) * lanes];
-                    for (other, &value) in (first + index * lanes..channels).zip(values) {
-                        if other >= first + lane {
-                            line[other] += value;
-                        }
-                    }
-                }
-            }
-        });
+        let (panel, tile) = (row / lanes, column / lanes - row / lanes);
+        (panel, (tile * lanes + row % lanes) * lanes + column % lanes)
     }
 }
 
@@ -135,10 +136,15 @@ pub(crate) fn products(image: &ChannelPanels) -> PairTiles {
                 *target = f64::from(pixel);
             }
         });
-        let block = &*block;
-        sums.for_each_panel(|panel, sums| for_each_tile(Products { block, rows, sums }, panel, panels));
+        add_products(block, rows, &mut sums);
     }
     sums
+}
+
+/// Add the products of all pairs of channels, summed over the rows of panels. Call it inside the thread pool.
+pub(crate) fn add_products(panels: &[f64], rows: usize, sums: &mut PairTiles) {
+    let count = panels.len() / (rows * sums.lanes);
+    sums.for_each_panel(|panel, sums| for_each_tile(Products { block: panels, rows, sums }, panel, count));
 }
 
 /// Adds the products of one block of pixels.

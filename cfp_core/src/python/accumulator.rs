@@ -16,10 +16,8 @@ use crate::error::CoreError;
 ///
 /// The result depends only on the images and their indices. It does not depend on the batches, the number of threads,
 /// the memory order, or the order of merging. Norms, the distance `norm` and the richness of single maps are equal bit
-/// for bit. The distances `ssim` and `cosine` and the covariances are sums over images, equal to 1e-12 relative; a near
-/// tie of explained variance may therefore be resolved either way. Memory is two numbers for each image and channel.
-/// `ssim` and `cosine` add one number for each pair of channels, `explained-variance` two. An accumulator can be
-/// pickled.
+/// for bit. The distances `ssim` and `cosine` are sums over images, equal to 1e-12 relative. Memory is two numbers for
+/// each image and channel; `ssim` and `cosine` add one number for each pair of channels. An accumulator can be pickled.
 ///
 /// F[n, c] is the map of image n and channel c. `similarity` selects the distance of channels i and j:
 ///
@@ -30,9 +28,7 @@ use crate::error::CoreError;
 /// - `cosine`: mean over n of 1 - <F[n, i], F[n, j]> / (|F[n, i]| |F[n, j]|). The distance between two all-zero maps
 ///   is 0, between an all-zero map and another one 1.
 ///
-/// `richness` selects the score of channel c. `explained-variance` is one result over the pixels of all images, see
-/// `explained_variance`; of a map of more than 1,024 pixels it uses 1,024 pixels spread over the map, the same in every
-/// image. The others are a mean over n of:
+/// `richness` selects the score of channel c, a mean over n of:
 ///
 /// - `rank` (the paper's): `matrix_rank` of the map rounded to `decimals`.
 /// - `entropy`: Shannon entropy in bits of the 256-bin histogram of the map over the range of the tap's values on the
@@ -44,7 +40,7 @@ use crate::error::CoreError;
 /// Args:
 ///     channels: number of channels C of the tap.
 ///     similarity: distance between channels: `norm`, `ssim` or `cosine`.
-///     richness: score of a channel: `rank`, `entropy`, `effective-rank`, `nuclear` or `explained-variance`.
+///     richness: score of a channel: `rank`, `entropy`, `effective-rank` or `nuclear`. None: only norms and distances.
 ///     decimals: before their rank is computed, maps are rounded to this number of decimals, half to even, in float32
 ///         as `numpy.round` does. None: they are not rounded.
 ///     name: name of the tap, for messages.
@@ -61,9 +57,16 @@ pub(super) struct PyTapAccumulator {
 #[pymethods]
 impl PyTapAccumulator {
     #[new]
-    #[pyo3(signature = (channels, similarity = "norm", richness = "rank", decimals = Some(4), name = ""))]
-    fn new(channels: usize, similarity: &str, richness: &str, decimals: Option<u32>, name: &str) -> PyResult<Self> {
-        let inner = TapAccumulator::new(channels, similarity.parse()?, richness.parse()?, decimals, name)?;
+    #[pyo3(signature = (channels, similarity = "norm", richness = Some("rank"), decimals = Some(4), name = ""))]
+    fn new(
+        channels: usize,
+        similarity: &str,
+        richness: Option<&str>,
+        decimals: Option<u32>,
+        name: &str,
+    ) -> PyResult<Self> {
+        let inner =
+            TapAccumulator::new(channels, similarity.parse()?, richness.map(str::parse).transpose()?, decimals, name)?;
         Ok(Self { inner, name: name.to_owned() })
     }
 
@@ -119,9 +122,8 @@ impl PyTapAccumulator {
     /// Compute the scores over all images so far. More images can follow.
     ///
     /// Returns:
-    ///     a dict of norms float64 [N, C], distance float64 [C (C - 1) / 2], richness float64 [C], covariance
-    ///     float64 [C, C] or None, images N, height H and width W in pixels, saturated_similarity and
-    ///     saturated_richness.
+    ///     a dict of norms float64 [N, C], distance float64 [C (C - 1) / 2], richness float64 [C] or None, images N,
+    ///     height H and width W in pixels, saturated_similarity and saturated_richness.
     ///
     /// Raises:
     ///     ValueError: there are no images.
@@ -129,14 +131,10 @@ impl PyTapAccumulator {
         let inner = &self.inner;
         let scores = enter(py, || inner.finish())?;
         let result = PyDict::new(py);
-        let channels = scores.richness.len();
+        let channels = scores.norms.len() / scores.images;
         result.set_item("norms", scores.norms.into_pyarray(py).reshape([scores.images, channels])?)?;
         result.set_item("distance", scores.distance.into_pyarray(py))?;
-        result.set_item("richness", scores.richness.into_pyarray(py))?;
-        let covariance = (!scores.covariance.is_empty())
-            .then(|| scores.covariance.into_pyarray(py).reshape([channels, channels]))
-            .transpose()?;
-        result.set_item("covariance", covariance)?;
+        result.set_item("richness", scores.richness.map(|richness| richness.into_pyarray(py)))?;
         result.set_item("images", scores.images)?;
         result.set_item("height", scores.size.0)?;
         result.set_item("width", scores.size.1)?;
@@ -151,7 +149,7 @@ impl PyTapAccumulator {
         let result = PyDict::new(py);
         result.set_item("channels", state.channels)?;
         result.set_item("similarity", state.similarity.to_string())?;
-        result.set_item("richness", state.richness.to_string())?;
+        result.set_item("richness", state.richness.map(|richness| richness.to_string()))?;
         result.set_item("decimals", state.decimals)?;
         result.set_item("name", state.name)?;
         result.set_item("size", state.size)?;
@@ -159,8 +157,6 @@ impl PyTapAccumulator {
         result.set_item("norms", state.norms.into_pyarray(py))?;
         result.set_item("rich", state.rich.into_pyarray(py))?;
         result.set_item("sums", state.sums.into_pyarray(py))?;
-        result.set_item("totals", state.totals.into_pyarray(py))?;
-        result.set_item("products", state.products.into_pyarray(py))?;
         Ok(result)
     }
 
@@ -186,7 +182,7 @@ impl PyTapAccumulator {
         let inner = TapAccumulator::from_state(State {
             channels: part("channels")?.extract()?,
             similarity: part("similarity")?.extract::<String>()?.parse()?,
-            richness: part("richness")?.extract::<String>()?.parse()?,
+            richness: part("richness")?.extract::<Option<String>>()?.map(|name| name.parse()).transpose()?,
             decimals: part("decimals")?.extract()?,
             name: name.clone(),
             size: part("size")?.extract()?,
@@ -194,8 +190,6 @@ impl PyTapAccumulator {
             norms: numbers("norms")?,
             rich: numbers("rich")?,
             sums: numbers("sums")?,
-            totals: numbers("totals")?,
-            products: numbers("products")?,
         })?;
         Ok(Self { inner, name })
     }

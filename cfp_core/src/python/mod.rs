@@ -4,6 +4,7 @@
 
 mod accumulator;
 mod convert;
+mod covariance;
 mod enter;
 mod functions;
 
@@ -22,6 +23,8 @@ use pyo3::prelude::*;
 mod cfp_core {
     #[pymodule_export]
     use super::accumulator::PyTapAccumulator;
+    #[pymodule_export]
+    use super::covariance::PyCovarianceAccumulator;
     #[pymodule_export]
     use super::functions::{build_info, explained_variance, matrix_rank, norms, pairwise_distance, set_threads};
 }

@@ -9,7 +9,7 @@ use crate::products::{products, ChannelPanels};
 pub(crate) fn add_cosine(maps: &Maps, image: usize, sums: &mut [f64]) {
     let channels = maps.shape()[1];
     let products = products(&ChannelPanels::new(maps, image));
-    let squares: Vec<f64> = (0..channels).map(|channel| products.diagonal(channel)).collect();
+    let squares: Vec<f64> = (0..channels).map(|channel| products.get(channel, channel)).collect();
     products.add_to(sums, channels, |channel, other, product| {
         let (one, two) = (squares[channel], squares[other]);
         match (one > 0.0, two > 0.0) {

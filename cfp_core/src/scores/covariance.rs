@@ -1,73 +1,151 @@
-//! Covariances of channels over the pixels of all images. The state is sums over the pixels.
-//!
-//! Large maps are smooth, and the products of all their pixels would take longer than the network itself. Of a large map a
-//! fixed sample of pixels is used, the same in every image.
-
-use rayon::prelude::*;
+//! Covariances of channels over samples. The state is sums over the samples.
 
 use crate::error::CoreError;
-use crate::maps::Maps;
-use crate::products::{products as products_of, ChannelPanels};
+use crate::products::{add_products, lanes, panels_of_rows, PairTiles};
 use crate::threads;
 
 /// A variance below this fraction of the mean square is a rounding error of a constant channel.
 const CONSTANT: f64 = 1e-12;
+/// Number of samples that are added to the products together. A panel of them fits the first-level cache.
+const BLOCK: usize = 512;
+/// The largest number of channels: the products of its pairs take 4 GiB.
+const MOST_CHANNELS: usize = 1 << 15;
 
-/// Largest number of pixels that are used of a map: as many as a map of 32 x 32 has.
-const PIXELS: usize = 1024;
-
-/// Number of pixels that are used of a map of `size` pixels.
-pub(crate) fn sampled(size: usize) -> usize {
-    size.min(PIXELS)
+/// Accumulates the covariances of channels.
+///
+/// The products of float32 numbers are exact in float64, and only their sums are rounded. The samples are added in blocks, so
+/// that the division into calls of `update` does not change a bit.
+#[derive(Clone, Debug)]
+pub struct CovarianceAccumulator {
+    channels: usize,
+    /// Number of samples that `totals` and `products` contain.
+    added: usize,
+    totals: Vec<f64>,
+    products: PairTiles,
+    /// Samples \[rows * C\] of the next block.
+    waiting: Vec<f32>,
 }
 
-/// Positions of the pixels that are used: one in each of equally long runs. Its offset in the run differs from run to run, so
-/// that the sample covers all rows and columns of the map.
-fn sample(size: usize) -> impl Iterator<Item = usize> {
-    let count = sampled(size);
-    (0..count).map(move |run| {
-        let (start, end) = (run * size / count, (run + 1) * size / count);
-        // Multiples of the golden ratio, the upper half of whose bits are spread evenly.
-        let shift = (run as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        start + usize::try_from(shift).unwrap_or_default() % (end - start)
-    })
-}
-
-/// Sums over the pixels of each channel, and of the products of each two channels.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Moments {
+/// Everything that a `CovarianceAccumulator` contains, as plain data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CovarianceState {
+    /// Number of channels C.
+    pub channels: usize,
+    /// Number of samples in the sums.
+    pub added: usize,
     /// Sums of each channel \[C\].
     pub totals: Vec<f64>,
-    /// Sums of products \[C * C\]: the upper triangle with the diagonal; zeros below.
+    /// Sums of products of channels \[C (C + 1) / 2\]: the upper triangle with the diagonal, row by row.
     pub products: Vec<f64>,
+    /// Samples \[rows * C\] that are not yet in the sums.
+    pub waiting: Vec<f32>,
 }
 
-impl Moments {
-    /// The sums of no image.
-    pub(crate) fn new(channels: usize) -> Self {
-        Self { totals: vec![0.0; channels], products: vec![0.0; channels * channels] }
+impl CovarianceAccumulator {
+    /// An accumulator without samples.
+    ///
+    /// # Errors
+    /// The number of channels is 0 or above 32,768.
+    pub fn new(channels: usize) -> Result<Self, CoreError> {
+        if channels == 0 || channels > MOST_CHANNELS {
+            return Err(CoreError::Option(format!("cannot use {channels} channels; use 1 to {MOST_CHANNELS}")));
+        }
+        let products = PairTiles::zeros(channels.div_ceil(lanes()), lanes());
+        Ok(Self { channels, added: 0, totals: vec![0.0; channels], products, waiting: Vec::new() })
     }
 
-    /// Add the maps of one image.
-    pub(crate) fn add(&mut self, maps: &Maps, image: usize) -> Result<(), CoreError> {
-        threads::run(|| add_products(maps, image, &mut self.totals, &mut self.products))
+    /// Number of channels.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.channels
     }
 
-    /// Add the sums of other images.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        let add = |sums: &mut [f64], others: &[f64]| sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
-        add(&mut self.totals, &other.totals);
-        add(&mut self.products, &other.products);
+    /// Number of samples so far.
+    #[must_use]
+    pub fn samples(&self) -> usize {
+        self.added + self.waiting.len() / self.channels
     }
 
-    /// Covariances \[C * C\], where the sums contain `pixels` pixels of each channel.
-    pub(crate) fn covariance(&self, pixels: usize) -> Vec<f64> {
-        let (channels, count) = (self.totals.len(), pixels as f64);
-        let mut covariance = self.products.clone();
+    /// Add samples \[S * C\] in row-major order.
+    ///
+    /// # Errors
+    /// The length is not a multiple of C, or a value is NaN or infinite. The accumulator is then unchanged.
+    pub fn update(&mut self, samples: &[f32]) -> Result<(), CoreError> {
+        if !samples.len().is_multiple_of(self.channels) {
+            return Err(CoreError::Option(format!(
+                "{} values do not fit {} channels; give samples [S, C]",
+                samples.len(),
+                self.channels
+            )));
+        }
+        if samples.iter().any(|value| !value.is_finite()) {
+            return Err(CoreError::Option("a sample is not finite; check the feature maps".into()));
+        }
+        let block = BLOCK * self.channels;
+        let mut rest = samples;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(block - self.waiting.len()));
+            self.waiting.extend_from_slice(now);
+            if self.waiting.len() == block {
+                self.add_waiting()?;
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Add the waiting samples to the sums.
+    fn add_waiting(&mut self) -> Result<(), CoreError> {
+        let rows = self.waiting.len() / self.channels;
+        if rows == 0 {
+            return Ok(());
+        }
+        let samples: Vec<f64> = self.waiting.iter().map(|&value| f64::from(value)).collect();
+        for row in samples.chunks_exact(self.channels) {
+            for (total, value) in self.totals.iter_mut().zip(row) {
+                *total += value;
+            }
+        }
+        let panels = panels_of_rows(&samples, self.channels);
+        threads::run(|| add_products(&panels, rows, &mut self.products))?;
+        self.added += rows;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// Add the samples of another accumulator of the same channels.
+    ///
+    /// # Errors
+    /// The numbers of channels differ.
+    pub fn merge(&mut self, other: &Self) -> Result<(), CoreError> {
+        if self.channels != other.channels {
+            let reason = "the numbers of channels differ".into();
+            return Err(CoreError::Merge { tap: String::new(), reason });
+        }
+        for (total, value) in self.totals.iter_mut().zip(&other.totals) {
+            *total += value;
+        }
+        self.products.add(&other.products);
+        self.added += other.added;
+        self.update(&other.waiting)
+    }
+
+    /// Covariances \[C * C\] over all samples so far.
+    ///
+    /// # Errors
+    /// There are no samples.
+    pub fn covariance(&self) -> Result<Vec<f64>, CoreError> {
+        if self.samples() == 0 {
+            return Err(CoreError::Option("no samples yet; call update first".into()));
+        }
+        let mut all = self.clone();
+        all.add_waiting()?;
+        let (channels, count) = (all.channels, all.added as f64);
+        let mut covariance = vec![0.0; channels * channels];
         for row in 0..channels {
             for column in row..channels {
-                let product = self.products[row * channels + column];
-                let mut value = (product - self.totals[row] * self.totals[column] / count) / count;
+                let product = all.products.get(row, column);
+                let mut value = (product - all.totals[row] * all.totals[column] / count) / count;
                 if row == column && value <= CONSTANT * product / count {
                     value = 0.0;
                 }
@@ -75,64 +153,43 @@ impl Moments {
                 covariance[column * channels + row] = value;
             }
         }
-        covariance
+        Ok(covariance)
     }
-}
 
-/// Add the sampled pixels of one image's channels to `totals` \[C\], and their products to the upper triangle of `products`
-/// \[C * C\]. Call it inside the thread pool.
-fn add_products(maps: &Maps, image: usize, totals: &mut [f64], products: &mut [f64]) {
-    let channels = totals.len();
-    let [_, _, height, width] = maps.shape();
-    let size = height * width;
-    let image = if sampled(size) == size {
-        ChannelPanels::new(maps, image)
-    } else {
-        ChannelPanels::at(maps, image, &sample(size).collect::<Vec<_>>())
-    };
-    let lanes = image.lanes;
-    totals.par_chunks_mut(lanes).enumerate().for_each(|(panel, totals)| {
-        for row in image.panel(panel).chunks_exact(lanes) {
-            for (total, &pixel) in totals.iter_mut().zip(row) {
-                *total += f64::from(pixel);
-            }
-        }
-    });
-    products_of(&image).add_to_square(products, channels);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_pixels_of_a_small_map_are_used() {
-        for size in [1, 7, 1023, PIXELS] {
-            assert_eq!(sample(size).collect::<Vec<_>>(), (0..size).collect::<Vec<_>>());
+    /// A copy of everything that the accumulator contains, as plain data.
+    #[must_use]
+    pub fn state(&self) -> CovarianceState {
+        let pairs = (0..self.channels).flat_map(|row| (row..self.channels).map(move |column| (row, column)));
+        CovarianceState {
+            channels: self.channels,
+            added: self.added,
+            totals: self.totals.clone(),
+            products: pairs.map(|(row, column)| self.products.get(row, column)).collect(),
+            waiting: self.waiting.clone(),
         }
     }
 
-    #[test]
-    fn the_sample_of_a_large_map_is_spread_over_rows_and_columns() {
-        for (height, width) in [(33, 32), (64, 64), (112, 112), (224, 224), (300, 7), (256, 512)] {
-            let size = height * width;
-            let positions: Vec<usize> = sample(size).collect();
-            assert_eq!(positions.len(), PIXELS);
-            assert!(positions.windows(2).all(|pair| pair[0] < pair[1]) && positions[PIXELS - 1] < size);
-            let count = |parts: usize, part: &dyn Fn(usize) -> usize| {
-                let mut counts = vec![0usize; parts];
-                for &position in &positions {
-                    counts[part(position)] += 1;
-                }
-                counts
-            };
-            for counts in [
-                count(7, &|position| (position % width) * 7 / width),
-                count(7, &|position| (position / width) * 7 / height),
-            ] {
-                let even = PIXELS as f64 / 7.0;
-                assert!(counts.iter().all(|&count| (count as f64 - even).abs() < 0.35 * even), "{size}: {counts:?}");
-            }
+    /// The accumulator with this state.
+    ///
+    /// # Errors
+    /// The parts of the state do not fit together.
+    pub fn from_state(state: CovarianceState) -> Result<Self, CoreError> {
+        let CovarianceState { channels, added, totals, products, waiting } = state;
+        let mut accumulator = Self::new(channels)?;
+        let fits = totals.len() == channels
+            && products.len() == channels * (channels + 1) / 2
+            && waiting.len().is_multiple_of(channels)
+            && waiting.len() < BLOCK * channels;
+        if !fits {
+            return Err(CoreError::Option(
+                "the parts of the state do not fit together; use what `state` returned".into(),
+            ));
         }
+        let pairs = (0..channels).flat_map(|row| (row..channels).map(move |column| (row, column)));
+        for ((row, column), value) in pairs.zip(products) {
+            accumulator.products.set(row, column, value);
+        }
+        (accumulator.added, accumulator.totals, accumulator.waiting) = (added, totals, waiting);
+        Ok(accumulator)
     }
 }

@@ -1,8 +1,13 @@
 //! Explained variance: greedy selection of the channels that explain most of the variance of all channels.
+//!
+//! The residual E of the correlations is updated in blocks. Within a block, the sums of squares that the selection needs follow
+//! from one product of E with a vector for each selected channel, for which float32 is enough. The matrix itself is updated once
+//! for the whole block, in float64.
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::error::CoreError;
+use crate::products::{accumulate, Tile};
 use crate::threads;
 
 /// A channel counts as explained when less than this fraction of its variance remains: the rest is rounding error.
@@ -11,6 +16,19 @@ const EXPLAINED: f64 = 1e-9;
 const NEGLIGIBLE: f64 = 1e-6;
 /// Up to this number of entries, one thread is faster than several.
 const ALONE: usize = 1 << 16;
+/// Selected channels of a block.
+const BLOCK: usize = 32;
+/// A block also ends when the variance has fallen to this fraction, before differences of large numbers lose digits.
+const SHRUNK: f64 = 0.125;
+/// The matrix is copied without closed channels when at most this fraction of its rows is open.
+const OPEN: f64 = 0.75;
+/// Rows of the matrix that one thread multiplies by a vector at a time.
+const TOGETHER: usize = 64;
+/// Rows and registers of a tile of the update of the matrix.
+const ROWS: usize = 4;
+const WIDTH: usize = 2;
+/// A multiple of the lanes of `WIDTH` registers of every instruction set.
+const ALIGNED: usize = 16;
 
 /// For each channel, the fraction of the variance of all channels that the channels selected before it do not explain.
 ///
@@ -20,7 +38,7 @@ const ALONE: usize = 1 << 16;
 /// channels left when the variance is explained, get 0.
 ///
 /// Source: greedy column subset selection, Farahat, Ghodsi and Kamel, Efficient greedy feature selection for unsupervised
-/// learning, Knowledge and Information Systems 2013.
+/// learning, Knowledge and Information Systems 2013, whose recursion for the sums of squares is used.
 ///
 /// # Errors
 /// `covariance` is not \[C * C\], or it contains NaN or infinity.
@@ -35,16 +53,18 @@ pub fn explained_variance(covariance: &[f64], channels: usize) -> Result<Vec<f64
         return Err(CoreError::Option("a covariance is not finite; check the feature maps".into()));
     }
     let mut shares = vec![0.0; channels];
-    let (mut residual, mut rows) = correlations(covariance, channels);
-    let total: f64 = rows.iter().map(|row| row.variance).sum();
+    let mut residual = Residual::of_correlations(covariance, channels);
+    let total = residual.remaining();
     let mut remaining = total;
     while remaining > NEGLIGIBLE * total {
-        let Some(chosen) = best(&rows) else { break };
-        shares[chosen] = remaining / total;
-        let pivot = residual[chosen * channels..(chosen + 1) * channels].to_vec();
-        rows[chosen] = Row::EXPLAINED;
-        remove(&mut residual, &mut rows, &pivot, chosen)?;
-        remaining = remaining.min(rows.iter().map(|row| row.variance).sum());
+        let Some(row) = residual.best() else { break };
+        shares[residual.rows[row].channel] = remaining / total;
+        residual.select(row)?;
+        remaining = remaining.min(residual.remaining());
+        if residual.factors.len() == BLOCK || remaining < SHRUNK * residual.at_start {
+            residual.end_block()?;
+            remaining = remaining.min(residual.remaining());
+        }
     }
     Ok(shares)
 }
@@ -52,83 +72,284 @@ pub fn explained_variance(covariance: &[f64], channels: usize) -> Result<Vec<f64
 /// The unexplained part of one channel.
 #[derive(Clone, Copy)]
 struct Row {
+    /// Index of the channel.
+    channel: usize,
     /// Its variance.
     variance: f64,
     /// Sum of the squares of its covariances.
     squares: f64,
     /// It was selected, or it is explained.
-    done: bool,
+    closed: bool,
 }
 
 impl Row {
-    const EXPLAINED: Self = Self { variance: 0.0, squares: 0.0, done: true };
-}
-
-/// The correlation matrix; zeros for constant channels.
-fn correlations(covariance: &[f64], channels: usize) -> (Vec<f64>, Vec<Row>) {
-    let scale: Vec<f64> = (0..channels)
-        .map(|channel| covariance[channel * (channels + 1)])
-        .map(|variance| if variance > f64::MIN_POSITIVE { variance.sqrt().recip() } else { 0.0 })
-        .collect();
-    let mut scaled = covariance.to_vec();
-    let mut rows = Vec::with_capacity(channels);
-    for (index, line) in scaled.chunks_exact_mut(channels.max(1)).enumerate() {
-        for (value, other) in line.iter_mut().zip(&scale) {
-            *value *= scale[index] * other;
-        }
-        let squares = line.iter().map(|value| value * value).sum();
-        rows.push(Row { variance: line[index], squares, done: line[index] <= 0.0 });
+    fn close(&mut self) {
+        (self.variance, self.squares, self.closed) = (0.0, 0.0, true);
     }
-    (scaled, rows)
 }
 
-/// The channel that explains most; the first one in a tie.
-fn best(rows: &[Row]) -> Option<usize> {
-    let gain = |row: &Row| row.squares / row.variance;
-    let open = rows.iter().enumerate().filter(|(_, row)| !row.done);
-    open.reduce(|best, other| if gain(other.1) > gain(best.1) { other } else { best }).map(|(index, _)| index)
+/// The covariances of the residuals of the regression on the selected channels.
+struct Residual {
+    /// One row for each channel that was open when the matrix was copied.
+    rows: Vec<Row>,
+    /// The matrix \[rows * stride\] at the start of the block. Zeros fill its columns.
+    matrix: Vec<f64>,
+    /// The matrix in float32, for the products with vectors: reading it takes most of the time.
+    rounded: Vec<f32>,
+    stride: usize,
+    /// The matrix now is `matrix` minus the outer product of each factor \[stride\] with itself.
+    factors: Vec<Vec<f64>>,
+    /// Variance at the start of the block.
+    at_start: f64,
 }
 
-/// Subtract from the covariances the part that channel `chosen` explains. `pivot` is its row.
-fn remove(residual: &mut [f64], rows: &mut [Row], pivot: &[f64], chosen: usize) -> Result<(), CoreError> {
-    let channels = pivot.len();
-    let lines = residual.chunks_exact_mut(channels).zip(rows).enumerate();
-    let work = |(index, (line, row)): (usize, (&mut [f64], &mut Row))| {
-        if row.done {
-            return;
+impl Residual {
+    /// The correlations of the channels that vary.
+    fn of_correlations(covariance: &[f64], channels: usize) -> Self {
+        let varying: Vec<(usize, f64)> = (0..channels)
+            .map(|channel| (channel, covariance[channel * (channels + 1)]))
+            .filter(|&(_, variance)| variance > f64::MIN_POSITIVE)
+            .map(|(channel, variance)| (channel, variance.sqrt().recip()))
+            .collect();
+        let stride = varying.len().next_multiple_of(ALIGNED);
+        let mut matrix = vec![0.0; varying.len() * stride];
+        let mut rows = Vec::with_capacity(varying.len());
+        for (line, &(channel, scale)) in matrix.chunks_exact_mut(stride.max(1)).zip(&varying) {
+            for (value, &(other, other_scale)) in line.iter_mut().zip(&varying) {
+                *value = covariance[channel * channels + other] * scale * other_scale;
+            }
+            let squares = sum_of_squares(line);
+            rows.push(Row { channel, variance: line[rows.len()], squares, closed: false });
         }
-        let factor = pivot[index] / pivot[chosen];
-        row.squares = Arch::new().dispatch(|| subtract(line, factor, pivot));
-        row.variance = line[index].max(0.0);
-        if row.variance <= EXPLAINED {
-            *row = Row::EXPLAINED;
+        let at_start = rows.iter().map(|row| row.variance).sum();
+        let rounded = matrix.iter().map(|&value| value as f32).collect();
+        Self { rows, matrix, rounded, stride, factors: Vec::new(), at_start }
+    }
+
+    /// The variance of all channels that is not explained.
+    fn remaining(&self) -> f64 {
+        self.rows.iter().map(|row| row.variance).sum()
+    }
+
+    /// The row of the channel that explains most; the first one in a tie.
+    fn best(&self) -> Option<usize> {
+        let gain = |row: &Row| row.squares / row.variance;
+        let open = self.rows.iter().enumerate().filter(|(_, row)| !row.closed);
+        open.reduce(|best, other| if gain(other.1) > gain(best.1) { other } else { best }).map(|(index, _)| index)
+    }
+
+    /// Select a channel: subtract what it explains from the variances and sums of squares.
+    fn select(&mut self, chosen: usize) -> Result<(), CoreError> {
+        // A column of the matrix now, divided by the root of its diagonal entry: the outer product of this factor with itself is
+        // the part of the covariances that the channel explains.
+        let mut factor = self.matrix[chosen * self.stride..(chosen + 1) * self.stride].to_vec();
+        for earlier in &self.factors {
+            subtract(&mut factor, earlier[chosen], earlier);
         }
-    };
-    if channels * channels <= ALONE {
-        lines.for_each(work);
+        if factor[chosen] <= 0.0 {
+            self.rows[chosen].close();
+            return Ok(());
+        }
+        let scale = factor[chosen].sqrt().recip();
+        for value in &mut factor {
+            *value *= scale;
+        }
+        let mut product = self.times(&factor)?;
+        for earlier in &self.factors {
+            subtract(&mut product, dot(earlier, &factor), earlier);
+        }
+        let square = dot(&factor, &factor);
+        for ((row, &value), &product) in self.rows.iter_mut().zip(&factor).zip(&product) {
+            row.squares = (row.squares + value * (square * value - 2.0 * product)).max(0.0);
+            row.variance -= value * value;
+            if row.closed || row.variance <= EXPLAINED {
+                row.close();
+            }
+        }
+        self.rows[chosen].close();
+        self.factors.push(factor);
+        Ok(())
+    }
+
+    /// The product of the matrix at the start of the block with a vector, in the open rows.
+    fn times(&self, vector: &[f64]) -> Result<Vec<f64>, CoreError> {
+        let mut product = vec![0.0; self.stride];
+        let vector: Vec<f32> = vector.iter().map(|&value| value as f32).collect();
+        let lines = self.rounded.chunks(TOGETHER * self.stride);
+        let lines = lines.zip(self.rows.chunks(TOGETHER)).zip(product.chunks_mut(TOGETHER));
+        let work = |((lines, rows), product): ((&[f32], &[Row]), &mut [f64])| {
+            for ((line, row), product) in lines.chunks_exact(self.stride).zip(rows).zip(product) {
+                if !row.closed {
+                    *product = f64::from(dot_rounded(line, &vector));
+                }
+            }
+        };
+        for_each(self.rounded.len(), lines, work)?;
+        Ok(product)
+    }
+
+    /// Update the matrix by all factors of the block, and compute variances and sums of squares anew.
+    fn end_block(&mut self) -> Result<(), CoreError> {
+        let (stride, factors) = (self.stride, std::mem::take(&mut self.factors));
+        let size = self.matrix.len();
+        let lines = self.matrix.chunks_mut(ROWS * stride).zip(self.rounded.chunks_mut(ROWS * stride));
+        let lines = lines.zip(self.rows.chunks_mut(ROWS)).enumerate();
+        for_each(size, lines, |(index, ((lines, rounded), rows))| {
+            if rows.iter().all(|row| row.closed) {
+                return;
+            }
+            Arch::new().dispatch(Update { lines, first: index * ROWS, factors: &factors });
+            for (rounded, &value) in rounded.iter_mut().zip(&*lines) {
+                *rounded = value as f32;
+            }
+            for (offset, (line, row)) in lines.chunks_exact(stride).zip(rows).enumerate() {
+                if !row.closed {
+                    row.variance = line[index * ROWS + offset];
+                    row.squares = sum_of_squares(line);
+                    if row.variance <= EXPLAINED {
+                        row.close();
+                    }
+                }
+            }
+        })?;
+        let open = self.rows.iter().filter(|row| !row.closed).count();
+        if open as f64 <= OPEN * self.rows.len() as f64 {
+            self.drop_closed();
+        }
+        self.at_start = self.remaining();
+        Ok(())
+    }
+
+    /// Copy the matrix without the rows and columns of closed channels, which are zero.
+    fn drop_closed(&mut self) {
+        let open: Vec<usize> = (0..self.rows.len()).filter(|&row| !self.rows[row].closed).collect();
+        let stride = open.len().next_multiple_of(ALIGNED);
+        let mut matrix = vec![0.0; open.len() * stride];
+        for (line, &row) in matrix.chunks_exact_mut(stride.max(1)).zip(&open) {
+            let source = &self.matrix[row * self.stride..(row + 1) * self.stride];
+            for (value, &column) in line.iter_mut().zip(&open) {
+                *value = source[column];
+            }
+        }
+        self.rows = open.iter().map(|&row| self.rows[row]).collect();
+        self.rounded = matrix.iter().map(|&value| value as f32).collect();
+        (self.matrix, self.stride) = (matrix, stride);
+    }
+}
+
+/// Call `work` on every item, on one thread for a matrix of few entries.
+fn for_each<T: Send>(
+    entries: usize,
+    items: impl IntoIterator<Item = T, IntoIter: Send>,
+    work: impl Fn(T) + Sync,
+) -> Result<(), CoreError> {
+    if entries <= ALONE {
+        items.into_iter().for_each(work);
         return Ok(());
     }
-    threads::for_each(lines, work)
+    threads::for_each(items, work)
 }
 
-/// Subtract `factor` * `pivot` from `line`; returns the sum of squares.
-#[inline(always)]
-fn subtract(line: &mut [f64], factor: f64, pivot: &[f64]) -> f64 {
-    const LANES: usize = 16;
-    let mut squares = [0.0; LANES];
-    let (lines, line_rest) = line.as_chunks_mut::<LANES>();
-    let (pivots, pivot_rest) = pivot.as_chunks::<LANES>();
-    for (line, pivot) in lines.iter_mut().zip(pivots) {
-        for lane in 0..LANES {
-            line[lane] -= factor * pivot[lane];
-            squares[lane] += line[lane] * line[lane];
+/// Subtracts the outer products of all factors from neighbouring lines of the matrix.
+struct Update<'a> {
+    lines: &'a mut [f64],
+    /// Index of the first line.
+    first: usize,
+    factors: &'a [Vec<f64>],
+}
+
+impl WithSimd for Update<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Some(stride) = self.factors.first().map(Vec::len) else { return };
+        let mut left = [[0.0; ROWS]; BLOCK];
+        for (left, factor) in left.iter_mut().zip(self.factors) {
+            for (left, &value) in left.iter_mut().zip(&factor[self.first..]) {
+                *left = value;
+            }
+        }
+        let mut right: [&[S::f64s]; BLOCK] = [&[]; BLOCK];
+        for (right, factor) in right.iter_mut().zip(self.factors) {
+            *right = S::as_simd_f64s(factor).0;
+        }
+        let (left, right) = (&left[..self.factors.len()], &right[..self.factors.len()]);
+        let width = stride / S::F64_LANES;
+        let lines = S::as_mut_simd_f64s(self.lines).0;
+        let rows = lines.len() / width;
+        for column in (0..width).step_by(WIDTH) {
+            let mut tile: Tile<S, ROWS, WIDTH> = [[simd.splat_f64s(0.0); WIDTH]; ROWS];
+            for (row, tile) in tile.iter_mut().enumerate().take(rows) {
+                tile.copy_from_slice(&lines[row * width + column..row * width + column + WIDTH]);
+            }
+            let columns = |index: usize| std::array::from_fn(|offset| right[index][column + offset]);
+            let tile = accumulate::<S, f64, ROWS, WIDTH>(tile, left, columns, |sum, left, right| {
+                simd.negate_mul_add_f64s(simd.splat_f64s(left), right, sum)
+            });
+            for (row, tile) in tile.iter().enumerate().take(rows) {
+                lines[row * width + column..row * width + column + WIDTH].copy_from_slice(tile);
+            }
         }
     }
-    for (value, pivot) in line_rest.iter_mut().zip(pivot_rest) {
-        *value -= factor * pivot;
-        squares[0] += *value * *value;
-    }
-    squares.iter().sum()
+}
+
+/// Lanes of independent sums, more than the longest latency of an addition needs.
+const LANES: usize = 32;
+
+fn dot(one: &[f64], other: &[f64]) -> f64 {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let mut sums = [0.0; LANES];
+            let ((ones, one_rest), (others, other_rest)) = (one.as_chunks::<LANES>(), other.as_chunks::<LANES>());
+            for (one, other) in ones.iter().zip(others) {
+                for lane in 0..LANES {
+                    sums[lane] += one[lane] * other[lane];
+                }
+            }
+            for (sum, (one, other)) in sums.iter_mut().zip(one_rest.iter().zip(other_rest)) {
+                *sum += one * other;
+            }
+            sums.iter().sum()
+        },
+    )
+}
+
+fn dot_rounded(one: &[f32], other: &[f32]) -> f32 {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let mut sums = [0.0f32; 2 * LANES];
+            let ((ones, one_rest), (others, other_rest)) =
+                (one.as_chunks::<{ 2 * LANES }>(), other.as_chunks::<{ 2 * LANES }>());
+            for (one, other) in ones.iter().zip(others) {
+                for lane in 0..2 * LANES {
+                    sums[lane] += one[lane] * other[lane];
+                }
+            }
+            for (sum, (one, other)) in sums.iter_mut().zip(one_rest.iter().zip(other_rest)) {
+                *sum += one * other;
+            }
+            sums.iter().sum()
+        },
+    )
+}
+
+fn sum_of_squares(line: &[f64]) -> f64 {
+    dot(line, line)
+}
+
+/// Subtract `factor` * `other` from `line`.
+fn subtract(line: &mut [f64], factor: f64, other: &[f64]) {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            for (value, other) in line.iter_mut().zip(other) {
+                *value -= factor * other;
+            }
+        },
+    );
 }
 
 #[cfg(test)]

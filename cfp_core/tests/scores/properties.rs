@@ -66,7 +66,7 @@ fn accumulate(
     criteria: (Similarity, Richness),
     images: &[usize],
 ) -> Result<TapAccumulator, CoreError> {
-    let mut accumulator = TapAccumulator::new(shape[1], criteria.0, criteria.1, Some(4), "tap")?;
+    let mut accumulator = TapAccumulator::new(shape[1], criteria.0, Some(criteria.1), Some(4), "tap")?;
     for &image in images {
         let size = shape[1..].iter().product::<usize>();
         let pixels = &data[image * size..(image + 1) * size];
@@ -145,7 +145,7 @@ proptest! {
         prop_assert_eq!(matrix_ranks(&contiguous).unwrap(), matrix_ranks(&channels_last).unwrap());
         for (_, similarity) in Similarity::ALL {
             let scores = [contiguous, channels_last].map(|maps| {
-                let mut accumulator = TapAccumulator::new(channels, similarity, Richness::Entropy, None, "").unwrap();
+                let mut accumulator = TapAccumulator::new(channels, similarity, Some(Richness::Entropy), None, "").unwrap();
                 accumulator.update(&maps, &(0..images).collect::<Vec<_>>()).unwrap();
                 accumulator.finish().unwrap()
             });
@@ -215,7 +215,7 @@ proptest! {
         prop_assert_eq!(norms(&maps).unwrap_err(), CoreError::NotFinite { tap: String::new(), image, channel });
         prop_assert_eq!(matrix_ranks(&maps).unwrap_err(), CoreError::NotFinite { tap: String::new(), image, channel });
         let criteria = (Similarity::ALL[similarity].1, Richness::ALL[richness].1);
-        let mut accumulator = TapAccumulator::new(shape[1], criteria.0, criteria.1, Some(4), "conv").unwrap();
+        let mut accumulator = TapAccumulator::new(shape[1], criteria.0, Some(criteria.1), Some(4), "conv").unwrap();
         let before = accumulator.state();
         let indices: Vec<usize> = (10..10 + shape[0]).collect();
         let error = accumulator.update(&maps, &indices).unwrap_err();
