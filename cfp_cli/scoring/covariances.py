@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from cfp_cli.graph import ChannelGraph, Tap
 # Samples of a set of C channels: 8 C, or more if C is below 362, where products of channels are cheap.
 _SAMPLES_PER_CHANNEL = 8
 _SAMPLES_TIMES_CHANNELS = 1 << 20
-# Images that are assumed if the loader does not know their number.
+# Assumed number of images of a loader without a length.
 _ASSUMED_IMAGES = 64
 
 
@@ -29,11 +29,11 @@ def sample_size(channels: int) -> int:
 
 
 def image_count(loader: Iterable[tuple[Tensor, Tensor]]) -> int:
-    """Number of images that a loader yields, or an assumed number if the loader does not know it."""
+    """Number of images that a loader yields, or an assumed number if it has no length."""
     if isinstance(loader, Batches):
         return len(loader.indices)
-    if isinstance(loader, DataLoader):
-        return len(loader.sampler)  # type: ignore[arg-type]
+    if isinstance(loader, DataLoader) and isinstance(loader.sampler, Sized):
+        return len(loader.sampler)
     if isinstance(loader, Sequence):
         return sum(len(images) for images, _ in loader)
     return _ASSUMED_IMAGES
