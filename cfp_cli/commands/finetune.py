@@ -106,7 +106,8 @@ def summary_table(done: Finetuned) -> Table:
 
     history = done.history
     table = Table("", "split", "accuracy", "macro-F1", "balanced accuracy", title="fine-tuned")
-    rows = [("student before", "val", done.before), (f"student, epoch {history.best_epoch + 1}", "val", history.val)]
+    kept = "as it was before" if history.best_epoch < 0 else f"epoch {history.best_epoch + 1}"
+    rows = [("student before", "val", done.before), (f"student, {kept}", "val", history.val)]
     rows += [(f"teacher {n}", "test", each) for n, each in enumerate(done.teachers, 1) if each is not None]
     if history.test is not None:
         rows.append(("student after", "test", history.test))

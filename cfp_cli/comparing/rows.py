@@ -27,7 +27,7 @@ class Comparison:
         params, macs: parameters and multiply-adds after the prune.
         val_accuracy, test_accuracy, test_macro_f1: metrics of the epoch that was best on the validation split.
         teacher_accuracy, teacher_macro_f1: metrics of the representation teacher on the test split.
-        best_epoch: that epoch, from 1; 0 without fine-tuning.
+        best_epoch: that epoch, from 1; 0 for the network before fine-tuning.
         seconds: time from the scores to the finished student.
         versions: versions of cfp and of the packages it depends on, as JSON.
     """

@@ -182,7 +182,7 @@ class FinetuneMetrics:
     """What `cfp finetune` measured.
 
     Attributes:
-        best_epoch: the epoch whose weights were kept, from 0.
+        best_epoch: the epoch whose weights were kept, from 0; -1 for the weights before training.
         val: metrics of the student on the validation split.
         test: metrics of the student on the test split; None without one.
         teachers: metrics of each teacher on the test split; None without one.

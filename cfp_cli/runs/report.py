@@ -147,7 +147,7 @@ def run_report(
         example=example,
         max_abs_logit_error=plan.max_abs_logit_error if plan is not None else None,
         epochs=read_csv(run.folder / "history.csv") if finetune is not None else (),
-        best_epoch=finetune.metrics.best_epoch if finetune is not None else None,
+        best_epoch=finetune.metrics.best_epoch if finetune is not None and finetune.metrics.best_epoch >= 0 else None,
         latency=latency,
         lineage=spec_of(networks[-1].model).lineage,
         records=[_provenance(each) for each in run.records if not isinstance(each, ReportRecord)],

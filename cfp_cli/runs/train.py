@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from cfp_cli.checkpoints.new_head import with_new_head
+from cfp_cli.checkpoints.readable import require_readable
 from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
@@ -80,12 +81,14 @@ def run_train(
         network = describe(
             create(arch, len(dataset.classes)), ModelSpec(arch, dataset.classes, input_size=(side, side))
         )
+    require_readable(network, out.parent)
     _, history = train(
         network.to(device),
         dataset,
         options,
         out,
         resume=resume,
+        keep_start=init is not None and not new_head,
         tensorboard=tensorboard,
         device=device,
         progress=progress,

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from cfp_cli.measuring.metrics import Metrics
 from cfp_cli.training.options import Select
 
+# The network before training.
+START = -1
+
 
 class BestEpoch:
     """The best epoch so far: the latest whose score is within one standard error of the highest.
@@ -34,13 +37,18 @@ class BestEpoch:
         self._patience = patience
         self._highest_score, self._highest_error, self._highest_epoch = -1.0, 0.0, -1
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no epoch was a candidate yet."""
+        return self._highest_score < 0
+
     def update(self, candidate: nn.Module, metrics: Metrics, epoch: int) -> None:
         """Take the weights of an epoch if it is the best so far, and set `stopped` if patience has run out.
 
         Args:
             candidate: the network after the epoch.
             metrics: its metrics on the validation split.
-            epoch: index of the epoch.
+            epoch: index of the epoch; `START` for the network before training.
         """
         score = metrics.accuracy if self._select == "accuracy" else metrics.macro_f1
         if score > self._highest_score:

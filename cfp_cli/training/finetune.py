@@ -106,6 +106,7 @@ def finetune(
         options,
         distillation,
         "finetune",
+        keep_start=True,
         teacher_hashes={f"teacher_{number}": fingerprint(network) for number, network in enumerate(teachers, 1)},
         out=out,
         last=last,

@@ -75,7 +75,7 @@ class History:
 
     Attributes:
         rows: one row per epoch, oldest first.
-        best_epoch: index of the epoch whose weights were kept, from 0.
+        best_epoch: index of the epoch whose weights were kept, from 0; -1 for the weights before training.
         seconds: time of all epochs, without interruptions.
         val: metrics of the kept weights on the validation split.
         test: metrics of the kept weights on the test split, measured once; None without a test split.

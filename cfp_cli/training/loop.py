@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,10 +24,11 @@ from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Loader, Metrics, evaluate
 from cfp_cli.models.state_dict import load_state
 from cfp_cli.training.batch_plan import BatchPlan, ImageSampler, ViewSource, step_seed
-from cfp_cli.training.best_epoch import BestEpoch
+from cfp_cli.training.best_epoch import START, BestEpoch
 from cfp_cli.training.history import EpochRow, History, TensorBoard, write_csv
 from cfp_cli.training.interrupt import Interrupt, Stop
 from cfp_cli.training.loss import Batch, Objective
+from cfp_cli.training.norm_statistics import update_statistics
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.restart import mark_of
 from cfp_cli.training.state import OtherRunError, finite, read_state, write_state
@@ -88,6 +90,7 @@ def fit(
     device: torch.device | str = "cpu",
     progress: Progress = SILENT,
     listen: Listener | None = None,
+    keep_start: bool = False,
     description: str = "training",
 ) -> History:
     """Train a network, choose its best epoch on the validation split, and load that epoch's weights into it.
@@ -106,6 +109,8 @@ def fit(
         progress: reports progress.
         listen: called with all rows after each epoch, on the first process. Without it, `progress` prints one line per
             epoch.
+        keep_start: also choose from the network as it was before training, as epoch -1. On the validation split the
+            result is then not worse than the start.
         description: text of the progress bar.
 
     Raises:
@@ -118,6 +123,7 @@ def fit(
     run.clean_up(resume)
     if resume:
         run.restore()
+    run.keep_start = keep_start
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), Interrupt(patient=launch.launched()) as interrupt:
         try:
@@ -145,7 +151,8 @@ class _Run:
         progress: Progress,
     ) -> None:
         self.workers = distributed.current()
-        self.trainer = Trainer(model, options, device, self.workers)
+        example = data.views.get(np.array([0, len(data.views) - 1]), np.zeros(2, np.int64))
+        self.trainer = Trainer(model, options, device, self.workers, example)
         self.data, self.objective, self.options, self.files, self.device = data, objective, options, files, device
         self.listen, self.progress = listen, progress
         self.identity = {**identity, "world_size": self.workers.world_size, **options.to_json()}
@@ -156,10 +163,11 @@ class _Run:
         self.best = BestEpoch(model, options.select, options.patience)
         self.epoch, self.step = 0, 0
         self.rows: list[EpochRow] = []
+        self.keep_start = False
         # Sums over the images of the current epoch of the loss and the losses to each teacher; their number; the time.
         self.loss_sums = torch.zeros(3, dtype=torch.float64, device=device)
         self.images, self.seconds = 0, 0.0
-        self.saved_best_epoch = -1
+        self.saved_best_epoch: int | None = None
         self.saved_at, self.save_seconds = time.monotonic(), 0.0
         self.board: TensorBoard | None = None
 
@@ -190,6 +198,8 @@ class _Run:
         """Make the remaining optimiser steps, and yield after each one the number of steps made in its epoch."""
         if self.files.tensorboard and self.workers.first:
             self.board = TensorBoard(self.files.tensorboard, self.epoch)
+        if self.keep_start and self.best.is_empty:
+            self._measure_start(interrupt)
         while self.epoch < self.options.epochs and not self.best.stopped:
             while self.step < self.plan.steps_per_epoch:
                 self._train_step(interrupt)
@@ -198,6 +208,13 @@ class _Run:
                 yield self.step
             self._close_epoch(interrupt)
             self._save_if_due()
+
+    def _measure_start(self, interrupt: Interrupt) -> None:
+        """Make the network before training the first candidate for the best epoch."""
+        metrics = self._validate(self.trainer.model, interrupt)
+        self.best.update(self.trainer.model, metrics, START)
+        if self.workers.first:
+            self.progress.say(f"before training: val accuracy {metrics.accuracy:.2%}, macro-F1 {metrics.macro_f1:.2%}")
 
     def _train_step(self, interrupt: Interrupt) -> None:
         started = time.perf_counter()
@@ -229,6 +246,7 @@ class _Run:
     def _close_epoch(self, interrupt: Interrupt) -> None:
         started, candidate = time.perf_counter(), self.trainer.candidate
         self._require(finite(candidate), "a weight became NaN or infinite")
+        update_statistics(candidate, self.data.views, self.options, self.epoch)
         metrics = self._validate(candidate, interrupt)
         loss, first, second = (self.loss_sums / self.images).tolist()
         row = EpochRow(

@@ -135,7 +135,7 @@ def _forward(teacher: nn.Module, images: Tensor, device: torch.device) -> Tensor
     pixels = [image.numpy().tobytes() for image in images]
     position = [first.setdefault(content, len(first)) for content in pixels]
     distinct = images[[pixels.index(content) for content in first]]
-    logits: Tensor = teacher(distinct.to(device, memory_format=torch.channels_last)).float().cpu()
+    logits: Tensor = teacher(distinct.to(device)).float().cpu()
     return logits[position]
 
 

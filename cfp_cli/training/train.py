@@ -27,6 +27,7 @@ def train(
     history: Path | None = None,
     tensorboard: Path | None = None,
     resume: bool = False,
+    keep_start: bool = False,
     device: torch.device | str = "cpu",
     cache_folder: Path | None = None,
     budget: int = DEFAULT_BUDGET,
@@ -48,6 +49,7 @@ def train(
         history: CSV file with one line per epoch; by default `out` with the suffix `.history.csv`.
         tensorboard: folder of TensorBoard logs.
         resume: continue from `last` if it exists.
+        keep_start: also choose from the network as it was before training. Use it for a network that works already.
         device: the device of the computation.
         cache_folder: folder for decoded images that exceed the budget.
         budget: largest number of bytes of decoded images in memory, for each split.
@@ -69,6 +71,7 @@ def train(
         options,
         lambda _images, _device: CrossEntropy(),
         "train",
+        keep_start=keep_start,
         teacher_hashes={},
         out=out,
         last=last or out.with_suffix(".last.pt"),

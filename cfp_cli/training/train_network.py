@@ -39,6 +39,7 @@ def train_network(
     make_objective: MakeObjective,
     stage: Literal["train", "finetune"],
     *,
+    keep_start: bool,
     teacher_hashes: Mapping[str, str],
     out: Path,
     last: Path,
@@ -59,6 +60,7 @@ def train_network(
         options: the training options.
         make_objective: builds the loss from the images and the device.
         stage: the stage, which is recorded in the checkpoint.
+        keep_start: also choose from the network as it was before training, see `fit`.
         teacher_hashes: fingerprints of the teachers by name.
         out: checkpoint of the best epoch.
         last: state file, from which an interrupted run resumes.
@@ -110,6 +112,7 @@ def train_network(
         device=device,
         progress=progress,
         listen=listen,
+        keep_start=keep_start,
         description=_DESCRIPTION[stage],
     )
     describe(model, trained_spec)

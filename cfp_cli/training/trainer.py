@@ -24,13 +24,16 @@ class Trainer:
         options: optimiser, moving average, clipping, precision and compilation.
         device: the device of the computation.
         workers: the processes that share each batch.
+        images: two training images float32 [2, C, H, W], on which the memory format is tried.
 
     Raises:
         TrainingError: the device does not support the requested precision.
     """
 
-    def __init__(self, model: nn.Module, options: TrainOptions, device: torch.device, workers: Workers) -> None:
-        self._memory_format = memory_format(model, device)
+    def __init__(
+        self, model: nn.Module, options: TrainOptions, device: torch.device, workers: Workers, images: Tensor
+    ) -> None:
+        self._memory_format = memory_format(model, device, images)
         self.model = model.to(device).to(memory_format=self._memory_format)
         self.options, self.device, self.world_size = options, device, workers.world_size
         self._dtype = autocast_dtype(options.amp, device)

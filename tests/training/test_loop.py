@@ -86,7 +86,7 @@ def test_one_step_is_the_plain_adam_step(tmp_path):
     optimizer = torch.optim.Adam(expected.parameters(), 1e-2, weight_decay=5e-4)
     functional.cross_entropy(expected(batch), source.labels[order]).backward()
     optimizer.step()
-    for name, value in model.state_dict().items():
+    for name, value in model.named_parameters():
         torch.testing.assert_close(value, expected.state_dict()[name], rtol=2e-4, atol=2e-6)
 
 
@@ -183,7 +183,8 @@ def test_nan_stops_and_names_the_last_good_state(tmp_path):
 
         def get(self, indices, views):
             self.asked += 1
-            return super().get(indices, views) * (math.nan if self.asked == 5 else 1)
+            # One call for the trial of the memory format, three for the first epoch, two for its statistics.
+            return super().get(indices, views) * (math.nan if self.asked == 8 else 1)
 
     source = data()
     poisoned = TrainingData(Poison(source.views.pixels), source.labels, source.sampler, source.validation, CLASSES)
@@ -233,8 +234,9 @@ def test_ema_keeps_the_running_mean(tmp_path):
     plain, _ = run(tmp_path / "plain", TrainOptions(**{**options.to_json(), "ema": 0.0}), copy.deepcopy(start))
     averaged, _ = run(tmp_path / "ema", options, copy.deepcopy(start))
     # There is one update, the first, whose decay is min(.5, 1/10).
+    # Statistics of batch norm are those of the averaged weights, see test_norm_statistics.py.
     for name, value in averaged.state_dict().items():
-        if value.is_floating_point():
+        if value.is_floating_point() and "running" not in name:
             torch.testing.assert_close(value, 0.1 * start.state_dict()[name] + 0.9 * plain.state_dict()[name])
 
 

@@ -18,8 +18,8 @@ from cfp_cli.training.options import TrainOptions
 
 torch.set_num_threads(2)
 model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-trainer = Trainer(model, TrainOptions.preset("paper"), torch.device("cpu"), Workers())
 images = torch.rand(15, 3, 16, 16)
+trainer = Trainer(model, TrainOptions.preset("paper"), torch.device("cpu"), Workers(), images)
 for _ in range(60):
     logits = trainer._forward(images.to(memory_format=trainer._memory_format))
     logits.square().mean().backward()
@@ -41,4 +41,27 @@ def test_a_narrow_strided_shortcut_trains_on_two_threads_without_corrupting_memo
     ],
 )
 def test_channels_last_where_it_is_safe(layer: nn.Module, device: str, expected: torch.memory_format) -> None:
-    assert memory_format(nn.Sequential(layer), torch.device(device)) == expected
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    assert memory_format(nn.Sequential(layer), torch.device(device), torch.rand(2, 8, 8, 8)) == expected
+
+
+class Viewed(nn.Module):
+    """Flattens with `view`, which channels-last maps do not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Linear(8 * 64, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.conv(x)).relu()
+        return self.head(x.view(x.size(0), -1))
+
+
+def test_a_network_that_cannot_run_in_channels_last_uses_the_default_and_is_not_changed() -> None:
+    model = Viewed().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert memory_format(model, torch.device("cpu"), torch.rand(2, 3, 8, 8)) == torch.contiguous_format
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+    assert all(parameter.grad is None for parameter in model.parameters())

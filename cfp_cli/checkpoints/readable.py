@@ -1,0 +1,43 @@
+"""A check before a long run: whether its checkpoint can be read back."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from torch import nn
+
+from cfp_cli.checkpoints.fingerprint import fingerprint
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import spec_of
+from cfp_cli.foundation.errors import CfpError, CheckpointError
+
+
+def require_readable(model: nn.Module, folder: Path) -> None:
+    """Save a network to a temporary file, load it, and compare the two.
+
+    Args:
+        model: the network, with a spec; it is not changed.
+        folder: folder of the temporary file; it is made if it does not exist.
+
+    Raises:
+        CheckpointError: the file cannot be loaded, or holds another network.
+    """
+    spec = spec_of(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as trial:
+        path = Path(trial) / "trial.pt"
+        save(path, model)
+        try:
+            loaded = load(path, spec.arch)
+        except CfpError as error:
+            reason = str(error).replace(str(path), "its checkpoint")
+            raise CheckpointError(
+                f"a checkpoint of this network could not be loaded after training ({reason}); "
+                "change the network so that its factory and its head's shape give the number of classes"
+            ) from error
+        if fingerprint(loaded) != fingerprint(model):
+            raise CheckpointError(
+                "a checkpoint of this network loads as another network; its factory must build the same network again"
+            )
