@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,3 +41,13 @@ def built_in() -> Iterator[Callable[[str, str, str], str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_built_in", lambda: original() | added)
         yield add
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """Restore the handlers that `main` replaces: it ignores signals once a command has ended."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)

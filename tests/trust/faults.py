@@ -10,6 +10,7 @@ do not survive a fork.
 from __future__ import annotations
 
 import argparse
+import csv
 import errno
 import hashlib
 import importlib
@@ -38,24 +39,15 @@ import cfp_cli.runs.fuse  # noqa: F401
 from cfp_cli.foundation import files
 from cfp_cli.main import main
 
-NET = """
-from torch import nn
-
-def tiny(num_classes):
-    def block(i, o):
-        return nn.Sequential(nn.Conv2d(i, o, 3, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
-    return nn.Sequential(block(3, 24), block(24, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes))
-"""
 TRAINING = ["--epochs", "3", "--batch-size", "8", "--views", "1", "--augment", "none", "--threads", "1"]
-ARCH = ["--arch", "net.py:tiny"]
 # Each command, in the order of the work: arguments, and whether it can go on with --resume.
 COMMANDS: dict[str, tuple[list[str], bool]] = {
-    "train": (["data", *ARCH, "--input-size", "32", "--out", "rl.pt", *TRAINING], True),
-    "score": (["rl.pt", "data", "--images", "12", "--threads", "1", *ARCH], False),
-    "prune": (["--ratio", "0.5", "--threads", "1", *ARCH], False),
-    "finetune": (["--teachers", "rl.pt", *ARCH, *TRAINING], True),
-    "export": (["--format", "pt2", "--out", "small.pt2", *ARCH], False),
-    "bench": (["rl.pt", "--seconds", "0.01", "--no-onnx", "--threads", "1", *ARCH], False),
+    "train": (["data", "--arch", "dddn", "--input-size", "32", "--out", "rl.pt", *TRAINING], True),
+    "score": (["rl.pt", "data", "--images", "12", "--threads", "1"], False),
+    "prune": (["--ratio", "0.5", "--threads", "1"], False),
+    "finetune": (["--teachers", "rl.pt", *TRAINING], True),
+    "export": (["--format", "pt2", "--out", "small.pt2"], False),
+    "bench": (["rl.pt", "--seconds", "0.01", "--no-onnx", "--threads", "1"], False),
     "report": (["--no-bench", "--threads", "1"], False),
     "compare": (
         [
@@ -70,7 +62,6 @@ COMMANDS: dict[str, tuple[list[str], bool]] = {
             "0",
             "--images",
             "12",
-            *ARCH,
             *TRAINING,
         ],
         False,
@@ -241,7 +232,6 @@ class Harness:
 
         folder = self.root / "start"
         folder.mkdir(parents=True)
-        (folder / "net.py").write_text(NET)
         if not os.fork():
             generate(folder / "data", per_class=6, test_per_class=2, size=64, imbalance=1.0)
             os._exit(0)
@@ -362,8 +352,7 @@ def parses(path: Path) -> bool:
         elif path.suffix == ".html":
             return path.read_text().rstrip().endswith("</html>")
         elif path.suffix == ".csv":
-            rows = path.read_text().splitlines()
-            return len({row.count(",") for row in rows}) <= 1
+            return len({len(row) for row in csv.reader(path.read_text().splitlines())}) <= 1
     except Exception:
         return False
     return True
