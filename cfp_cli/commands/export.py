@@ -74,7 +74,7 @@ def export(
     """
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.export import run_export
-    from cfp_cli.runs.inputs import DataInput, ModelInput
+    from cfp_cli.runs.inputs import DataInput, ModelInput, Permission
 
     report = run_export(
         Run.open(run_folder),
@@ -85,6 +85,7 @@ def export(
         int8=int8,
         batch_size=batch_size,
         seed=seed,
+        permission=Permission(arch, unsafe_pickle),
         progress=console,
     )
     console.result(report.to_json(), export_table(report), f"written {out}")

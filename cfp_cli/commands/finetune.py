@@ -79,7 +79,7 @@ def finetune(
         from cfp_cli.execution.device import choose_device
         from cfp_cli.runs.directory import Run
         from cfp_cli.runs.finetune import run_finetune
-        from cfp_cli.runs.inputs import DataInput, ModelInput
+        from cfp_cli.runs.inputs import DataInput, ModelInput, Permission
 
         options = take_options(values, seed=seed)
         with Run.exclusive(run_folder) as run, show_epochs(console, options) as listen:
@@ -92,6 +92,7 @@ def finetune(
                 resume=resume,
                 out=out,
                 tensorboard=tensorboard,
+                permission=Permission(arch),
                 device=choose_device(device, threads),
                 progress=console,
                 listen=listen,

@@ -106,26 +106,30 @@ def compute_options(batch_size: int) -> Callable[[Command], Command]:
     return decorate
 
 
+arch_option = click.option(
+    "--arch",
+    default=None,
+    metavar="NAME",
+    help="Architecture: vgg16_bn_gap, torchvision:NAME, timm:NAME or file.py:factory.",
+)
+unsafe_pickle_option = click.option(
+    "--unsafe-pickle",
+    is_flag=True,
+    help="Also load files that can run code. Use it only for files that you trust.",
+)
+
+
+def permission_options(command: Command) -> Command:
+    """Add `--arch` and `--unsafe-pickle`, which a model needs whose file can run code."""
+    return arch_option(unsafe_pickle_option(command))
+
+
 def model_options(command: Command) -> Command:
     """Add `--arch`, `--input-size` and `--unsafe-pickle`, for a model that is not a cfp checkpoint."""
-    for decorator in (
-        click.option(
-            "--unsafe-pickle",
-            is_flag=True,
-            help="Also load files that can run code. Use it only for files that you trust.",
-        ),
-        click.option(
-            "--input-size",
-            type=click.IntRange(8),
-            default=None,
-            help="Input side in pixels, if the file does not contain it.",
-        ),
-        click.option(
-            "--arch",
-            default=None,
-            metavar="NAME",
-            help="Architecture: vgg16_bn_gap, torchvision:NAME, timm:NAME or file.py:factory.",
-        ),
-    ):
-        command = decorator(command)
-    return command
+    size = click.option(
+        "--input-size",
+        type=click.IntRange(8, 2**15),
+        default=None,
+        help="Input side in pixels, if the file does not contain it.",
+    )
+    return arch_option(size(unsafe_pickle_option(command)))

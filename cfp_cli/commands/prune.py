@@ -170,7 +170,7 @@ def prune(
     from cfp_cli.pruning.plan import Plan
     from cfp_cli.pruning.refit import Refit
     from cfp_cli.runs.directory import Run
-    from cfp_cli.runs.inputs import ModelInput
+    from cfp_cli.runs.inputs import ModelInput, Permission
     from cfp_cli.runs.output_path import check_output
     from cfp_cli.runs.prune import plan_prune, run_prune
 
@@ -193,9 +193,12 @@ def prune(
         )
     )
     source = ModelInput(model, arch, input_size, unsafe_pickle) if model is not None else None
+    permission = Permission(arch, unsafe_pickle)
     where = choose_device(device, threads)
     if dry_run:
-        plan = plan_prune(Run.open(run_folder), source, request, rounds=rounds, device=where, progress=console)
+        plan = plan_prune(
+            Run.open(run_folder), source, request, rounds=rounds, permission=permission, device=where, progress=console
+        )
         console.result(
             {**facts(plan), "rounds": rounds, "out": None, "accuracy": {}},
             sets_table(plan),
@@ -211,6 +214,7 @@ def prune(
             source,
             request,
             rounds=rounds,
+            permission=permission,
             recovery_epochs=recovery_epochs,
             out=out,
             refit=Refit(reconstruct, bn_recalibrate),

@@ -7,7 +7,14 @@ from pathlib import Path
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import compute_options, examples, output_options, pass_console, run_option
+from cfp_cli.commands.options import (
+    compute_options,
+    examples,
+    output_options,
+    pass_console,
+    permission_options,
+    run_option,
+)
 
 
 @click.command(
@@ -25,6 +32,7 @@ from cfp_cli.commands.options import compute_options, examples, output_options, 
 @click.option(
     "--bench/--no-bench", default=True, show_default=True, help="Measure latency if the run has no record of it."
 )
+@permission_options
 @run_option
 @compute_options(batch_size=64)
 @output_options
@@ -35,6 +43,8 @@ def report(
     out: Path | None,
     image: Path | None,
     bench: bool,
+    arch: str | None,
+    unsafe_pickle: bool,
     run_folder: Path,
     device: str,
     threads: int | None,
@@ -47,6 +57,7 @@ def report(
     """
     from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.directory import Run
+    from cfp_cli.runs.inputs import Permission
     from cfp_cli.runs.report import run_report
 
     done = run_report(
@@ -55,6 +66,7 @@ def report(
         image=image,
         bench=bench,
         batch_size=batch_size,
+        permission=Permission(arch, unsafe_pickle),
         device=choose_device(device, threads),
         progress=console,
     )

@@ -29,7 +29,7 @@ from cfp_cli.training.restart import replacing
 )
 @click.option("--init", type=click.Path(path_type=Path), default=None, help="Checkpoint to start from.")
 @click.option("--new-head", is_flag=True, help="With --init: replace the head, for data with other classes.")
-@click.option("--input-size", type=click.IntRange(8), default=None, help="Input side in pixels.  [default: 224]")
+@click.option("--input-size", type=click.IntRange(8, 2**15), default=None, help="Input side in pixels.  [default: 224]")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
 @click.option(
     "--tensorboard",

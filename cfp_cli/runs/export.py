@@ -18,7 +18,7 @@ from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes, scored_data
+from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, fit_classes, scored_data
 from cfp_cli.runs.output_path import check_output
 from cfp_cli.runs.outputs import is_file_of, newest_model
 from cfp_cli.runs.records import ExportRecord, Inputs, ScoreRecord, output_files
@@ -37,6 +37,7 @@ def run_export(
     int8: bool = False,
     batch_size: int = 64,
     seed: int = 0,
+    permission: Permission = NO_PERMISSION,
     progress: Progress = SILENT,
 ) -> ExportReport:
     """Export a checkpoint and compare file and checkpoint on test images, or on generated images without data.
@@ -50,13 +51,14 @@ def run_export(
         int8: also quantise to 8 bits; a stratified sample of training images calibrates it.
         batch_size: images per batch when int8 accuracy is measured.
         seed: seed of the image samples.
+        permission: what the user allows for a model that the run directory names.
         progress: reports progress.
 
     Raises:
         CfpError: an input does not fit, a package is missing, or the file differs from the checkpoint.
     """
     began = time.perf_counter()
-    source = model or newest_model(run)
+    source = model or newest_model(run, permission)
     if model is None:
         progress.say(f"exporting {source.path}, the newest checkpoint of {run.folder}")
     check_output(path, inputs=[source.path, *([data.path] if data is not None else [])], run=run.folder)

@@ -16,7 +16,7 @@ from cfp_cli.execution import distributed
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import DataInput, ModelInput, load_for, scored_data
+from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, load_for, scored_data
 from cfp_cli.runs.output_path import check_output, check_output_folder
 from cfp_cli.runs.outputs import pruned_model
 from cfp_cli.runs.records import FinetuneMetrics, FinetuneRecord, Inputs, ScoreRecord, output_files
@@ -53,6 +53,7 @@ def run_finetune(
     resume: bool = False,
     out: Path | None = None,
     tensorboard: Path | None = None,
+    permission: Permission = NO_PERMISSION,
     device: torch.device,
     progress: Progress = SILENT,
     listen: Listener | None = None,
@@ -68,6 +69,7 @@ def run_finetune(
         resume: continue from `RUN/last.pt` if it exists.
         out: path of the checkpoint; None is `RUN/finetuned.pt`.
         tensorboard: folder of TensorBoard logs.
+        permission: what the user allows for a model that the run directory names.
         device: the device of the computation.
         progress: reports progress.
         listen: called with all rows after each epoch.
@@ -76,7 +78,7 @@ def run_finetune(
         CfpError: an input does not match the run, or training fails.
     """
     began = time.perf_counter()
-    student = model or pruned_model(run)
+    student = model or pruned_model(run, permission)
     if run.latest(ScoreRecord) is None and data is not None:
         source, dataset = data, data.open(progress)
     else:

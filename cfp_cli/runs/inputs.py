@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.permission import permitted_arch
 from cfp_cli.checkpoints.spec import describe, spec_of
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.foundation.errors import DataError, RunError
@@ -22,6 +23,22 @@ from cfp_cli.runs.records import DataRecord, ModelRecord, ScoreRecord
 LOGGER = logging.getLogger(__name__)
 
 OTHER_CLASSES = "use the data that it was trained on, or train a new head with `cfp train --init CKPT --new-head`"
+
+
+@dataclass(frozen=True)
+class Permission:
+    """What the user allows in this command for model files that the run directory names. No file can allow it.
+
+    Attributes:
+        arch: `--arch`: the code of this factory file may run.
+        unsafe_pickle: `--unsafe-pickle`: files that can run code may be loaded.
+    """
+
+    arch: str | None = None
+    unsafe_pickle: bool = False
+
+
+NO_PERMISSION = Permission()
 
 
 @dataclass(frozen=True)
@@ -59,9 +76,16 @@ class ModelInput:
         )
 
     @classmethod
-    def recorded(cls, record: ModelRecord) -> ModelInput:
-        """Return the input of a record."""
-        return cls(record.path, record.arch, record.input_size, record.unsafe_pickle)
+    def recorded(cls, record: ModelRecord, file: Path, permission: Permission = NO_PERMISSION) -> ModelInput:
+        """Return the input of a record of `file`. Permissions come from the user, not from the record.
+
+        Raises:
+            CheckpointError: the record names a factory file that the user did not name.
+        """
+        arch = permission.arch or record.arch
+        if record.arch is not None:
+            arch = permitted_arch(record.arch, permission.arch, file)
+        return cls(record.path, arch, record.input_size, permission.unsafe_pickle)
 
 
 @dataclass(frozen=True)
@@ -103,17 +127,19 @@ class DataInput:
         return cls(record.path, record.seed, record.val_fraction, record.max_bad)
 
 
-def scored_model(run: Run, given: ModelInput | None) -> ModelInput:
+def scored_model(run: Run, given: ModelInput | None, permission: Permission = NO_PERMISSION) -> ModelInput:
     """Return the model that the run was scored with. A model that is given must be the same file.
 
     Raises:
         RunError: the run is not scored yet, or the model is another one or has changed since.
-        CheckpointError: the file is missing.
+        CheckpointError: the file is missing, or `run.json` names code that the user did not name.
     """
     record = run.require(ScoreRecord).inputs.model
     if record is None:
         raise RunError(f"{run.folder / 'run.json'} does not name the scored model; run `cfp score` again")
-    recorded = ModelInput.recorded(record)
+    if given is not None:
+        permission = Permission(given.arch, given.unsafe_pickle)
+    recorded = ModelInput.recorded(record, run.folder / "run.json", permission)
     chosen = recorded if given is None else replace(given, arch=given.arch or recorded.arch)
     if not chosen.path.is_file():
         chosen.load()

@@ -5,29 +5,29 @@ from __future__ import annotations
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import ModelInput
+from cfp_cli.runs.inputs import NO_PERMISSION, ModelInput, Permission
 from cfp_cli.runs.records import FinetuneRecord, PruneRecord, Record, ScoreRecord
 
 
-def pruned_model(run: Run) -> ModelInput:
+def pruned_model(run: Run, permission: Permission = NO_PERMISSION) -> ModelInput:
     """Return the checkpoint that the newest `cfp prune` wrote.
 
     Raises:
         RunError: the run is not pruned, or the file is missing or has changed since.
     """
-    return _checkpoint(run.require(PruneRecord), "pruned")
+    return _checkpoint(run.require(PruneRecord), "pruned", permission)
 
 
-def finetuned_model(run: Run) -> ModelInput:
+def finetuned_model(run: Run, permission: Permission = NO_PERMISSION) -> ModelInput:
     """Return the checkpoint that the newest `cfp finetune` wrote.
 
     Raises:
         RunError: the run is not fine-tuned, or the file is missing or has changed since.
     """
-    return _checkpoint(run.require(FinetuneRecord), "finetuned")
+    return _checkpoint(run.require(FinetuneRecord), "finetuned", permission)
 
 
-def newest_model(run: Run) -> ModelInput:
+def newest_model(run: Run, permission: Permission = NO_PERMISSION) -> ModelInput:
     """Return the checkpoint of the newest `cfp prune` or `cfp finetune`.
 
     Raises:
@@ -37,7 +37,8 @@ def newest_model(run: Run) -> ModelInput:
     newest = next((each for each in reversed(run.records) if isinstance(each, PruneRecord | FinetuneRecord)), None)
     if newest is None:
         newest = run.require(FinetuneRecord)
-    checkpoint = _checkpoint(newest, "pruned" if isinstance(newest, PruneRecord) else "finetuned")
+    name = "pruned" if isinstance(newest, PruneRecord) else "finetuned"
+    checkpoint = _checkpoint(newest, name, permission)
     scored = run.latest(ScoreRecord)
     if scored is not None and scored.inputs.model is not None and _position(run, scored) > _position(run, newest):
         model = scored.inputs.model
@@ -68,7 +69,7 @@ def _ancestors(run: Run, record: Record) -> set[str]:
     return hashes
 
 
-def _checkpoint(record: Record, name: str) -> ModelInput:
+def _checkpoint(record: Record, name: str, permission: Permission) -> ModelInput:
     again = f"run `cfp {record.command}` again, or name a model"
     file = record.outputs[name]
     if not file.path.is_file():
@@ -78,4 +79,4 @@ def _checkpoint(record: Record, name: str) -> ModelInput:
         raise RunError(
             f"{file.path} ({digest[:12]}) is not what `cfp {record.command}` wrote ({file.sha256[:12]}); {again}"
         )
-    return ModelInput(file.path)
+    return ModelInput(file.path, permission.arch)

@@ -27,7 +27,7 @@ from cfp_cli.pruning.pruner import Pruner, Rounds, round_options
 from cfp_cli.pruning.reconstruct import IMAGES
 from cfp_cli.pruning.refit import FULL, Refit
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import DataInput, ModelInput, load_for, scored_data, scored_model
+from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, load_for, scored_data, scored_model
 from cfp_cli.runs.output_path import check_output
 from cfp_cli.runs.records import Inputs, PruneMetrics, PruneRecord, output_files
 from cfp_cli.scoring.score import score
@@ -57,6 +57,7 @@ def plan_prune(
     request: PruneOptions | Plan,
     *,
     rounds: int = 1,
+    permission: Permission = NO_PERMISSION,
     device: torch.device,
     progress: Progress = SILENT,
 ) -> Plan:
@@ -69,13 +70,14 @@ def plan_prune(
         model: the model, which must be the one that was scored; None takes that one.
         request: options, or a plan, which is checked and returned.
         rounds: number of rounds.
+        permission: what the user allows for a model that the run directory names.
         device: where to compute.
         progress: reports progress.
 
     Raises:
         CfpError: an input does not fit the run, or the target cannot be met.
     """
-    scored = _Scored.open(run, model, device, progress)
+    scored = _Scored.open(run, model, permission, device, progress)
     if isinstance(request, Plan):
         return _one_round(request)
     options = round_options(request, 1, rounds) if rounds > 1 else request
@@ -93,6 +95,7 @@ def run_prune(
     refit: Refit = FULL,
     batch_size: int = 64,
     seed: int = 0,
+    permission: Permission = NO_PERMISSION,
     device: torch.device,
     progress: Progress = SILENT,
 ) -> Pruned:
@@ -108,6 +111,7 @@ def run_prune(
         refit: what is done after each rebuild, on a sample of training images.
         batch_size: images a batch.
         seed: seed of the sample of training images.
+        permission: what the user allows for a model that the run directory names.
         device: where to compute.
         progress: reports progress.
 
@@ -115,7 +119,7 @@ def run_prune(
         CfpError: an input does not fit the run, the target cannot be met, or the proof fails.
     """
     began = time.perf_counter()
-    scored = _Scored.open(run, model, device, progress)
+    scored = _Scored.open(run, model, permission, device, progress)
     path = out or run.pruned
     check_output(path, inputs=[scored.model.path, scored.data.path], run=run.folder, own=[run.pruned.name])
     spec = spec_of(scored.network)
@@ -180,8 +184,10 @@ class _Scored:
     progress: Progress
 
     @classmethod
-    def open(cls, run: Run, model: ModelInput | None, device: torch.device, progress: Progress) -> _Scored:
-        source = scored_model(run, model)
+    def open(
+        cls, run: Run, model: ModelInput | None, permission: Permission, device: torch.device, progress: Progress
+    ) -> _Scored:
+        source = scored_model(run, model, permission)
         data, dataset = scored_data(run, None, progress)
         network = load_for(dataset, source, progress).to(device)
         return cls(source, data, dataset, network, Scores.load(run.scores), device, progress)

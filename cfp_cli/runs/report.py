@@ -26,7 +26,7 @@ from cfp_cli.report.collect_layers import collect_layers, set_widths
 from cfp_cli.report.page import render_page, require_extra
 from cfp_cli.report.page_data import Example, ModelFacts, PageData, Provenance
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import DataInput, ModelInput, load_for, scored_data, scored_model
+from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, load_for, scored_data, scored_model
 from cfp_cli.runs.output_path import check_output
 from cfp_cli.runs.outputs import finetuned_model, pruned_model
 from cfp_cli.runs.records import (
@@ -72,6 +72,7 @@ def run_report(
     image: Path | None = None,
     bench: bool = True,
     batch_size: int = 64,
+    permission: Permission = NO_PERMISSION,
     device: torch.device,
     progress: Progress = SILENT,
 ) -> Reported:
@@ -85,6 +86,7 @@ def run_report(
         image: image whose feature maps are shown; None takes the first scored image.
         bench: measure latency where the run has no record of it.
         batch_size: images per batch of a test.
+        permission: what the user allows for a model that the run directory names.
         device: where to compute.
         progress: reports progress.
 
@@ -94,7 +96,7 @@ def run_report(
     """
     began = time.perf_counter()
     require_extra()
-    source = scored_model(run, None)
+    source = scored_model(run, None, permission)
     data, dataset = scored_data(run, None, progress)
     path = out or run.folder / "report.html"
     inputs = [source.path, data.path, *([image] if image is not None else [])]
@@ -106,12 +108,12 @@ def run_report(
     networks = [_Network("original", source, network)]
     plan = None
     if prune is not None:
-        pruned = pruned_model(run)
+        pruned = pruned_model(run, permission)
         networks.append(_Network("pruned", pruned, load_for(dataset, pruned, progress).to(device)))
         # The plan comes from the checkpoint: RUN/plan.json may have been overwritten since.
         plan = Plan.from_json(spec_of(networks[1].model).plan, pruned.path)
     if finetune is not None:
-        finetuned = finetuned_model(run)
+        finetuned = finetuned_model(run, permission)
         networks.append(_Network("fine-tuned", finetuned, load_for(dataset, finetuned, progress).to(device)))
     test_metrics = _TestMetrics(run, data, dataset, batch_size, progress)
     models = tuple(_facts(each, test_metrics) for each in networks)
