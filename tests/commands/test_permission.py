@@ -22,7 +22,7 @@ pathlib.Path(__file__).with_name("imported").touch()
 def tiny(num_classes):
     def block(i, o):
         return nn.Sequential(nn.Conv2d(i, o, 3, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
-    return nn.Sequential(block(3, 16), block(16, 24), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, num_classes))
+    return nn.Sequential(block(3, 24), block(24, 32), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, num_classes))
 """
 TRAINING = ("--epochs", 1, "--batch-size", 16, "--views", 1, "--augment", "none", "-q")
 
