@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.checkpoints.content_hash import KEY, content_hash
+from cfp_cli.checkpoints.export_formats import ENDINGS
 from cfp_cli.checkpoints.spec import FORMAT
 from cfp_cli.foundation.errors import CfpError, CheckpointError
 from cfp_cli.foundation.files import path_hint
 from cfp_cli.models.state_dict import module_versions, with_versions
 
-EXPORTED = (".onnx", ".pt2")
 # A small expanded buffer is harmless.
 _MAX_EXPANDED = 2**26
 
@@ -141,7 +141,7 @@ def _read(path: Path, unsafe_pickle: bool) -> Any:
         raise CheckpointError(f"{path} is a folder, not a model file; pass the model first, then the data")
     if not path.is_file():
         raise CheckpointError(f"no file {path}; {path_hint(path, 'check the path of the model')}")
-    if path.suffix in EXPORTED:
+    if path.suffix in ENDINGS.values():
         raise CheckpointError(f"{path} is an exported network; pass the checkpoint that it was exported from")
     try:
         if path.suffix == ".safetensors":

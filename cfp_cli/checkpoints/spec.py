@@ -79,7 +79,7 @@ class ModelSpec:
 
     def followed_by(self, stage: str, **facts: Any) -> ModelSpec:
         """Return a copy with one more stage at the end of its lineage."""
-        return replace(self, lineage=(*self.lineage, {"step": stage, **facts}))
+        return replace(self, lineage=(*self.lineage, {"stage": stage, **facts}))
 
 
 def spec_of(model: nn.Module) -> ModelSpec:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from cfp_cli.commands.console import LOGGER, Console
 from cfp_cli.commands.group import CommandGroup
 from cfp_cli.commands.options import examples, output_options, pass_console, seed_option
+from cfp_cli.data.choices import Layout
 
 
 @click.group(cls=CommandGroup)
@@ -24,7 +26,7 @@ def data() -> None:
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option(
     "--layout",
-    type=click.Choice(["auto", "neu", "gc10", "x-sdd", "elpv"]),
+    type=click.Choice(["auto", *get_args(Layout)]),
     default="auto",
     show_default=True,
     help="Layout of SOURCE.",

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cfp_cli.checkpoints.export_formats import FORMATS, Format
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import examples, model_options, output_options, pass_console, run_option, seed_option
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cfp_cli.exporting.export import ExportReport, Format
+    from cfp_cli.exporting.export import ExportReport
 
 
 @click.command(
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.argument("model", type=click.Path(path_type=Path), required=False)
 @click.option(
     "--format",
-    type=click.Choice(["onnx", "pt2", "openvino"]),
+    type=click.Choice(FORMATS),
     required=True,
     help="onnx for onnxruntime and edge runtimes; pt2 for torch.export.load; openvino for Intel processors.",
 )

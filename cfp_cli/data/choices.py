@@ -1,4 +1,4 @@
-"""The names of samplers and augmentations. This module imports nothing heavy, because `--help` reads it."""
+"""The names of samplers, augmentations and data set layouts. Nothing heavy is imported, because `--help` reads it."""
 
 from __future__ import annotations
 
@@ -6,3 +6,4 @@ from typing import Literal
 
 Sampling = Literal["instance", "balanced", "sqrt"]
 Augment = Literal["none", "paper", "geometric", "strong"]
+Layout = Literal["neu", "gc10", "x-sdd", "elpv"]

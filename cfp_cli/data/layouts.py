@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cfp_cli.data.choices import Layout
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.folders import images_below, is_image, subfolders
 from cfp_cli.foundation.errors import DataError, UsageError
@@ -166,13 +167,13 @@ def _elpv(folder: Path) -> dict[str, ByClass] | None:
     return {"train": _every_class(table, images, tuple(ELPV.values()))}
 
 
-_READERS: dict[str, Callable[[Path], dict[str, ByClass] | None]] = {
+_READERS: dict[Layout, Callable[[Path], dict[str, ByClass] | None]] = {
     "elpv": _elpv,
     "gc10": _gc10,
     "neu": _neu,
     "x-sdd": _x_sdd,
 }
-_HINTS = {
+_HINTS: dict[str, str] = {
     "elpv": "pass a folder with labels.csv and images/",
     "gc10": "pass a folder with the class folders 1 to 10",
     "neu": "pass a folder with files such as Cr_1.bmp or the class folders crazing to scratches",

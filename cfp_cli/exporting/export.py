@@ -5,24 +5,23 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cfp_cli.checkpoints.export_formats import ENDINGS, FORMATS, Format
 from cfp_cli.checkpoints.spec import ModelSpec, spec_of
-from cfp_cli.exporting import onnx_file, openvino_file, pt2_file
+from cfp_cli.exporting import onnx_file
 from cfp_cli.exporting.agreement import TOLERANCE, Runner, check, compare
 from cfp_cli.exporting.metadata import describe_file
 from cfp_cli.exporting.quantise import Quantiser, quantise
 from cfp_cli.exporting.samples import procedural_images
+from cfp_cli.exporting.writers import WRITERS
 from cfp_cli.foundation.errors import UsageError
-from cfp_cli.foundation.files import write_bytes
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.scratch import scratch_folder
 from cfp_cli.measuring.metrics import Loader, Metrics, compute_metrics
-
-Format = Literal["onnx", "pt2", "openvino"]
 
 
 @dataclass(frozen=True)
@@ -115,19 +114,17 @@ def export(
             written then.
     """
     path = Path(path)
-    if format not in get_args(Format):
-        raise UsageError(
-            f"unknown export format '{format}'; use {', '.join(get_args(Format)[:-1])} or {get_args(Format)[-1]}"
-        )
-    if int8 and format == "pt2":
-        raise UsageError("int8 needs the onnx or openvino format; use --format onnx or leave out --int8")
+    if format not in FORMATS:
+        raise UsageError(f"unknown export format '{format}'; use {', '.join(FORMATS[:-1])} or {FORMATS[-1]}")
+    writer = WRITERS[format]
+    if int8 and not writer.int8:
+        formats = " or ".join(name for name, each in WRITERS.items() if each.int8)
+        raise UsageError(f"int8 needs the {formats} format; use --format onnx or leave out --int8")
     if int8 and (calibration is None or evaluation is None):
         raise UsageError("int8 needs training images to calibrate on and labelled images to evaluate on; pass the data")
-    if format == "openvino":
-        openvino_file.require_name(path)
-        openvino_file.require_extra()
-    if format == "onnx" or int8:
-        onnx_file.require_extra("ONNX export" if format == "onnx" else "int8 quantisation")
+    writer.check(path)
+    if int8:
+        onnx_file.require_extra("int8 quantisation")
     spec = spec_of(model)
     network = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
     origin = "procedural" if samples is None else "given"
@@ -136,11 +133,12 @@ def export(
     progress.say(f"tracing {spec.arch}")
     example = torch.rand(2, len(spec.mean), *spec.input_size, generator=torch.Generator().manual_seed(0))
     metadata = describe_file(spec, int8=False)
-    content = (pt2_file if format == "pt2" else onnx_file).to_bytes(network, example, metadata)
+    content = writer.to_bytes(network, example, metadata)
     quantiser: Quantiser | None = None
     with scratch_folder() as folder:
-        candidate = folder / f"candidate.{'xml' if format == 'openvino' else format}"
-        run = _write_candidate(candidate, format, content, metadata)
+        candidate = folder / f"candidate{ENDINGS[format]}"
+        writer.write(content, candidate, metadata)
+        run = writer.runner(candidate)
         progress.say(f"running the file on {len(images)} images")
         agreement = check(network, run, images, progress)
         top1, error = agreement.top1, agreement.error
@@ -150,11 +148,12 @@ def export(
             _check_images(calibration, spec)
             metadata = describe_file(spec, int8=True)
             content, quantiser = quantise(network, content, calibration.cpu(), metadata, progress)
-            run = _write_candidate(candidate, format, content, metadata)
+            writer.write(content, candidate, metadata)
+            run = writer.runner(candidate)
             quantised = compare(network, run, images)
             top1, error = quantised.top1, quantised.error
             before, after = _metrics(network, evaluation, spec), _metrics(run, evaluation, spec)
-        size = _write(candidate, path, format)
+        size = writer.copy(candidate, path)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     weight = parameters * (1 if int8 else 4)
     return ExportReport(
@@ -178,24 +177,6 @@ def export(
         checkpoint_float64_error=agreement.checkpoint_float64_error,
         quantiser=quantiser,
     )
-
-
-def _write_candidate(path: Path, format: Format, content: bytes, metadata: dict[str, str]) -> Runner:
-    """Write the content of an ONNX or pt2 file in a format, not atomically, and return the file as a function."""
-    if format == "openvino":
-        openvino_file.convert(content, path, metadata)
-        return openvino_file.runner(path)
-    path.write_bytes(content)
-    return onnx_file.runner(path) if format == "onnx" else pt2_file.runner(path)
-
-
-def _write(candidate: Path, path: Path, format: Format) -> int:
-    """Copy a finished file to its place; return its size in bytes."""
-    if format == "openvino":
-        return openvino_file.write(candidate, path)
-    content = candidate.read_bytes()
-    write_bytes(path, content)
-    return len(content)
 
 
 def _metrics(run: Runner | nn.Module, loader: Loader, spec: ModelSpec) -> Metrics:

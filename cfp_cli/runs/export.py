@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cfp_cli.checkpoints.export_formats import Format
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import Batches, ImageStore, load_images, sample, stratified_sample
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.exporting.export import ExportReport, Format, export
-from cfp_cli.exporting.openvino_file import weights_path
+from cfp_cli.exporting.export import ExportReport, export
+from cfp_cli.exporting.writers import WRITERS
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import SILENT, Progress
@@ -89,14 +90,13 @@ def run_export(
         progress=progress,
     )
     if of_run:
-        written = {"export": path} | ({"weights": weights_path(path)} if format == "openvino" else {})
         images = source_of_images.record(dataset) if source_of_images is not None and dataset is not None else None
         run.add(
             ExportRecord(
                 arguments={"format": format, "int8": int8, "batch_size": batch_size},
                 seed=seed,
                 inputs=Inputs(model=source.record(), data=images),
-                outputs=output_files(**written),
+                outputs=output_files(**WRITERS[format].files(path)),
                 seconds=time.perf_counter() - began,
                 metrics=report,
             )

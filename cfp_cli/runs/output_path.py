@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from cfp_cli.checkpoints.export_formats import ENDINGS
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.files import require_writable
 from cfp_cli.foundation.storage import storage_error
@@ -28,7 +29,8 @@ RUN_FILES = frozenset(
     )
 )
 # What this tool writes. In a folder of images, an existing file of another kind is taken for an image.
-WRITTEN = frozenset((".pt", ".pth", ".safetensors", ".onnx", ".pt2", ".html", ".csv", ".md", ".json"))
+# An .xml file there may be an annotation, so it is not replaced either.
+WRITTEN = frozenset((".pt", ".pth", ".safetensors", ".html", ".csv", ".md", ".json", *ENDINGS.values())) - {".xml"}
 
 
 def check_output(

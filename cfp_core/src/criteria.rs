@@ -1,4 +1,5 @@
-//! The names of the criteria that a user chooses from.
+//! The names of the criteria that a user chooses from. They are computed in `accumulator/reduce.rs` and
+//! `accumulator/tap_accumulator.rs`.
 
 use std::fmt;
 use std::str::FromStr;

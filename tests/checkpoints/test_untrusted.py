@@ -169,7 +169,7 @@ def test_every_changed_field_is_detected(tmp_path: Path, small: tuple[nn.Module,
         "mean": [0.1, 0.0, 0.0],
         "std": [1.0, 1.0, 1.1],
         "plan": {},
-        "lineage": [{"step": "train"}],
+        "lineage": [{"stage": "train"}],
         "format": "other",
         "state_dict": {name: value + 1 for name, value in content["state_dict"].items()},
     }

@@ -206,7 +206,7 @@ def test_fuse_gives_a_checkpoint_that_loads_and_answers_the_same(cfp, tmp_path: 
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(fused(images), network.eval()(images), rtol=1e-4, atol=1e-5)
-    assert spec_of(fused).lineage[-1]["step"] == "fuse"
+    assert spec_of(fused).lineage[-1]["stage"] == "fuse"
     again = cfp("fuse", out, "--out", tmp_path / "twice.pt")
     assert again.code == 1
     assert "fused already" in again.err

@@ -42,7 +42,7 @@ def test_the_three_lines(cfp, tmp_path: Path, model: Path, images: Path, monkeyp
     assert [record["command"] for record in run["records"]] == ["score", "prune", "finetune"]
     for record in run["records"]:
         assert {"arguments", "seed", "inputs", "seconds", "metrics", "versions"} <= record.keys()
-    assert [entry["step"] for entry in spec_of(load(tuned.json["out"])).lineage] == ["prune", "finetune"]
+    assert [entry["stage"] for entry in spec_of(load(tuned.json["out"])).lineage] == ["prune", "finetune"]
 
 
 def test_the_score_file_holds_what_scripts_read(scored: Path, model: Path) -> None:
@@ -160,7 +160,7 @@ def test_training_a_teacher(cfp, tmp_path: Path, images: Path, arch: str) -> Non
     assert spec_of(load(out)).input_size == (32, 32)
     second = cfp("train", images, "--init", out, "--sampler", "balanced", "--out", tmp_path / "cl.pt", *options)
     assert second.code == 0, second.err
-    assert [entry["step"] for entry in spec_of(load(tmp_path / "cl.pt")).lineage] == ["train", "train"]
+    assert [entry["stage"] for entry in spec_of(load(tmp_path / "cl.pt")).lineage] == ["train", "train"]
 
 
 def test_a_teacher_of_other_classes_is_a_start(cfp, tmp_path: Path, model: Path, images: Path) -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from cfp_cli.exporting.agreement import Agreement, compare
 from cfp_cli.exporting.export import ExportReport, export
 from cfp_cli.exporting.fold import fold_batch_norms
 from cfp_cli.exporting.samples import procedural_images
+from cfp_cli.exporting.writers import WRITERS
 from cfp_cli.foundation.errors import CfpError, UsageError
 from cfp_cli.models.registry import create
 
@@ -26,7 +28,7 @@ SPEC = ModelSpec(
     input_size=(24, 32),
     mean=(0.5, 0.25, 0.125),
     std=(0.5, 2.0, 1.0),
-    lineage=({"step": "train", "epochs": 3}, {"step": "prune", "ratio": 0.9}),
+    lineage=({"stage": "train", "epochs": 3}, {"stage": "prune", "ratio": 0.9}),
 )
 
 needs_onnx = pytest.mark.skipif(
@@ -156,9 +158,9 @@ def test_a_file_that_answers_otherwise_is_not_kept(
 ) -> None:
     path = tmp_path / f"net{SUFFIXES[format]}"
     path.write_bytes(b"earlier")
-    module = MODULES[format]
-    honest = module.runner
-    monkeypatch.setattr(module, "runner", lambda file: lambda images: honest(file)(images) * 1.001)
+    writer = WRITERS[format]  # type: ignore[index]
+    wrong = replace(writer, runner=lambda file: lambda images: writer.runner(file)(images) * 1.001)
+    monkeypatch.setitem(WRITERS, format, wrong)  # type: ignore[arg-type]
     with pytest.raises(
         CfpError, match=r"differs from the checkpoint \(same class on 100.00% of 48 images, logits off by"
     ):

@@ -77,7 +77,7 @@ def test_teacher_learns_and_is_saved(tmp_path, dataset):
     assert not model.training
     spec = spec_of(loaded)
     assert spec.classes == CLASSES
-    assert [step["step"] for step in spec.lineage] == ["train"]
+    assert [entry["stage"] for entry in spec.lineage] == ["train"]
     assert spec.lineage[0]["options"]["lr"] == 1e-2
     test = load_images(dataset, "test", Preprocessing.of(spec)).batches(7)
     assert evaluate(loaded, test).accuracy == history.test.accuracy
