@@ -96,9 +96,9 @@ def _factory(arch: str) -> Callable[[int, dict[str, Any]], Any]:
 
 
 def _built_in() -> dict[str, Callable[..., nn.Module]]:
-    # A factory takes the number of classes and keyword arguments that JSON can store, `ModelSpec.arch_kwargs`. It returns
-    # a module with fresh weights that maps images float32 [N, C, H, W] to logits [N, classes] and that `torch.export`
-    # can trace. It must give the same names and shapes of tensors in each call, also on the meta device.
+    # A factory takes the number of classes and keyword arguments that JSON can store (`ModelSpec.arch_kwargs`). It
+    # returns a module with fresh weights that maps images float32 [N, C, H, W] to logits [N, classes], and that
+    # `torch.export` can trace. Names and shapes of the tensors are the same in each call, also on the meta device.
     from cfp_cli.models.dddn import dddn
     from cfp_cli.models.repvgg import repvgg_a0
     from cfp_cli.models.vgg import vgg16_bn_gap
