@@ -94,7 +94,7 @@ def open_dataset(
 
     Raises:
         DataError: the path does not exist or contains no images, a class is empty, the splits have different classes,
-            an image is in two splits, or too many listed images are missing.
+            a list has an image in two splits or classes, or too many listed images are missing.
     """
     path = Path(path)
     if not path.exists():
@@ -185,13 +185,21 @@ def _listed_images(
             f"no image that {source} lists exists, such as {first}; write paths relative to the list's folder"
         )
     classes = class_names({label for images in rows.values() for _, label in images}, source)
-    split_of: dict[Path, str] = {}
+    entry_of: dict[Path, tuple[str, str]] = {}
+    repeated: list[Path] = []
     splits: dict[str, _ByClass] = {}
     for name, images in rows.items():
         by_class: _ByClass = {label: [] for label in classes}
         for image, label in images:
-            if split_of.setdefault(image, name) != name:
-                raise DataError(f"{image} is listed in {split_of[image]} and in {name}; list each image in one split")
+            if image in entry_of:
+                split, other = entry_of[image]
+                if split != name:
+                    raise DataError(f"{image} is listed in {split} and in {name}; list each image in one split")
+                if other != label:
+                    raise DataError(f"{image} is listed as '{other}' and as '{label}'; list each image with one class")
+                repeated.append(image)
+                continue
+            entry_of[image] = (name, label)
             if image.is_file():
                 by_class[label].append(image)
             else:
@@ -202,6 +210,8 @@ def _listed_images(
                 raise DataError(
                     f"class '{label}' has no images in {name} of {source}; add some or remove the class everywhere"
                 )
+    if repeated:
+        progress.say(f"{source} lists images more than once: {len(repeated)}, such as {repeated[0]}; each is used once")
     return splits
 
 

@@ -14,6 +14,7 @@ from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.permission import permitted_arch
 from cfp_cli.checkpoints.spec import describe, spec_of
 from cfp_cli.data.dataset import Dataset, open_dataset
+from cfp_cli.data.duplicates import report_images_in_two_splits
 from cfp_cli.foundation.errors import DataError, RunError
 from cfp_cli.foundation.files import sha256, write_json
 from cfp_cli.foundation.progress import SILENT, Progress
@@ -104,8 +105,12 @@ class DataInput:
     val_fraction: float = 0.15
     max_bad: float = field(default=0.01)
 
-    def open(self, progress: Progress = SILENT) -> Dataset:
+    def open(self, progress: Progress = SILENT, *, compare_splits: bool = True) -> Dataset:
         """List the images and their classes.
+
+        Args:
+            progress: reports missing images, and images that are in two splits.
+            compare_splits: look for images that are in two splits, which reads files of the same size.
 
         Raises:
             DataError: the path contains no usable images.
@@ -113,6 +118,8 @@ class DataInput:
         dataset = open_dataset(
             self.path, self.seed, val_fraction=self.val_fraction, max_bad=self.max_bad, progress=progress
         )
+        if compare_splits:
+            report_images_in_two_splits(dataset, progress)
         counts = ", ".join(f"{len(items)} {name}" for name, items in dataset.splits.items())
         LOGGER.info("read %s: %d classes, images: %s", self.path, len(dataset.classes), counts)
         return dataset
@@ -158,7 +165,8 @@ def scored_data(run: Run, given: DataInput | None, progress: Progress = SILENT) 
         raise RunError(f"{run.folder / 'run.json'} does not name the scored data; run `cfp score` again")
     recorded = DataInput.recorded(record)
     chosen = recorded if given is None else replace(recorded, path=given.path)
-    dataset = chosen.open(progress)
+    # `cfp score` has compared the splits of the same images.
+    dataset = chosen.open(progress, compare_splits=False)
     run.require_scored("data", chosen.path, dataset.fingerprint)
     return chosen, dataset
 
