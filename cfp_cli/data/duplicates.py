@@ -37,7 +37,7 @@ def report_images_in_two_splits(dataset: Dataset, progress: Progress) -> None:
     if pairs:
         one, other = pairs[0]
         progress.say(
-            f"warning: images with the same content in two splits: {len(pairs)}, such as {one} and {other}; the metrics "
+            f"warning: images with the same content in two splits: {len(pairs)}, such as {one} and {other}; metrics "
             "of the second split are too high, remove one of each pair"
         )
 
