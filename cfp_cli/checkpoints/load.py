@@ -102,9 +102,7 @@ def _spec(
 def _require_finite(contents: Contents) -> None:
     for name, value in contents.state.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise CheckpointError(
-                f"{contents.path} holds NaN or infinity in '{name}'; train it again from an earlier checkpoint"
-            )
+            raise CheckpointError(f"{contents.path} holds NaN or infinity in '{name}'; use a checkpoint without NaN")
 
 
 def _require_variances(contents: Contents, model: nn.Module) -> None:
@@ -114,7 +112,7 @@ def _require_variances(contents: Contents, model: nn.Module) -> None:
         if isinstance(variance, Tensor) and bool((variance < 0).any()):
             full_name = f"{name}.running_var" if name else "running_var"
             raise CheckpointError(
-                f"{contents.path} holds a negative variance in '{full_name}'; train it again from an earlier checkpoint"
+                f"{contents.path} holds a negative variance in '{full_name}'; use a checkpoint without NaN"
             )
 
 

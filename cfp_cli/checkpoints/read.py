@@ -116,8 +116,8 @@ def _require_plain_tensor(path: Path, name: str, value: Tensor) -> None:
     # Strides can declare many elements over a small storage, which would need the memory of all of them.
     if size > max(value.untyped_storage().nbytes(), _MAX_EXPANDED):
         raise CheckpointError(
-            f"'{name}' in {path} declares {size:,} bytes but the file stores {value.untyped_storage().nbytes():,}; "
-            "save its contiguous copy"
+            f"tensor '{name}' in {path} has a shape of {size:,} bytes but stores "
+            f"{value.untyped_storage().nbytes():,}; save {name}.contiguous()"
         )
 
 

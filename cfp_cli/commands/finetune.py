@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     "--tensorboard",
     type=click.Path(path_type=Path),
     default=None,
-    help="Folder of TensorBoard logs. Needs the extra tensorboard.",
+    help="Folder of TensorBoard logs. Needs the package tensorboard: pip install tensorboard.",
 )
 @training_options("student", distillation=True)
 @run_option

@@ -110,7 +110,7 @@ arch_option = click.option(
     "--arch",
     default=None,
     metavar="NAME",
-    help="Architecture: vgg16_bn_gap, torchvision:NAME, timm:NAME or file.py:factory.",
+    help="Architecture: vgg16_bn_gap, repvgg_a0, dddn, torchvision:NAME, timm:NAME or file.py:factory.",
 )
 unsafe_pickle_option = click.option(
     "--unsafe-pickle",

@@ -83,21 +83,32 @@ def _macs(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Keep multiples of this number of channels.",
-)
-@click.option("--keep", multiple=True, metavar="PATTERN", help="Keep all outputs of matching modules. Repeatable.")
-@click.option(
-    "--ignore", multiple=True, metavar="PATTERN", help="Keep all outputs and inputs of matching modules. Repeatable."
+    help="Keep multiples of this number of channels. Sets with fewer channels keep all of them.",
 )
 @click.option(
-    "--compat", type=click.Choice(["reference"]), default=None, help="Select channels as the published scripts do."
+    "--keep",
+    multiple=True,
+    metavar="PATTERN",
+    help="Do not prune channel sets that matching modules make. Repeatable.",
+)
+@click.option(
+    "--ignore",
+    multiple=True,
+    metavar="PATTERN",
+    help="Do not prune channel sets that matching modules make or read. Repeatable.",
+)
+@click.option(
+    "--compat",
+    type=click.Choice(["reference"]),
+    default=None,
+    help="reference: in each cluster keep the channels that the published results kept. Needs --rates.",
 )
 @click.option(
     "--plan",
     "plan_file",
     type=click.Path(path_type=Path),
     default=None,
-    help="Carry out this plan again.",
+    help="Prune as a saved plan.json says, instead of --ratio or --rates.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), default=None, help="Checkpoint to write.  [default: RUN/pruned.pt]"

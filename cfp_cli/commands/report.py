@@ -50,10 +50,10 @@ def report(
     threads: int | None,
     batch_size: int,
 ) -> None:
-    """Write one HTML page about RUN: sizes, layers, feature maps, fine-tuning, confusion matrices, latency, hashes.
+    """Write one HTML page about a run: sizes, layers, feature maps, fine-tuning, confusion matrices, latency, hashes.
 
-    The page opens in any browser, without a network connection. Sections for which the run has no data are left out;
-    the page says which, and why.
+    RUN is the run directory; without it, --run is used. The page opens in any browser, without a network connection.
+    Sections for which the run has no data are left out; the page says which, and why.
     """
     from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.directory import Run

@@ -41,21 +41,21 @@ from cfp_cli.scoring.criteria import (
     type=click.Choice(SIMILARITIES),
     default=DEFAULT_SIMILARITY,
     show_default=True,
-    help="Distance between channels.",
+    help="Distance by which channels are clustered.",
 )
 @click.option(
     "--richness",
     type=click.Choice(RICHNESSES),
     default=DEFAULT_RICHNESS,
     show_default=True,
-    help="Score of a channel.",
+    help="How channels are ranked inside a cluster.",
 )
 @click.option(
     "--decimals",
     type=click.IntRange(0, 7),
     default=4,
     show_default=True,
-    help="Decimals to which maps are rounded before the rank.",
+    help="Only with --richness rank: decimals to which maps are rounded before their rank is computed.",
 )
 @click.option(
     "--max-bad", default="1%", show_default=True, help="Largest fraction of unreadable images; more is an error."

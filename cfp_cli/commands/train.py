@@ -35,7 +35,7 @@ from cfp_cli.training.restart import replacing
     "--tensorboard",
     type=click.Path(path_type=Path),
     default=None,
-    help="Folder of TensorBoard logs. Needs the extra tensorboard.",
+    help="Folder of TensorBoard logs. Needs the package tensorboard: pip install tensorboard.",
 )
 @training_options("teacher", distillation=False)
 @seed_option

@@ -78,7 +78,7 @@ def compare(
         raise DataError("a comparison needs a test split; see `cfp data split`")
     training = [method.name for method in methods if method.rounds > 1]
     if options is None and training:
-        raise UsageError(f"{training[0]} trains between its rounds; leave it out with --no-finetune")
+        raise UsageError(f"--no-finetune cannot be used with {training[0]}, which trains; leave one out")
     grid = _Grid(teachers, dataset, options, folder, images, refit, torch.device(device), progress, listen)
     rows = list(read_rows(folder / "results.csv"))
     known = {row.cell: row for row in rows}

@@ -42,6 +42,6 @@ class BrokenImages:
         progress.say(f"skipped {path}: {reason}")
         if count > self.max_bad * self.total:
             raise DataError(
-                f"{count} of {self.total} images are broken, the last is {path} ({reason}); "
-                f"repair or remove them, or raise --max-bad above {self.max_bad:.3g}"
+                f"{count} of {self.total} images are broken, more than the accepted {100 * self.max_bad:.3g}%; "
+                f"repair or remove them (the last is {path}: {reason})"
             )

@@ -182,7 +182,7 @@ def _listed_images(
     if not any(image.is_file() for images in rows.values() for image, _ in images):
         first = next(iter(rows.values()))[0][0]
         raise DataError(
-            f"no image that {source} lists exists, such as {first}; write paths relative to the list's folder"
+            f"none of the images listed in {source} exist (first: {first}); write paths relative to the list's folder"
         )
     classes = class_names({label for images in rows.values() for _, label in images}, source)
     entry_of: dict[Path, tuple[str, str]] = {}

@@ -13,7 +13,7 @@ def launched() -> bool:
     """Whether torchrun, or another launcher, started this process as one of several.
 
     Raises:
-        UsageError: the environment names no possible process.
+        UsageError: RANK or WORLD_SIZE is invalid; the message names the value.
     """
     return world_size() > 1 and "RANK" in os.environ
 

@@ -1,4 +1,4 @@
-"""Generated images of steel, to compare a file with its checkpoint if the user passes no images."""
+"""Generated images of steel. Without images of the user, a file is compared with its checkpoint on them."""
 
 from __future__ import annotations
 

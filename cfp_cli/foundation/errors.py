@@ -4,9 +4,9 @@
     ├── CheckpointError      1   a model file cannot be read, built or trusted
     ├── DataError            1   images, labels or splits cannot be used
     ├── MissingExtraError    1   an optional package is not installed
-    ├── GraphError           1   a network cannot be traced
+    ├── GraphError           1   a network cannot be traced, or cannot be cut to the kept channels
     ├── ProofError           1   the rebuilt network differs from the original with zeroed channels
-    ├── RunError             1   a stage does not match the records of the run directory
+    ├── RunError             1   a stage has not run, or its files do not fit the network or each other
     ├── TrainingError        1   training cannot continue
     ├── StorageError         1   a file cannot be written, such as on a full disk
     ├── UsageError           2   wrong usage
@@ -37,7 +37,7 @@ class MissingExtraError(CfpError):
 
 
 class GraphError(CfpError):
-    """A network cannot be traced."""
+    """A network cannot be traced, or cannot be cut to the kept channels."""
 
 
 class ProofError(CfpError):
@@ -45,7 +45,7 @@ class ProofError(CfpError):
 
 
 class RunError(CfpError):
-    """A stage does not match the records of the run directory."""
+    """A stage of the run directory has not run, or its files do not fit the network or each other."""
 
 
 class TrainingError(CfpError):

@@ -95,7 +95,7 @@ def _dataclass(kind: type, value: object, field: str) -> Any:
     prefix = f"{field}." if field else ""
     for name in value:
         if name not in fields:
-            raise FieldError(f"{prefix}{name} is unknown to this version")
+            raise FieldError(f"unknown field {prefix}{name}; this version of cfp does not have it")
     arguments = {}
     for name, each in fields.items():
         if name in value:

@@ -188,7 +188,7 @@ def _balances(propagation: Propagation, resolved: _Resolved, frozen: list[list[s
         balance = Balance(tuple(blocks), slack)
         if max(sizes) - min(sizes) > slack:
             for index in balance.sets:
-                frozen[index].append("equal blocks hold channels that belong to no set")
+                frozen[index].append("its equal blocks contain channels that are not prunable")
         found.append((balance, sorted(balance.sets)))
     changed = True
     while changed:

@@ -20,8 +20,8 @@ from cfp_cli.graph.selection import Selection
 from cfp_cli.graph.slicing import sliced_copy
 from cfp_cli.graph.solve import balanced_sets
 
-HARD_CODED = "a trial with fewer channels computed something else: the code hard-codes their number or their order"
-STUCK = "equal blocks leave no channel that can be dropped"
+HARD_CODED = "a trial rebuild gave other outputs; the code probably hard-codes the number or order of channels"
+STUCK = "its blocks must stay equal, so no channel can be dropped"
 # Every set has a fraction of its own: code that confuses two sets of one size then fails.
 FRACTION, SPREAD = 0.7, 0.2
 

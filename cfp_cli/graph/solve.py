@@ -117,7 +117,8 @@ def _by_cells(
     )
     if result.x is None:
         found = "no selection gives" if result.status == INFEASIBLE else "found no selection that gives"
-        raise TargetError(f"{found} equal counts to the blocks of {', '.join(names)}; keep all channels with --keep")
+        keep = " ".join(f"--keep '{name}'" for name in names)
+        raise TargetError(f"{found} equal counts to the blocks of {', '.join(names)}; keep all channels with {keep}")
     kept = np.round(result.x[units : units + count]).astype(np.int64)
     order = np.lexsort((-value, cells.of_unit))
     rank = np.empty(units, np.int64)

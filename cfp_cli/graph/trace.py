@@ -275,7 +275,7 @@ def _traced(
             if isinstance(node.meta["val"].shape[0], int):
                 raise GraphError("the network fixes its batch size; use x.shape[0], not a number, in its forward")
         else:
-            raise GraphError(f"the network takes an input that is not an image batch ({node.name}); wrap it")
+            raise GraphError(f"forward takes more inputs than images ('{node.name}'); wrap the network")
     _follow_in_place(program.graph)
     (returned,) = next(node for node in program.graph.nodes if node.op == "output").args
     outputs = tuple(node for node in returned if isinstance(node, Node) and _is_floating(node))

@@ -33,9 +33,13 @@ def set_attributes(model: nn.Module, attributes: Mapping[str, Mapping[str, Any]]
             old = vars(modules[path]).get(name) if path in modules else None
             where = f"{path}.{name}" if path else name
             if old is None or not is_counts(old):
-                raise CheckpointError(f"the network has no integer attribute '{where}'; pass the right --arch")
+                raise CheckpointError(
+                    f"the network has no integer attribute '{where}'; pass the --arch with which it was saved"
+                )
             if not is_counts(value) or isinstance(old, int) != isinstance(value, int):
-                raise CheckpointError(f"the attribute '{where}' is {value!r}; it must be like {old!r}")
+                raise CheckpointError(f"attribute '{where}' is {value!r}, not like {old!r}; save the checkpoint again")
             if not isinstance(old, int) and len(value) != len(old):
-                raise CheckpointError(f"the attribute '{where}' has {len(value)} values; it must have {len(old)}")
+                raise CheckpointError(
+                    f"attribute '{where}' has {len(value)} values, not {len(old)}; save the checkpoint again"
+                )
             setattr(modules[path], name, type(old)(value))

@@ -127,11 +127,11 @@ def solve(
         reachable = (
             f"at most {most_removed:.2%} can be removed"
             if ratio > most_removed
-            else f"the nearest reachable is {removed(counts):.2%}"
+            else f"between 0% and {most_removed:.2%} can be removed, the nearest possible is {removed(counts):.2%},"
         )
         raise TargetError(
-            f"cannot remove {ratio:.2%}: {reachable} with these floors, roundings and frozen channels "
-            f"(reachable range 0% to {most_removed:.2%}); change --ratio, --min-channels or --round-to"
+            f"cannot remove {ratio:.2%}: {reachable} with these floors, roundings and frozen channels; "
+            "change --ratio, --min-channels or --round-to"
         )
     return counts
 

@@ -45,7 +45,7 @@ class SetPlan:
             FieldError: an index is out of range or not above the one before it, or a channel has no cluster.
         """
         if not self.kept:
-            raise FieldError(f"kept of set '{self.name}' is empty")
+            raise FieldError(f"set '{self.name}' keeps no channel")
         for before, index in zip((-1, *self.kept), self.kept, strict=False):
             if not 0 <= index < self.channels:
                 raise FieldError(f"kept of set '{self.name}' has {index}, which is not from 0 to {self.channels - 1}")
@@ -93,7 +93,7 @@ class Plan:
         names = [each.name for each in self.sets]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise FieldError(f"sets has '{twice}' twice")
+            raise FieldError(f"set '{twice}' is listed twice")
 
     @property
     def compression(self) -> float:

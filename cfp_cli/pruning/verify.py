@@ -44,7 +44,10 @@ def verify(model: nn.Module, rebuilt: nn.Module, selection: Selection, x: Tensor
                 f"the rebuilt network cannot run ({type(error).__name__}: {first}); {_remedy(rebuilt, selection, x)}"
             ) from error
         if len(given) != len(expected):
-            raise ProofError(f"the rebuilt network returns {len(given)} outputs, not {len(expected)}")
+            raise ProofError(
+                f"the rebuilt network returns {len(given)} outputs, not {len(expected)}; "
+                f"{_remedy(rebuilt, selection, x)}"
+            )
         largest = 0.0
         for number, (value, other) in enumerate(zip(given, expected, strict=True)):
             if other is None:
@@ -77,5 +80,5 @@ def _distance(value: Tensor, other: Tensor) -> float:
 def _remedy(rebuilt: nn.Module, selection: Selection, x: Tensor) -> str:
     found = first_difference(rebuilt, selection, x)
     if found is None:
-        return "no single layer differs, so rounding errors add up; try it in float64"
-    return f"the first set that differs is {found.name}; keep all its channels with --keep"
+        return "use a lower --ratio: no single layer differs, so the rounding errors of many layers add up"
+    return f"keep all channels of the first set that differs with --keep '{found.name}'"

@@ -24,7 +24,7 @@ def require_extra() -> None:
     """Check that jinja2 is installed, which only the report needs.
 
     Raises:
-        MissingExtraError: it is not installed; the message names the extra.
+        MissingExtraError: jinja2 is not installed; the message says how to install it.
     """
     if importlib.util.find_spec("jinja2") is None:
         raise MissingExtraError("the report needs jinja2; run pip install jinja2")
@@ -34,7 +34,7 @@ def render_page(data: PageData, limit: int = LIMIT) -> bytes:
     """Render the page with as much detail as fits in `limit` bytes.
 
     Raises:
-        CfpError: the page with the least detail is still larger, or the extra `report` is missing.
+        CfpError: the page with the least detail is still larger, or jinja2 is not installed.
     """
     require_extra()
     import jinja2

@@ -44,8 +44,8 @@ def newest_model(run: Run, permission: Permission = NO_PERMISSION) -> ModelInput
         model = scored.inputs.model
         if model.sha256 not in _ancestors(run, newest):
             raise RunError(
-                f"{checkpoint.path} is stale: {run.folder} was scored with {model.path} ({model.sha256[:12]}) since, "
-                f"and `cfp {newest.command}` did not start from it; run `cfp prune` again, or name a model"
+                f"{checkpoint.path} is stale: it was not made from {model.path} ({model.sha256[:12]}), "
+                f"with which {run.folder} was scored later; run `cfp prune` again, or pass a model"
             )
     return checkpoint
 

@@ -92,7 +92,7 @@ def run_report(
 
     Raises:
         RunError: the run is not scored, or one of its files is missing or has changed since.
-        CfpError: an input cannot be used, or the extra `report` is missing.
+        CfpError: an input cannot be used, or jinja2 is not installed.
     """
     began = time.perf_counter()
     require_extra()

@@ -125,7 +125,7 @@ class TensorBoard:
         first_epoch: first epoch of a resumed run; TensorBoard hides older events from this epoch on.
 
     Raises:
-        UsageError: the extra `tensorboard` is not installed.
+        UsageError: the package tensorboard is not installed.
     """
 
     def __init__(self, folder: Path, first_epoch: int = 0) -> None:

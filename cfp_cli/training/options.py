@@ -81,8 +81,8 @@ class TrainOptions:
     select: Select = field(
         default="accuracy",
         metadata={
-            "help": "Validation metric that selects the epoch to keep: the latest within one standard error of the "
-            "best."
+            "help": "Validation metric by which the kept epoch is chosen: the latest epoch within one standard error "
+            "of the best value."
         },
     )
     temperature: float = field(

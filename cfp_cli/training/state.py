@@ -56,8 +56,8 @@ def read_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         if saved.get(name) != identity.get(name):
             was, now = _short(saved.get(name)), _short(identity.get(name))
             raise OtherRunError(
-                f"{path} belongs to another run ({name} was {was}, now {now}); "
-                "repeat its arguments, or start anew without --resume"
+                f"{path} was started with other options ({name} was {was}, now {now}); "
+                "use the same options or leave out --resume"
             )
     return content  # type: ignore[no-any-return]
 

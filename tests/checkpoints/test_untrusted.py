@@ -210,7 +210,7 @@ def test_an_old_file_without_a_hash_is_loaded_and_reported(tmp_path: Path, small
         ("1.num_batches_tracked", lambda v: torch.tensor(0.5), "float32 numbers in '1.num_batches_tracked'"),
         ("1.running_var", lambda v: -v, "negative variance in '1.running_var'"),
         ("1.running_mean", lambda v: v + float("inf"), "NaN or infinity in '1.running_mean'"),
-        ("0.weight", lambda v: torch.zeros(1).expand(2**15, 2**17), "declares 17,179,869,184 bytes"),
+        ("0.weight", lambda v: torch.zeros(1).expand(2**15, 2**17), "has a shape of 17,179,869,184 bytes"),
     ],
 )
 def test_numbers_that_would_be_converted_silently_are_refused(

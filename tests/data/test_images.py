@@ -186,7 +186,7 @@ def test_too_many_broken_images_are_an_error(tmp_path: Path) -> None:
     write_tree(tmp_path, count=20)
     for item in open_dataset(tmp_path).split("train")[:3]:
         item.path.write_bytes(b"not an image")
-    with pytest.raises(DataError, match=r"1 of 40 images are broken.*raise --max-bad above 0\.01"):
+    with pytest.raises(DataError, match=r"1 of 40 images are broken.*more than the accepted 1%"):
         load_images(open_dataset(tmp_path), "train", Preprocessing((8, 8)))
     lenient = open_dataset(tmp_path, max_bad=0.2)
     load_images(lenient, "train", Preprocessing((8, 8)))

@@ -87,7 +87,7 @@ GOOD = to_json(Outer("n", 1, "a", Path("p"), Inner(1.5), (Inner(2.0),), (1, "x")
         ({"by_name": []}, "by_name is [], not an object"),
         ({"by_name": {"k": None}}, "by_name.k is null, not a number"),
         ({"anything": [{"x": float("inf")}]}, "anything[0].x is inf, not a finite number"),
-        ({"more": 1}, "more is unknown to this version"),
+        ({"more": 1}, "unknown field more; this version of cfp does not have it"),
         ({"name": ["x" * 100]}, "name is ['xxxxx"),
     ],
 )

@@ -51,7 +51,7 @@ def test_a_set_that_is_named_twice_is_refused(tmp_path: Path) -> None:
     data = PLAN.to_json()
     data["sets"][1]["name"] = "a"
     (tmp_path / "plan.json").write_text(json.dumps(data))
-    with pytest.raises(RunError, match="'a' twice"):
+    with pytest.raises(RunError, match="'a' is listed twice"):
         Plan.load(tmp_path / "plan.json")
 
 

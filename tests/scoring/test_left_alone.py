@@ -35,9 +35,9 @@ def test_scoring_reports_once_what_is_not_pruned_and_why() -> None:
     images = [(torch.rand(2, 3, 16, 16), torch.zeros(2))] * 2
     recorder = Recorder()
     score(network(Sums(), Sums()), images, progress=recorder)
-    assert recorder.lines == ["not pruned: 1 and 1 more: cumsum: no rule for this operator"]
+    assert recorder.lines == ["not pruned: 1 and 1 more: cumsum: cfp has no entry for this operator"]
     one = channel_sets(network(nn.ReLU(), Sums()), images[0][0][:1])
-    assert one.left_alone == ("not pruned: 3: cumsum: no rule for this operator",)
+    assert one.left_alone == ("not pruned: 3: cumsum: cfp has no entry for this operator",)
     recorder = Recorder()
     score(network(nn.ReLU(), nn.ReLU()), images, progress=recorder)
     assert not recorder.lines

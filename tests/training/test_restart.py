@@ -23,13 +23,13 @@ class Killed(BaseException):
 
 def test_resume_after_a_kill_before_the_first_step_starts_the_new_run(tmp_path: Path) -> None:
     train(tmp_path, seed=1, resume=False)
-    with pytest.raises(TrainingError, match="belongs to another run"):
+    with pytest.raises(TrainingError, match="was started with other options"):
         train(tmp_path, seed=2, resume=True)
     with pytest.raises(Killed), replacing(tmp_path / "last.pt", active=True):
         raise Killed
     assert train(tmp_path, seed=2, resume=True) == 1
     assert not mark_of(tmp_path / "last.pt").exists()
-    with pytest.raises(TrainingError, match="belongs to another run"):
+    with pytest.raises(TrainingError, match="was started with other options"):
         train(tmp_path, seed=1, resume=True)
 
 

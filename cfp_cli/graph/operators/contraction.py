@@ -14,8 +14,8 @@ from cfp_cli.graph.operators.operator import OperatorCall, Result, operator
 from cfp_cli.graph.trace import arguments_of, shape_of
 
 COMPUTED = "its weight is computed, not a parameter"
-ELSEWHERE = "channels lie along another dimension"
-UNKNOWN_INPUT = "it also reads values that belong to no channel"
+ELSEWHERE = "channels are not on the channel dimension of this layer"
+UNKNOWN_INPUT = "part of its input is not made by any layer"
 
 
 def _channels(call: OperatorCall, value: Value, dim: int) -> Labels:

@@ -15,7 +15,7 @@ from cfp_cli.graph.operators import reorder
 from cfp_cli.graph.operators.operator import OperatorCall, Result, always, operator
 
 T = TypeVar("T")
-UNEVEN = "channels are cut into parts without a common size"
+UNEVEN = "the split sizes have no common divisor"
 APART = "joined values have channels along different dimensions"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from cfp_cli.graph.labels import along_only
 from cfp_cli.graph.operators.operator import OperatorCall, Result, always, operator
 
-ELSEWHERE = "channels lie along another dimension"
+ELSEWHERE = "channels are not on the channel dimension of this layer"
 
 
 @operator("batch_norm", "instance_norm", "_native_batch_norm_legit_no_training", "prelu", transparent=always)

@@ -18,7 +18,7 @@ from cfp_cli.graph.labels import Facts, Labels, Reason, Value, unlabelled
 from cfp_cli.graph.operators.reorder import Reorder
 from cfp_cli.graph.trace import Source, arguments_of, is_dynamic, is_pointwise, module_of, operator_of, shape_of_value
 
-UNKNOWN = "no rule for this operator"
+UNKNOWN = "cfp has no entry for this operator"
 
 Result = Value | list[Value]
 Label = Callable[["OperatorCall"], Result]

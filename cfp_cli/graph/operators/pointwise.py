@@ -10,9 +10,9 @@ from torch.fx import Node
 from cfp_cli.graph.labels import Labels, Value, along_only, unlabelled
 from cfp_cli.graph.operators.operator import OperatorCall, Result, operator, with_one_input
 
-FIXED = "channels meet a tensor of fixed size"
-OUTER = "channels of one operand meet channels of another along another dimension"
-SINGLE = "one channel is spread over all others"
+FIXED = "is combined with a constant tensor that cannot be sliced"
+OUTER = "the operands have their channels on different dimensions"
+SINGLE = "a single channel is broadcast over all channels"
 
 
 @operator(

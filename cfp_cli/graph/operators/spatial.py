@@ -32,7 +32,7 @@ def per_map(call: OperatorCall) -> Result:
     """Every map by itself: channels along dimension 1 of a batched value."""
     value = call.tensors()[0][1]
     if any(dim != 1 for dim in value.varying) or (value.labelled and not value.dynamic[0]):
-        return call.refuse("channels lie along another dimension")
+        return call.refuse("channels are not on the channel dimension of this operator")
     outs = [call.value_of(value.labels, shape, dynamic) for shape, dynamic in call.shapes()]
     return outs[0] if len(outs) == 1 else outs
 
@@ -60,7 +60,7 @@ def pixel_shuffle(call: OperatorCall) -> Result:
     """Blocks of r * r channels become pixels of one channel and are kept or dropped together."""
     value = call.tensors()[0][1]
     if value.varying and value.varying != (1,):
-        return call.refuse("channels lie along another dimension")
+        return call.refuse("channels are not on the channel dimension of this operator")
     factor = int(call.args["upscale_factor"]) ** 2
     blocks = value.along(1).reshape(-1, factor)
     call.facts.unite(blocks, blocks[:, :1], call.reason("channels meet values that belong to none"))
@@ -72,7 +72,7 @@ def pixel_unshuffle(call: OperatorCall) -> Result:
     """Pixels of a channel become r * r channels, all with its label."""
     value = call.tensors()[0][1]
     if value.varying and value.varying != (1,):
-        return call.refuse("channels lie along another dimension")
+        return call.refuse("channels are not on the channel dimension of this operator")
     repeated = np.repeat(value.along(1), int(call.args["downscale_factor"]) ** 2)
     return call.output(repeated.reshape(along_only(len(repeated), len(value.shape), 1)))
 
@@ -82,7 +82,7 @@ def channel_shuffle(call: OperatorCall) -> Result:
     """Interleave equal groups of channels."""
     value = call.tensors()[0][1]
     if value.varying and value.varying != (1,):
-        return call.refuse("channels lie along another dimension")
+        return call.refuse("channels are not on the channel dimension of this operator")
     rows = value.along(1).reshape(int(call.args["groups"]), -1)
     call.facts.balance(rows)
     call.facts.rearranged = True
