@@ -81,4 +81,4 @@ def _remedy(rebuilt: nn.Module, selection: Selection, x: Tensor) -> str:
     found = first_difference(rebuilt, selection, x)
     if found is None:
         return "use a lower --ratio: no single layer differs, so the rounding errors of many layers add up"
-    return f"keep all channels of the first set that differs with --keep '{found.name}'"
+    return f"the first set that differs is {found.name}; keep all its channels with --keep '{found.name}'"
