@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_build_info_describes_the_installed_module() -> None:
     info = cfp_core.build_info()
-    assert info["version"] == version("cfp")
+    assert info["version"] == version("cfp-prune")
     assert info["profile"] in ("release", "debug")
     assert info["simd"]
     assert info["threads"] >= 1
