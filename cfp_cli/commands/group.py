@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -23,13 +25,29 @@ class CommandGroup(click.Group):
             ctx.exit()
         return super().parse_args(ctx, args)
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command.
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Parse the arguments of the group.
 
         Raises:
             Interrupted: the user pressed Ctrl-C. click itself would print an empty line.
         """
-        try:
+        with _interrupts():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command.
+
+        Raises:
+            Interrupted: as in `make_context`.
+        """
+        with _interrupts():
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise Interrupted from error
+
+
+@contextmanager
+def _interrupts() -> Iterator[None]:
+    """Turn Ctrl-C into an exception that click does not handle."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted from error

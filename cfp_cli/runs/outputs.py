@@ -70,7 +70,7 @@ def _ancestors(run: Run, record: Record) -> set[str]:
 
 
 def _checkpoint(record: Record, name: str, permission: Permission) -> ModelInput:
-    again = f"run `cfp {record.command}` again, or name a model"
+    again = f"run `cfp {record.command}` again, or pass a model"
     file = record.outputs[name]
     if not file.path.is_file():
         raise RunError(f"{file.path} is missing; {again}")

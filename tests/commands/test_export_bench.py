@@ -122,7 +122,7 @@ def test_export_refuses_a_checkpoint_of_another_scored_model(
     assert done.code == 1
     assert f"{tuned / 'finetuned.pt'} is stale" in done.err
     assert str(other) in done.err
-    assert "run `cfp prune` again, or name a model" in done.err
+    assert "run `cfp prune` again, or pass a model" in done.err
     assert not out.exists()
     assert cfp("prune", "--ratio", 0.3).code == 0
     assert exported_parameters(cfp, out) == parameters(tuned / "pruned.pt")

@@ -155,7 +155,7 @@ def test_a_field_of_the_wrong_type_is_named(
         (("records", 2, "inputs", "teachers"), [], ("records[2].metrics.teachers has 2 values",)),
         (("records", 2, "metrics", "val", "confusion"), [[1]], ("metrics.val.confusion is not a square matrix of 2",)),
         (("records", 3, "inputs", "models"), [], ("records[3].metrics.models has 1 values",)),
-        (("records", 5, "metrics", "pages"), 1, ("records[5].metrics.pages is unknown",)),
+        (("records", 5, "metrics", "pages"), 1, ("unknown field records[5].metrics.pages",)),
     ],
 )
 def test_a_wrong_field_is_named(
