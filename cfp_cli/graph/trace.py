@@ -213,7 +213,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
         if outside_cause(error) is not None:
             raise
         raise GraphError(
-            f"the network cannot be traced ({_first_line(error)}); its control flow must not depend on the "
+            f"the network cannot be traced ({first_line(error)}); its control flow must not depend on the "
             "values of tensors, and it must take one batch of images"
         ) from error
     prefix = "network." if exported is not model else ""
@@ -230,12 +230,13 @@ def _trial_output(model: nn.Module, batch: Tensor) -> Any:
             raise
         size = " x ".join(str(side) for side in batch.shape[1:])
         raise GraphError(
-            f"the network fails on images of {size} ({_first_line(error)}); check its input size and number of channels"
+            f"the network fails on images of {size} ({first_line(error)}); check its input size and number of channels"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [""])[0][:200]
+def first_line(error: Exception, length: int = 200) -> str:
+    """The type of an error and the first line of its message, of at most `length` characters."""
+    first = (str(error).strip().splitlines() or [""])[0][:length]
     return f"{type(error).__name__}: {first}"
 
 

@@ -12,6 +12,7 @@ from cfp_cli.graph import Selection
 from cfp_cli.graph.difference import first_difference
 from cfp_cli.graph.outputs import tensors_of
 from cfp_cli.graph.replay import Replay
+from cfp_cli.graph.trace import first_line
 
 TOLERANCE = 1e-4
 
@@ -39,9 +40,8 @@ def verify(model: nn.Module, rebuilt: nn.Module, selection: Selection, x: Tensor
         try:
             given = tensors_of(rebuilt(x))
         except Exception as error:
-            first = (str(error).strip().splitlines() or [""])[0][:160]
             raise ProofError(
-                f"the rebuilt network cannot run ({type(error).__name__}: {first}); {_remedy(rebuilt, selection, x)}"
+                f"the rebuilt network cannot run ({first_line(error, 160)}); {_remedy(rebuilt, selection, x)}"
             ) from error
         if len(given) != len(expected):
             raise ProofError(
