@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 10.0
+# A pipe or a file has no width: there a table is as wide as its longest cells, so that no name is cut or broken.
+PIPE_WIDTH = 100_000
 
 # The library logs details here: files read and written, the device, seconds of each part.
 LOGGER = logging.getLogger("cfp_cli")
@@ -98,9 +100,12 @@ class Console:
                 def render_str(self, text: str, **options: Any) -> Text:
                     return super().render_str(visible(text), **options)
 
-            self._rich[name] = PlainTextConsole(
+            stream = PlainTextConsole(
                 stderr=name == "stderr", highlight=False, soft_wrap=False, markup=False, emoji=False
             )
+            if not stream.is_terminal:
+                stream.width = PIPE_WIDTH
+            self._rich[name] = stream
         return self._rich[name]
 
     @property

@@ -26,6 +26,7 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
     downloaded. It takes two to five minutes on two cores.
     """
     from cfp_cli.commands.finetune import summary_table as finetuned_table
+    from cfp_cli.commands.finetune import verdicts
     from cfp_cli.commands.prune import summary_table as pruned_table
     from cfp_cli.commands.training import show_epochs
     from cfp_cli.execution.device import choose_device
@@ -56,6 +57,7 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
         },
         pruned_table(plan, done.pruned.validation),
         finetuned_table(done.finetuned),
+        *verdicts(done.finetuned),
         f"written {done.finetuned.out}",
         *(f"written {path}" for path in (done.export, done.report) if path is not None),
     )

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from cfp_cli.commands.console import Console
+from cfp_cli.commands.figures import collapse_verdict, figure, with_interval, worst_class
 from cfp_cli.commands.options import compute_options, examples, model_options, output_options, pass_console, seed_option
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from cfp_cli.measuring.metrics import Metrics
+
+REMEDY = "use an earlier checkpoint, or train it with a lower --lr or more epochs"
 
 
 @click.command(
@@ -61,26 +64,29 @@ def evaluate(
         device=choose_device(device, threads),
         progress=console,
     )
-    console.result(metrics.to_json(), metrics_table(metrics, f"{model.name} on {split}"), confusion_table(metrics))
+    console.result(
+        metrics.to_json(),
+        metrics_table(metrics, f"{model.name} on {split}"),
+        confusion_table(metrics),
+        *collapse_verdict(metrics, model.name, REMEDY),
+    )
 
 
 def metrics_table(metrics: Metrics, title: str) -> Table:
-    """The figures of each class, then those over all classes."""
+    """The figures of each class, then those over all classes; with the 95 % interval of each."""
     from rich.table import Table
 
-    table = Table("", "recall", "precision", "F1", "images", title=title)
+    table = Table("", "recall", "precision", "F1", "images", title=title, caption="in brackets: 95 % intervals")
     for name, each in metrics.per_class.items():
-        table.add_row(name, f"{each.recall:.2%}", f"{each.precision:.2%}", f"{each.f1:.2%}", str(each.images))
+        intervals = metrics.class_intervals[name]
+        cells = (with_interval(getattr(each, metric), intervals[metric]) for metric in ("recall", "precision", "f1"))
+        table.add_row(name, *cells, str(each.images))
     table.add_section()
-    row = (
-        f"{metrics.macro_recall:.2%}",
-        f"{metrics.macro_precision:.2%}",
-        f"{metrics.macro_f1:.2%}",
-        str(metrics.images),
-    )
-    table.add_row("macro average", *row)
-    table.add_row("accuracy", f"{metrics.accuracy:.2%}", "", "", "")
-    table.add_row("balanced accuracy", f"{metrics.balanced_accuracy:.2%}", "", "", "")
+    averages = (figure(metrics, f"macro_{metric}") for metric in ("recall", "precision", "f1"))
+    table.add_row("macro average", *averages, str(metrics.images))
+    table.add_row("accuracy", figure(metrics, "accuracy"), "", "", "")
+    table.add_row("balanced accuracy", figure(metrics, "balanced_accuracy"), "", "", "")
+    table.add_row("worst class", worst_class(metrics), "", "", "")
     return table
 
 

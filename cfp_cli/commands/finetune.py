@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfp_cli.commands.console import Console
+from cfp_cli.commands.figures import collapse_verdict, figure, worst_class
 from cfp_cli.commands.options import device_options, examples, output_options, pass_console, run_option, seed_option
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.training import show_epochs, take_options, training_options
@@ -98,7 +99,7 @@ def finetune(
                 listen=listen,
             )
     data_out = {name: value for name, value in done.history.to_json().items() if name != "rows"}
-    console.result({**data_out, "out": str(done.out)}, summary_table(done), f"written {done.out}")
+    console.result({**data_out, "out": str(done.out)}, summary_table(done), *verdicts(done), f"written {done.out}")
 
 
 def summary_table(done: Finetuned) -> Table:
@@ -106,12 +107,20 @@ def summary_table(done: Finetuned) -> Table:
     from rich.table import Table
 
     history = done.history
-    table = Table("", "split", "accuracy", "macro-F1", "balanced accuracy", title="fine-tuned")
+    names = ("", "split", "accuracy", "macro-F1", "balanced accuracy", "worst class")
+    table = Table(*names, title="fine-tuned", caption="in brackets: 95 % intervals")
     kept = "as it was before" if history.best_epoch < 0 else f"epoch {history.best_epoch + 1}"
     rows = [("student before", "val", done.before), (f"student, {kept}", "val", history.val)]
     rows += [(f"teacher {n}", "test", each) for n, each in enumerate(done.teachers, 1) if each is not None]
     if history.test is not None:
         rows.append(("student after", "test", history.test))
     for name, split, each in rows:
-        table.add_row(name, split, f"{each.accuracy:.2%}", f"{each.macro_f1:.2%}", f"{each.balanced_accuracy:.2%}")
+        figures = (figure(each, metric) for metric in ("accuracy", "macro_f1", "balanced_accuracy"))
+        table.add_row(name, split, *figures, worst_class(each))
     return table
+
+
+def verdicts(done: Finetuned) -> tuple[str, ...]:
+    """One line if the fine-tuned network names one class for (nearly) all images."""
+    metrics = done.history.test or done.history.val
+    return collapse_verdict(metrics, done.out.name, "prune less, use a lower --lr, or more epochs")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfp_cli.commands.console import Console
+from cfp_cli.commands.figures import collapse_verdict, figure, worst_class
 from cfp_cli.commands.options import (
     compute_options,
     examples,
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 def _macs(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
     """The one name of a target; `flops` is a second spelling of `macs`."""
     return "macs" if value == "flops" else value
+
+
+REMEDY = "fine-tune it with `cfp finetune`, or prune less"
 
 
 @click.command(
@@ -211,7 +215,7 @@ def prune(
             Run.open(run_folder), source, request, rounds=rounds, permission=permission, device=where, progress=console
         )
         console.result(
-            {**facts(plan), "rounds": rounds, "out": None, "accuracy": {}},
+            {**facts(plan), "rounds": rounds, "out": None, "accuracy": {}, "validation": {}},
             sets_table(plan),
             summary_table(plan, {}),
             "dry run: nothing written" if rounds == 1 else first_round_note(plan, rounds, ratio),
@@ -235,10 +239,18 @@ def prune(
             progress=console,
         )
     accuracy = {stage: metrics.accuracy for stage, metrics in done.validation.items()}
+    validation = {stage: metrics.to_json() for stage, metrics in done.validation.items()}
     console.result(
-        {**facts(done.plan), "rounds": rounds, "out": str(done.out), "accuracy": accuracy},
+        {
+            **facts(done.plan),
+            "rounds": rounds,
+            "out": str(done.out),
+            "accuracy": accuracy,
+            "validation": validation,
+        },
         sets_table(done.plan),
         summary_table(done.plan, done.validation),
+        *collapse_verdict(list(done.validation.values())[-1], done.out.name, REMEDY),
         f"written {done.out}",
     )
 
@@ -300,8 +312,12 @@ def summary_table(plan: Plan, validation: Mapping[str, Metrics]) -> Table:
     asked = f"asked {plan.requested:.2%}" if plan.requested is not None else "by rates"
     table.add_row(f"removed ({plan.target})", "", f"{plan.achieved:.2%}", asked)
     for stage, metrics in list(validation.items())[1:]:
-        before, after = (f"{each.accuracy:.2%}" for each in (validation["before"], metrics))
-        table.add_row(f"val accuracy, {stage}", before, after, "")
+        original = validation["before"]
+        for name, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+            change = f"{(getattr(metrics, name) - getattr(original, name)) * 100:+.2f} points"
+            table.add_row(f"val {label}, {stage}", figure(original, name), figure(metrics, name), change)
+        verdict = "collapsed" if metrics.collapse else ""
+        table.add_row(f"val worst class, {stage}", worst_class(original), worst_class(metrics), verdict)
     if validation:
         table.add_row("largest logit error of the rebuild", "", f"{plan.max_abs_logit_error:.1e}", "proven")
     return table

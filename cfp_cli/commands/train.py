@@ -66,7 +66,8 @@ def train(
     check_output(out)
     # Before torch is imported: a kill at any later moment must leave the new run able to start with --resume.
     with replacing(out.with_suffix(".last.pt"), active=not resume and launch.rank() == 0):
-        from cfp_cli.commands.eval import metrics_table
+        from cfp_cli.commands.eval import REMEDY, metrics_table
+        from cfp_cli.commands.figures import collapse_verdict
         from cfp_cli.execution.device import choose_device
         from cfp_cli.runs.directory import lock_output
         from cfp_cli.runs.inputs import DataInput, ModelInput
@@ -90,4 +91,9 @@ def train(
             )
     split, metrics = ("test", history.test) if history.test else ("val", history.val)
     data_out = {name: value for name, value in history.to_json().items() if name != "rows"}
-    console.result({**data_out, "out": str(out)}, metrics_table(metrics, f"{out.name} on {split}"), f"written {out}")
+    console.result(
+        {**data_out, "out": str(out)},
+        metrics_table(metrics, f"{out.name} on {split}"),
+        *collapse_verdict(metrics, out.name, REMEDY),
+        f"written {out}",
+    )

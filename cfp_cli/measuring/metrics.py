@@ -5,14 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import DataError, TrainingError
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.measuring.intervals import Estimate, Interval, mean_interval, wilson
+
+# A network that names one class for this fraction of the images, and of the images of the other classes, has collapsed.
+COLLAPSED = 0.95
 
 
 class Loader(Protocol):
@@ -41,6 +47,22 @@ class ClassMetrics:
     recall: float
     precision: float
     f1: float
+    images: int
+
+
+class WorstClass(NamedTuple):
+    """The class with the lowest recall: its name, recall, number of images, and the interval of the recall."""
+
+    name: str
+    recall: float
+    images: int
+    interval: Interval
+
+
+class Collapse(NamedTuple):
+    """A network that names one class for (nearly) all images: the class, and the number of images it is named for."""
+
+    name: str
     images: int
 
 
@@ -82,9 +104,98 @@ class Metrics:
         classes = [each for each in self.per_class.values() if each.images]
         return math.sqrt(sum(_binomial(each.recall, each.images) for each in classes)) / len(classes)
 
+    @property
+    def worst_class(self) -> WorstClass:
+        """The class with the lowest recall; of equal ones the class with most images."""
+        classes = {name: each for name, each in self.per_class.items() if each.images}
+        name = min(classes, key=lambda each: (classes[each].recall, -classes[each].images))
+        return WorstClass(name, classes[name].recall, classes[name].images, self.class_intervals[name]["recall"])
+
+    @cached_property
+    def collapse(self) -> Collapse | None:
+        """The one class that the network names for (nearly) all images, or None.
+
+        The rule: images of at least two classes, one class that is predicted for at least 95 % of all images, and for
+        at least 95 % of the images of the other classes. So a good network on images that are nearly all of one class
+        has not collapsed.
+        """
+        confusion = self._counts
+        predicted = confusion.sum(0)
+        index = int(predicted.argmax())
+        named = int(predicted[index])
+        others = self.images - int(confusion[index].sum())
+        # Without images of another class, a network that is always right names only one class too.
+        if others == 0 or self._classes_with_images < 2:
+            return None
+        of_others = named - int(confusion[index, index])
+        if named < COLLAPSED * self.images or of_others < COLLAPSED * others:
+            return None
+        return Collapse(list(self.per_class)[index], named)
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """The 95 % confidence intervals of accuracy, macro averages and balanced accuracy, by name.
+
+        Accuracy has Wilson's interval. Those of the means come from the intervals of the classes, see `mean_interval`;
+        they allow for the choice of the images of each class, not for the choice of the classes.
+        """
+        occurs = self._counts.sum(1) + self._counts.sum(0) > 0
+        names = [name for name, used in zip(self.per_class, occurs, strict=True) if used]
+
+        def mean(metric: str, of: Sequence[str]) -> Interval:
+            estimates = [
+                Estimate(getattr(self.per_class[name], metric), self.class_intervals[name][metric]) for name in of
+            ]
+            return mean_interval(estimates, shared_errors=metric == "f1")
+
+        return {
+            "accuracy": wilson(int(self._counts.diagonal().sum()), self.images),
+            "macro_precision": mean("precision", names),
+            "macro_recall": mean("recall", names),
+            "macro_f1": mean("f1", names),
+            "balanced_accuracy": mean("recall", [name for name in names if self.per_class[name].images]),
+        }
+
+    @cached_property
+    def class_intervals(self) -> dict[str, dict[str, Interval]]:
+        """The 95 % confidence intervals of recall, precision and F1 of each class.
+
+        F1 is 2J / (1 + J), where J is the fraction of hits among the images that are of the class or predicted as it.
+        Its interval is Wilson's interval of J in the same formula.
+        """
+        counts = self._counts
+        intervals = {}
+        for name, hits, true, predicted in zip(
+            self.per_class,
+            counts.diagonal().tolist(),
+            counts.sum(1).tolist(),
+            counts.sum(0).tolist(),
+            strict=True,
+        ):
+            f1 = Interval(*(2 * limit / (1 + limit) for limit in wilson(hits, true + predicted - hits)))
+            intervals[name] = {"recall": wilson(hits, true), "precision": wilson(hits, predicted), "f1": f1}
+        return intervals
+
+    @cached_property
+    def _counts(self) -> np.ndarray[Any, Any]:
+        return np.asarray(self.confusion, np.int64)
+
+    @property
+    def _classes_with_images(self) -> int:
+        return sum(each.images > 0 for each in self.per_class.values())
+
     def to_json(self) -> dict[str, Any]:
-        """Return the metrics as plain data."""
-        return asdict(self) | {"confusion": [list(row) for row in self.confusion]}
+        """Return the metrics as plain data, with intervals, the worst class and, if it collapsed, the only class."""
+        return asdict(self) | {
+            "confusion": [list(row) for row in self.confusion],
+            "intervals": {name: list(each) for name, each in self.intervals.items()},
+            "class_intervals": {
+                name: {metric: list(interval) for metric, interval in each.items()}
+                for name, each in self.class_intervals.items()
+            },
+            "worst_class": self.worst_class._asdict() | {"interval": list(self.worst_class.interval)},
+            "collapsed": None if self.collapse is None else self.collapse.name,
+        }
 
 
 def _binomial(fraction: float, images: int) -> float:
