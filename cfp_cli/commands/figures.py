@@ -37,6 +37,6 @@ def collapse_verdict(metrics: Metrics, network: str, remedy: str) -> tuple[str, 
     if collapse is None:
         return ()
     return (
-        f"collapsed: {network} names '{collapse.name}' for {collapse.images} of {metrics.images} images, so its accuracy "
-        f"says nothing; {remedy}",
+        f"collapsed: {network} names '{collapse.name}' for {collapse.images} of {metrics.images} images, so its "
+        f"accuracy says nothing; {remedy}",
     )

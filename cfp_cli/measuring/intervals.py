@@ -1,7 +1,7 @@
 """Confidence intervals of proportions, of their means, and of the difference of two networks on the same images.
 
-All have a nominal coverage of 95 %. A proportion has Wilson's interval (1927), which is not empty at 0 and 100 % and stays
-inside [0, 1].
+All have a nominal coverage of 95 %. A proportion has Wilson's interval (1927), which is not empty at 0 and 100 % and
+stays inside [0, 1].
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def mean_interval(estimates: Sequence[Estimate], shared_errors: bool = False) ->
 def paired_difference(both: int, first: int, second: int, neither: int) -> Interval:
     """Return the interval of the accuracy of a second network minus that of a first, on the same images.
 
-    Source: method 10 of Newcombe, Improved confidence intervals for the difference between binomial proportions based on
-    paired data, Statistics in Medicine 17 (1998).
+    Source: method 10 of Newcombe, Improved confidence intervals for the difference between binomial proportions based
+    on paired data, Statistics in Medicine 17 (1998).
 
     Args:
         both: images that both networks classify correctly.
