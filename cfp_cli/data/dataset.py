@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cfp_cli.data.broken import BrokenImages
-from cfp_cli.data.folders import class_images, has_images, subfolders
+from cfp_cli.data.class_order import class_order
+from cfp_cli.data.folders import class_images, note_left_out, subfolders
+from cfp_cli.data.left_out import LeftOut
 from cfp_cli.data.listing import SPLITS, class_names, read_list, sibling_lists
 from cfp_cli.data.split import divide
+from cfp_cli.data.split_folders import SPLIT_NAMES, split_folders
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.files import path_hint
 from cfp_cli.foundation.progress import SILENT, Progress
 
-_MISNAMED = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 _ByClass = dict[str, list[Path]]
 
 
@@ -61,6 +63,20 @@ class Dataset:
             )
         return self.splits[name]
 
+    def in_order(self, classes: Sequence[str]) -> Dataset:
+        """Return the same images with the classes in another order, which may contain further classes.
+
+        Args:
+            classes: all classes of the dataset, and any classes without images.
+        """
+        label_of = {name: index for index, name in enumerate(classes)}
+        new_label = [label_of[name] for name in self.classes]
+        splits = {
+            name: tuple(sorted((Item(item.path, new_label[item.label]) for item in items), key=lambda item: item.label))
+            for name, items in self.splits.items()
+        }
+        return replace(self, classes=tuple(classes), splits=splits)
+
     def counts(self, name: str) -> tuple[int, ...]:
         """Return the number of images of each class in a split."""
         counts = [0] * len(self.classes)
@@ -82,7 +98,8 @@ def open_dataset(
     Accepted are `DATA/{train,val,test}/CLASS/*`, the same without `val` or `test`, `DATA/CLASS/*`, a list file of
     `path label` lines, and a list `train.txt` with `val.txt` or `test.txt` beside it (or the folder of these lists).
     A missing `val` or `test` split is made from `train` by a seeded, stratified choice. It contains at least one image
-    of each class that has three or more.
+    of each class that has three or more. `split_folders` lists further names of split folders, and `class_order` the
+    order of classes. A class needs images in `train`, but not in `val` and `test`.
 
     Args:
         path: folder or list file.
@@ -90,11 +107,13 @@ def open_dataset(
         val_fraction: fraction of the images of each class that go to `val`, where it is made.
         test_fraction: fraction of the images of each class that go to `test`, where it is made.
         max_bad: largest fraction of images that may be missing or broken.
-        progress: reports each missing image, and classes that are too small for every split.
+        progress: reports each missing image, everything in the folders that is not read, and classes without images in
+            a split.
 
     Raises:
-        DataError: the path does not exist or contains no images, a class is empty, the splits have different classes,
-            a list has an image in two splits or classes, or too many listed images are missing.
+        DataError: the path does not exist or contains no images, a class has no images to train on, a folder looks
+            like a split but has an unknown name, a list has an image in two splits or classes, or too many images are
+            missing.
     """
     path = Path(path)
     if not path.exists():
@@ -105,8 +124,9 @@ def open_dataset(
             "pass other fractions"
         )
     source = _read_source(path, max_bad, progress)
-    splits, origin = dict(source.splits), dict(source.origin)
-    classes = _common_classes(path, splits)
+    origin = dict(source.origin)
+    classes = _classes(path, source.splits)
+    splits = {name: {label: images.get(label, []) for label in classes} for name, images in source.splits.items()}
     missing = {"test": test_fraction, "val": val_fraction} if "train" in splits else {}
     missing = {name: fraction for name, fraction in missing.items() if name not in splits}
     if missing:
@@ -114,9 +134,10 @@ def open_dataset(
         for name, images in made.items():
             splits[name] = images
             origin[name] = f"made from train, fraction {missing[name]:g}, seed {seed}"
-            for label in classes:
-                if not images[label]:
-                    progress.say(f"class '{label}' has too few images for the {name} split that was made")
+    for name in SPLITS:
+        _report_absent_classes(
+            name, [label for label in classes if not splits.get(name, {label: True})[label]], progress
+        )
     items = {
         name: tuple(Item(image, index) for index, label in enumerate(classes) for image in splits[name][label])
         for name in SPLITS
@@ -143,36 +164,27 @@ def _read_source(path: Path, max_bad: float, progress: Progress) -> _Source:
         splits = _listed_images(rows, path, broken, progress)
         origin = {name: file.name for name, file in lists.items()}
         return _Source(path if path.is_dir() else path.parent, splits, origin, broken)
-    folders = _split_folders(path)
+    left_out = LeftOut()
+    folders = split_folders(path, left_out)
     if folders:
-        splits = {name: class_images(folder) for name, folder in folders.items()}
-        origin = {name: f"{name}/" for name in splits}
+        note_left_out(path, left_out)
+        splits = {name: class_images(folder, left_out) for name, folder in folders.items()}
+        origin = {name: f"{folder.name}/" for name, folder in folders.items()}
     else:
-        splits, origin = {"train": class_images(path)}, {"train": "class folders"}
+        splits, origin = {"train": class_images(path, left_out)}, {"train": "class folders"}
     total = sum(len(images) for by_class in splits.values() for images in by_class.values())
-    return _Source(path, splits, origin, BrokenImages(total, max_bad))
-
-
-def _split_folders(path: Path) -> dict[str, Path]:
-    """Return the folders `train`, `val` and `test` of `path`; empty where these are class folders or do not exist."""
-    folders = {folder.name: folder for folder in subfolders(path)}
-    for wrong, right in _MISNAMED.items():
-        if wrong in folders and folders.keys() & set(SPLITS):
-            raise DataError(f"{path} has a folder '{wrong}' beside its splits; rename it to '{right}'")
-    splits = {name: folders[name] for name in SPLITS if name in folders}
-    without_classes = [folder for folder in splits.values() if not subfolders(folder)]
-    if without_classes and len(splits) == len(folders):
-        worst = without_classes[0]
-        state = "holds images, not class folders" if has_images(worst) else "is empty"
-        raise DataError(f"{worst} {state}; arrange the images as {worst}/CLASS/*")
-    return {} if without_classes else splits
+    left_out.report(path, progress)
+    broken = BrokenImages(total + len(left_out.dangling), max_bad)
+    for link in left_out.dangling:
+        broken.add(link, "the link leads to no file", progress)
+    return _Source(path, splits, origin, broken)
 
 
 def _lists(path: Path) -> dict[str, Path]:
     """Return the list files of the splits by split; empty for a folder of images."""
     if path.is_file():
         return sibling_lists(path) or {"train": path}
-    has_class_folders = any(subfolders(path / name) for name in SPLITS if (path / name).is_dir())
+    has_class_folders = any(subfolders(each) for each in subfolders(path) if each.name.lower() in SPLIT_NAMES)
     return {} if has_class_folders or not (path / "train.txt").is_file() else sibling_lists(path / "train.txt")
 
 
@@ -205,29 +217,48 @@ def _listed_images(
             else:
                 broken.add(image, "no such file", progress)
         splits[name] = {label: sorted(images) for label, images in by_class.items()}
-        for label in classes:
-            if not splits[name][label]:
-                raise DataError(
-                    f"class '{label}' has no images in {name} of {source}; add some or remove the class everywhere"
-                )
     if repeated:
         progress.say(f"{source} lists images more than once: {len(repeated)}, such as {repeated[0]}; each is used once")
     return splits
 
 
-def _common_classes(path: Path, splits: Mapping[str, _ByClass]) -> tuple[str, ...]:
-    reference = "train" if "train" in splits else next(iter(splits))
-    classes = tuple(splits[reference])
-    for name, images in splits.items():
-        for label in (*classes, *images):
-            if (label in images) != (label in classes):
-                has, lacks = (reference, name) if label in classes else (name, reference)
-                raise DataError(
-                    f"class '{label}' of {path} is in {has} but not in {lacks}; give all splits the same classes"
-                )
+def _classes(path: Path, splits: Mapping[str, _ByClass]) -> tuple[str, ...]:
+    """Return the classes of all splits in their order.
+
+    Raises:
+        DataError: a class has no training images, or there is only one class to train on.
+    """
+    classes = class_order({label for images in splits.values() for label in images})
+    if "train" not in splits:
+        return classes
+    for label in classes:
+        if splits["train"].get(label):
+            continue
+        elsewhere = [name for name, images in splits.items() if images.get(label)]
+        if elsewhere:
+            raise DataError(
+                f"class '{label}' of {path} is in {elsewhere[0]} but has no images in train; add some, or remove the "
+                "class from all splits"
+            )
+        raise DataError(f"class '{label}' has no images in {path}; add some or remove the class")
     if len(classes) < 2:
-        raise DataError(f"{path} has only one class, '{classes[0]}'; a classifier needs two or more")
+        inner = path / classes[0]
+        splits_inside = (
+            [each.name for each in subfolders(inner) if each.name.lower() in SPLIT_NAMES] if inner.is_dir() else []
+        )
+        hint = (
+            f"pass {inner}, which contains {splits_inside[0]}/" if splits_inside else "a classifier needs two or more"
+        )
+        raise DataError(f"{path} has only one class, '{classes[0]}'; {hint}")
     return classes
+
+
+def _report_absent_classes(split: str, absent: Sequence[str], progress: Progress) -> None:
+    """Report classes without images in a split, which is normal for rare classes."""
+    if absent:
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        names = ", ".join(f"'{label}'" for label in absent[:3]) + more
+        progress.say(f"no images of class {names} in {split}; the figures on {split} say nothing about it")
 
 
 def _fingerprint(root: Path, classes: Sequence[str], splits: Mapping[str, Sequence[Item]]) -> str:

@@ -1,16 +1,32 @@
-"""Image folders: `CLASS/*` trees, read as torchvision's ImageFolder reads them."""
+"""Image folders: `CLASS/*` trees, read as torchvision's ImageFolder reads them. What is left out is collected."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
+from cfp_cli.data.left_out import LeftOut
 from cfp_cli.foundation.errors import DataError
 
 # Formats that Pillow opens only with an external program or handler.
 _EXTERNAL_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# Folders that systems, network disks and editors make inside other folders, in lower case.
+_FOLDERS_OF_PROGRAMS = {
+    "__macosx",
+    "__pycache__",
+    "@eadir",
+    "@recycle",
+    "@recently-snapshot",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "lost+found",
+    "system volume information",
+}
 
 
 @cache
@@ -22,38 +38,126 @@ def image_extensions() -> frozenset[str]:
 
 def is_image(path: Path) -> bool:
     """Return whether a file has the name of an image. Hidden files, such as `._*` of macOS, are not images."""
-    return not path.name.startswith(".") and path.suffix.lower() in image_extensions()
+    return _names_image(path.name)
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a folder of this name is hidden, or made by a program, such as `@eaDir`."""
+    return name.startswith(".") or name.lower() in _FOLDERS_OF_PROGRAMS
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in `folder` that are not hidden, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Return the folders in `folder`, and links to folders, sorted by name, without those of `is_ignored`.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    return [Path(entry.path) for entry in _entries(folder) if _is_folder(entry) and not is_ignored(entry.name)]
 
 
 def has_images(folder: Path) -> bool:
-    """Return whether `folder` itself contains an image."""
-    return any(is_image(path) and path.is_file() for path in folder.iterdir())
-
-
-def images_below(folder: Path) -> list[Path]:
-    """Return all images in `folder` and its subfolders, sorted by path."""
-    return sorted(path for path in folder.rglob("*") if is_image(path) and path.is_file())
-
-
-def class_images(folder: Path) -> dict[str, list[Path]]:
-    """Return the images of a `CLASS/*` tree by class name, sorted by name.
+    """Return whether `folder` itself contains an image.
 
     Raises:
-        DataError: there are no class folders, or one of them contains no image.
+        DataError: the folder cannot be read.
+    """
+    return any(_names_image(entry.name) and not _is_folder(entry) for entry in _entries(folder))
+
+
+def images_below(folder: Path, left_out: LeftOut | None = None) -> list[Path]:
+    """Return all images in `folder` and its subfolders, sorted by path. Links to files and folders are followed.
+
+    Args:
+        folder: the folder to search.
+        left_out: collects everything that is not returned.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    return [Path(path) for path in _walk(str(folder), left_out or LeftOut(), (os.path.realpath(folder),))]
+
+
+def contains_images(folder: Path) -> bool:
+    """Return whether there is an image in `folder` or below it.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    return next(_walk(str(folder), LeftOut(), (os.path.realpath(folder),)), None) is not None
+
+
+def class_images(folder: Path, left_out: LeftOut) -> dict[str, list[Path]]:
+    """Return the images of a `CLASS/*` tree by class name, sorted by name. A class may have no images.
+
+    Args:
+        folder: the folder of the class folders.
+        left_out: collects everything that is not returned.
+
+    Raises:
+        DataError: there are no class folders, none contains an image, or a folder cannot be read.
     """
     folders = subfolders(folder)
     if not folders:
         hint = "it holds images, not class folders" if has_images(folder) else "it holds no class folders"
         raise DataError(f"{folder} is not an image folder: {hint}; arrange the images as {folder}/CLASS/*")
-    by_class = {path.name: images_below(path) for path in folders}
-    if not any(by_class.values()):
+    note_left_out(folder, left_out)
+    by_class = {path.name: images_below(path, left_out) for path in folders}
+    if not any(by_class.values()) and not left_out.dangling:
         raise DataError(f"no images under {folder}; arrange them as {folder}/CLASS/*")
-    for name, images in by_class.items():
-        if not images:
-            raise DataError(f"class '{name}' has no images in {folder / name}; add some or remove the folder")
     return by_class
+
+
+def note_left_out(folder: Path, left_out: LeftOut) -> None:
+    """Add everything in `folder` itself that is not a class folder, such as files and hidden folders, to `left_out`."""
+    for entry in _entries(folder):
+        if _is_folder(entry):
+            if is_ignored(entry.name):
+                left_out.folders.append(Path(entry.path))
+        elif entry.is_symlink() and not entry.is_file():
+            left_out.links.append(Path(entry.path))
+        else:
+            (left_out.outside if _names_image(entry.name) else left_out.files).append(Path(entry.path))
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"folder {folder} cannot be read ({error.strerror}); make it readable or remove it") from error
+
+
+def _walk(folder: str, left_out: LeftOut, real_folders: tuple[str, ...]) -> Iterator[str]:
+    """Yield the images below `folder`, in the order of their parts; `real_folders` is the way here, without links."""
+    for entry in _entries(folder):
+        name = entry.name
+        if _is_folder(entry):
+            if is_ignored(name):
+                left_out.folders.append(Path(entry.path))
+                continue
+            way = real_folders
+            if entry.is_symlink():
+                target = os.path.realpath(entry.path)
+                if target in real_folders:
+                    left_out.loops.append(Path(entry.path))
+                    continue
+                way = (*real_folders, target)
+            yield from _walk(entry.path, left_out, way)
+        elif entry.is_symlink() and not entry.is_file():
+            (left_out.dangling if _names_image(name) else left_out.links).append(Path(entry.path))
+        elif _names_image(name):
+            yield entry.path
+        else:
+            left_out.files.append(Path(entry.path))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _names_image(name: str) -> bool:
+    stem, dot, ending = name.rpartition(".")
+    return bool(stem) and not name.startswith(".") and dot + ending.lower() in image_extensions()

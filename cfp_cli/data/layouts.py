@@ -19,6 +19,7 @@ from pathlib import Path
 from cfp_cli.data.choices import Layout
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.folders import images_below, is_image, subfolders
+from cfp_cli.data.split_folders import SPLIT_NAMES
 from cfp_cli.foundation.errors import DataError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 
@@ -59,7 +60,6 @@ X_SDD_LONG_TAIL = dict(zip(X_SDD, (20, 20, 20, 200, 10, 10, 10), strict=True))
 ELPV = {0: "defect_000", 33: "defect_033", 67: "defect_067", 100: "defect_100"}
 ELPV_PACKAGE = "elpv-dataset"
 
-_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _ALIASES = {
     "finishing-roll_printing": "finishing_roll_printing",
     "iron-sheet_ash": "iron_sheet_ash",
@@ -186,7 +186,7 @@ def _class_folders(folder: Path, known: Mapping[str, str], classes: tuple[str, .
     if not folder.is_dir():
         return None
     names = {path.name.lower(): path for path in subfolders(folder)}
-    roots = {split: names[name] for name, split in _SPLIT_NAMES.items() if name in names} or {"train": folder}
+    roots = {split: names[name] for name, split in SPLIT_NAMES.items() if name in names} or {"train": folder}
     splits = {}
     for split, root in roots.items():
         images: ByClass = {}

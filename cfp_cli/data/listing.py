@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cfp_cli.data.class_order import all_numbers, class_order
 from cfp_cli.foundation.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -51,13 +52,13 @@ def read_list(path: Path) -> list[tuple[Path, str]]:
 
 
 def class_names(labels: set[str], source: Path) -> tuple[str, ...]:
-    """Return the classes of the labels of a list, sorted as numbers where all are whole numbers, else as text.
+    """Return the classes of the labels of a list in their order, see `class_order`.
 
     Raises:
         DataError: class numbers have a gap, or the same number is written in two ways.
     """
-    if not all(label.isascii() and label.isdigit() for label in labels):
-        return tuple(sorted(labels))
+    if not all_numbers(labels):
+        return class_order(labels)
     numbers = {int(label) for label in labels}
     for number in range(max(numbers)):
         if number not in numbers:
@@ -66,4 +67,4 @@ def class_names(labels: set[str], source: Path) -> tuple[str, ...]:
             )
     if len(numbers) != len(labels):
         raise DataError(f"{source} writes a class number in two ways, such as 1 and 01; write each in one way")
-    return tuple(str(number) for number in sorted(numbers))
+    return class_order(labels)

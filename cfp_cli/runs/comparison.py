@@ -12,7 +12,7 @@ from cfp_cli.comparing.methods import chosen
 from cfp_cli.comparing.rows import Comparison
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.pruning.refit import Refit
-from cfp_cli.runs.inputs import DataInput, ModelInput, load_for
+from cfp_cli.runs.inputs import DataInput, ModelInput, load_for, load_teacher
 from cfp_cli.runs.output_path import check_output_folder
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
@@ -42,7 +42,9 @@ def run_compare(
     wanted = chosen(methods)
     check_output_folder(folder, inputs=[*(teacher.path for teacher in teachers), data.path])
     dataset = data.open(progress)
-    networks = [load_for(dataset, teacher, progress).to(device) for teacher in teachers]
+    first, dataset = load_for(dataset, teachers[0], progress)
+    networks = [first.to(device)]
+    networks += [load_teacher(dataset, teacher, progress).to(device) for teacher in teachers[1:]]
     return compare(
         networks,
         dataset,

@@ -28,6 +28,6 @@ def run_evaluate(
     """
     network = model.load(progress)
     dataset = data.open(progress)
-    network = fit_classes(network, dataset, model.path, progress).to(device)
+    network, dataset = fit_classes(network, dataset, model.path, progress)
     images = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)
-    return evaluate(network, images.batches(batch_size), progress=progress)
+    return evaluate(network.to(device), images.batches(batch_size), progress=progress)

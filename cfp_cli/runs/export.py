@@ -72,7 +72,7 @@ def run_export(
         source_of_images, dataset = scored_data(run, None, progress)
     samples, calibration, evaluation = None, None, None
     if dataset is not None:
-        network = fit_classes(network, dataset, source.path, progress)
+        network, dataset = fit_classes(network, dataset, source.path, progress)
         preprocessing = Preprocessing.of(spec_of(network))
         store = load_images(dataset, _held_out(dataset), preprocessing, progress=progress)
         samples = _images(store, IMAGES_TO_COMPARE, seed)

@@ -16,7 +16,7 @@ from cfp_cli.execution import distributed
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, load_for, scored_data
+from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, load_for, load_teacher, scored_data
 from cfp_cli.runs.output_path import check_output, check_output_folder
 from cfp_cli.runs.outputs import pruned_model
 from cfp_cli.runs.records import FinetuneMetrics, FinetuneRecord, Inputs, ScoreRecord, output_files
@@ -88,8 +88,9 @@ def run_finetune(
     check_output(path, inputs=files, run=run.folder, own=[run.finetuned.name])
     if tensorboard is not None:
         check_output_folder(tensorboard, inputs=files)
-    network = load_for(dataset, student, progress).to(device)
-    teacher_networks = [load_for(dataset, teacher, progress).to(device) for teacher in teachers]
+    network, dataset = load_for(dataset, student, progress)
+    network = network.to(device)
+    teacher_networks = [load_teacher(dataset, teacher, progress).to(device) for teacher in teachers]
     spec = spec_of(network)
     validation = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
     before = evaluate(network, validation.batches(options.batch_size), progress=progress)

@@ -10,9 +10,11 @@ from typing import Any
 
 from torch import nn
 
+from cfp_cli.checkpoints.class_order import in_class_order
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.permission import permitted_arch
 from cfp_cli.checkpoints.spec import describe, spec_of
+from cfp_cli.data.class_order import differs_from_text_order
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.duplicates import report_images_in_two_splits
 from cfp_cli.foundation.errors import DataError, RunError
@@ -171,33 +173,73 @@ def scored_data(run: Run, given: DataInput | None, progress: Progress = SILENT) 
     return chosen, dataset
 
 
-def load_for(dataset: Dataset, model: ModelInput, progress: Progress = SILENT) -> nn.Module:
+def load_for(dataset: Dataset, model: ModelInput, progress: Progress = SILENT) -> tuple[nn.Module, Dataset]:
     """Load a network for the classes of the data; see `ModelInput.load` and `fit_classes`."""
     return fit_classes(model.load(progress), dataset, model.path, progress)
 
 
-def fit_classes(model: nn.Module, dataset: Dataset, path: Path, progress: Progress = SILENT) -> nn.Module:
-    """Check that a network has the classes of the data. A network without class names takes the names of the data.
+def load_teacher(dataset: Dataset, model: ModelInput, progress: Progress = SILENT) -> nn.Module:
+    """Load a network that is only evaluated, for data whose order of classes another network has set.
 
-    Warn where the network was trained on other splits of the same images.
+    Its logits are put into the order of the data.
 
     Raises:
-        DataError: their number, names or order differ.
+        DataError: it has other classes than the data.
+    """
+    network, ordered = load_for(dataset, model, progress)
+    if len(ordered.classes) != len(dataset.classes):
+        raise DataError(
+            f"{model.path} has {len(ordered.classes)} classes but the other network has {len(dataset.classes)}; "
+            "pass networks with the same classes"
+        )
+    return network if ordered.classes == dataset.classes else in_class_order(network, dataset.classes)
+
+
+def fit_classes(
+    model: nn.Module, dataset: Dataset, path: Path, progress: Progress = SILENT
+) -> tuple[nn.Module, Dataset]:
+    """Match the classes of a network and of the data by name.
+
+    The order of the network's logits decides: the data take this order. Data without a train split, such as a lot of
+    bad parts, may lack classes of the network. A network without class names takes the names of the data, in the order
+    of `class_order`. Warn where the network was trained on other splits of the same images.
+
+    Returns:
+        The network, which has the class names, and the data in the order of its logits.
+
+    Raises:
+        DataError: the data have a class that the network does not have, or lack training images of a class.
     """
     spec = spec_of(model)
     _warn_of_other_splits(spec.lineage, dataset, path, progress)
-    if len(spec.classes) != len(dataset.classes):
-        raise DataError(
-            f"{path} has {len(spec.classes)} classes but {dataset.root} has {len(dataset.classes)}; {OTHER_CLASSES}"
-        )
+    # A file of another tool that does not name its classes has no lineage either.
+    unnamed = spec.classes == tuple(str(index) for index in range(len(spec.classes)))
+    if unnamed and len(spec.classes) == len(dataset.classes):
+        if not spec.lineage and differs_from_text_order(dataset.classes):
+            progress.say(
+                f"{path} does not name its classes; its outputs are taken in the order of the numbers "
+                f"{', '.join(dataset.classes[:3])}, ...; if it was trained with ImageFolder, which sorts them as text, "
+                "pass --classes with the names in the order of its outputs"
+            )
+        return describe(model, replace(spec, classes=dataset.classes)), dataset
     if spec.classes == dataset.classes:
-        return model
-    if spec.classes == tuple(str(index) for index in range(len(spec.classes))):
-        return describe(model, replace(spec, classes=dataset.classes))
-    first = next(pair for pair in zip(spec.classes, dataset.classes, strict=True) if pair[0] != pair[1])
-    raise DataError(
-        f"{path} and {dataset.root} name their classes differently ('{first[0]}' and '{first[1]}'); " + OTHER_CLASSES
-    )
+        return model, dataset
+    unknown = [name for name in dataset.classes if name not in spec.classes]
+    absent = [name for name in spec.classes if name not in dataset.classes]
+    if unknown and len(spec.classes) == len(dataset.classes):
+        raise DataError(
+            f"{path} and {dataset.root} name their classes differently ('{absent[0]}' is only in the first, "
+            f"'{unknown[0]}' only in the second); {OTHER_CLASSES}"
+        )
+    if unknown or (absent and "train" in dataset.splits):
+        example = f"'{unknown[0]}' is only in the second" if unknown else f"'{absent[0]}' is only in the first"
+        raise DataError(
+            f"{path} has {len(spec.classes)} classes but {dataset.root} has {len(dataset.classes)} ({example}); "
+            + OTHER_CLASSES
+        )
+    if absent:
+        progress.say(f"{dataset.root} has no images of class {', '.join(map(repr, absent[:3]))} of {path}")
+    return model, dataset.in_order(spec.classes)
 
 
 def _warn_of_other_splits(

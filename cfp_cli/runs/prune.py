@@ -189,8 +189,8 @@ class _Scored:
     ) -> _Scored:
         source = scored_model(run, model, permission)
         data, dataset = scored_data(run, None, progress)
-        network = load_for(dataset, source, progress).to(device)
-        return cls(source, data, dataset, network, Scores.load(run.scores), device, progress)
+        network, dataset = load_for(dataset, source, progress)
+        return cls(source, data, dataset, network.to(device), Scores.load(run.scores), device, progress)
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -26,7 +26,16 @@ from cfp_cli.report.collect_layers import collect_layers, set_widths
 from cfp_cli.report.page import render_page, require_extra
 from cfp_cli.report.page_data import Example, ModelFacts, PageData, Provenance
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, load_for, scored_data, scored_model
+from cfp_cli.runs.inputs import (
+    NO_PERMISSION,
+    DataInput,
+    ModelInput,
+    Permission,
+    load_for,
+    load_teacher,
+    scored_data,
+    scored_model,
+)
 from cfp_cli.runs.output_path import check_output
 from cfp_cli.runs.outputs import finetuned_model, pruned_model
 from cfp_cli.runs.records import (
@@ -102,19 +111,20 @@ def run_report(
     inputs = [source.path, data.path, *([image] if image is not None else [])]
     check_output(path, inputs=inputs, run=run.folder, own=["report.html"])
     scores = Scores.load(run.scores)
-    network = load_for(dataset, source, progress).to(device)
+    network, dataset = load_for(dataset, source, progress)
+    network = network.to(device)
     spec = spec_of(network)
     prune, finetune, left_out = _current_records(run, source)
     networks = [_Network("original", source, network)]
     plan = None
     if prune is not None:
         pruned = pruned_model(run, permission)
-        networks.append(_Network("pruned", pruned, load_for(dataset, pruned, progress).to(device)))
+        networks.append(_Network("pruned", pruned, load_teacher(dataset, pruned, progress).to(device)))
         # The plan comes from the checkpoint: RUN/plan.json may have been overwritten since.
         plan = Plan.from_json(spec_of(networks[1].model).plan, pruned.path)
     if finetune is not None:
         finetuned = finetuned_model(run, permission)
-        networks.append(_Network("fine-tuned", finetuned, load_for(dataset, finetuned, progress).to(device)))
+        networks.append(_Network("fine-tuned", finetuned, load_teacher(dataset, finetuned, progress).to(device)))
     test_metrics = _TestMetrics(run, data, dataset, batch_size, progress)
     models = tuple(_facts(each, test_metrics) for each in networks)
     example, tensor = _example(dataset, scores, Preprocessing.of(spec), image)

@@ -64,7 +64,7 @@ def run_score(
     workers, device = distributed.join(device)
     network = model.load(progress)
     dataset = data.open(progress)
-    fit_classes(network, dataset, model.path, progress)
+    network, dataset = fit_classes(network, dataset, model.path, progress)
     store = sample(dataset, options.images, options.seed, Preprocessing.of(spec_of(network)), progress)
     part = workers.shard(len(store))
     example = next(iter(store.batches(1)))[0].to(device)

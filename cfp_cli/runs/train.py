@@ -67,9 +67,10 @@ def run_train(
     torch.manual_seed(options.seed)
     if init is not None:
         start = init.load(progress)
-        network = (
-            with_new_head(start, dataset.classes) if new_head else fit_classes(start, dataset, init.path, progress)
-        )
+        if new_head:
+            network = with_new_head(start, dataset.classes)
+        else:
+            network, dataset = fit_classes(start, dataset, init.path, progress)
         if input_size is not None:
             describe(network, replace(spec_of(network), input_size=(input_size, input_size)))
         if arch is not None and arch != spec_of(network).arch:

@@ -182,21 +182,17 @@ def bad_trees(root: Path) -> dict[str, tuple[Path, str]]:
         "flat": (made("flat", {".": 4}), "it holds images, not class folders"),
         "flat train": (made("flat_train", {"train": 3, "test": 3}), "train holds images, not class folders"),
         "no images": (made("none", {"a": 0, "b": 0}), "no images under"),
-        "empty class": (made("hole", {"a": 3, "b": 0}), "class 'b' has no images in .*hole/b"),
-        "empty test class": (
-            made("hole2", {"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 0}),
-            "class 'b' has no images",
+        "empty class": (made("hole", {"a": 3, "b": 0}), "class 'b' has no images in .*hole; add some or"),
+        "empty training class": (
+            made("hole2", {"train/a": 3, "train/b": 0, "test/a": 1, "test/b": 1}),
+            "class 'b' .* is in test but has no images in train",
         ),
         "extra class": (
             made("more", {"train/a": 3, "train/b": 3, "test/a": 1, "test/b": 1, "test/c": 1}),
             "class 'c' .* is in test but",
         ),
-        "lost class": (
-            made("less", {"train/a": 3, "train/b": 3, "test/a": 1}),
-            "class 'b' .* is in train but not in test",
-        ),
         "one class": (made("one", {"a": 3}), "only one class, 'a'"),
-        "misnamed": (made("valid", {"train/a": 3, "train/b": 3, "valid/a": 3, "valid/b": 3}), "rename it to 'val'"),
+        "misnamed": (made("sets", {"train/a": 3, "train/b": 3, "eval/a": 3, "eval/b": 3}), "rename it to 'test'"),
         "binary": (root / "binary/model.pt", "neither a folder nor a list file"),
         "no label": (listed("l1", "a/000.png a\nb/000.png\n"), "line 2 is 'b/000.png'; write it as"),
         "empty list": (listed("l2", "\n"), "lists no images"),

@@ -1,0 +1,67 @@
+"""What the listing of an image folder leaves out. Nothing is left out silently."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cfp_cli.foundation.progress import Progress
+
+_EXAMPLES = 3
+
+
+@dataclass
+class LeftOut:
+    """Everything that was found in image folders and is not an image of a class.
+
+    Attributes:
+        folders: hidden folders, and folders of other programs such as `@eaDir`.
+        files: files that do not have the name of an image.
+        dangling: links that have the name of an image and lead to no file. They count as broken images.
+        links: other links that lead to nothing.
+        loops: links that lead back to a folder above them.
+        beside: folders beside the folders of the splits.
+        outside: images that are in no class folder.
+    """
+
+    folders: list[Path] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    dangling: list[Path] = field(default_factory=list)
+    links: list[Path] = field(default_factory=list)
+    loops: list[Path] = field(default_factory=list)
+    beside: list[Path] = field(default_factory=list)
+    outside: list[Path] = field(default_factory=list)
+
+    def report(self, root: Path, progress: Progress) -> None:
+        """Report what was left out under `root`: one line for folders and files, one for each kind of link."""
+        parts = []
+        if self.folders:
+            parts.append(f"hidden folders and folders of other programs ({_names(each.name for each in self.folders)})")
+        if self.files:
+            parts.append(
+                f"files that are not images ({len(self.files)}: {_names(_kind(each.name) for each in self.files)})"
+            )
+        if self.outside:
+            parts.append(f"images outside class folders ({len(self.outside)}, such as {self.outside[0].name})")
+        if self.beside:
+            parts.append(f"folders beside the splits ({_names(each.name for each in self.beside)})")
+        if parts:
+            progress.say(f"ignored under {root}: {'; '.join(parts)}")
+        for paths, problem in ((self.links, "lead to nothing"), (self.loops, "lead back to a folder above them")):
+            if paths:
+                names = _names(os.path.relpath(path, root) for path in paths)
+                progress.say(f"warning: links under {root} that {problem} are ignored: {names}")
+
+
+def _kind(name: str) -> str:
+    """Return `*.txt` for a file with an extension, else its name."""
+    stem, _, ending = name.rpartition(".")
+    return f"*.{ending}" if stem and not name.startswith(".") else name
+
+
+def _names(names: Iterable[str]) -> str:
+    distinct = sorted(set(names))
+    more = len(distinct) - _EXAMPLES
+    return ", ".join(distinct[:_EXAMPLES]) + (f" and {more} more" if more > 0 else "")
