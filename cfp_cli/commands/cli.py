@@ -17,6 +17,7 @@ from cfp_cli.commands.finetune import finetune
 from cfp_cli.commands.fuse import fuse
 from cfp_cli.commands.group import CommandGroup
 from cfp_cli.commands.inspect import inspect
+from cfp_cli.commands.predict import predict
 from cfp_cli.commands.prune import prune
 from cfp_cli.commands.report import report
 from cfp_cli.commands.score import score
@@ -64,6 +65,7 @@ for command in (
     prune,
     finetune,
     evaluate,
+    predict,
     bench,
     compare,
     inspect,

@@ -133,3 +133,27 @@ def model_options(command: Command) -> Command:
         help="Input side in pixels, if the file does not contain it.",
     )
     return arch_option(size(unsafe_pickle_option(command)))
+
+
+def _fraction(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
+    """Parse a fraction such as `1%` or `0.01`.
+
+    Raises:
+        click.BadParameter: the text is not a number, or the number is not in [0, 1].
+    """
+    try:
+        value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise click.BadParameter(f"'{text}' is not a fraction such as 1% or 0.01")
+    return value
+
+
+max_bad_option = click.option(
+    "--max-bad",
+    default="1%",
+    show_default=True,
+    callback=_fraction,
+    help="Largest fraction of unreadable images; more is an error.",
+)

@@ -10,6 +10,7 @@ from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import (
     compute_options,
     examples,
+    max_bad_option,
     model_options,
     output_options,
     pass_console,
@@ -57,9 +58,7 @@ from cfp_cli.scoring.criteria import (
     show_default=True,
     help="Only with --richness rank: decimals to which maps are rounded before their rank is computed.",
 )
-@click.option(
-    "--max-bad", default="1%", show_default=True, help="Largest fraction of unreadable images; more is an error."
-)
+@max_bad_option
 @run_option
 @seed_option
 @compute_options(batch_size=8)
@@ -76,7 +75,7 @@ def score(
     similarity: Similarity,
     richness: Richness,
     decimals: int,
-    max_bad: str,
+    max_bad: float,
     run_folder: Path,
     seed: int,
     device: str,
@@ -100,7 +99,7 @@ def score(
         scores = run_score(
             run,
             ModelInput(model, arch, input_size, unsafe_pickle),
-            DataInput(data, seed, max_bad=fraction(max_bad)),
+            DataInput(data, seed, max_bad=max_bad),
             ScoreOptions(images, similarity, richness, decimals, seed, batch_size),
             device=choose_device(device, threads),
             progress=console,
@@ -140,18 +139,3 @@ def score(
         table,
         f"{scores.images} images in {scores.seconds:.1f} s ({scores.forward_seconds:.1f} s in the forward passes)",
     )
-
-
-def fraction(text: str) -> float:
-    """Parse a fraction such as `1%` or `0.01`.
-
-    Raises:
-        click.BadParameter: the text is not a number, or the number is not in [0, 1].
-    """
-    try:
-        value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise click.BadParameter(f"'{text}' is not a fraction such as 1% or 0.01")
-    return value

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cfp_cli.checkpoints.spec import ModelSpec
+from cfp_cli.foundation.errors import CheckpointError
 
 FORMAT = "cfp-export/1"
 INPUT = "images"
@@ -34,3 +37,28 @@ def describe_file(spec: ModelSpec, int8: bool) -> dict[str, str]:
         "preprocessing": f"RGB, antialiased bilinear resize to {size}, values in [0, 1], minus mean, over std",
         **{name: json.dumps(value) for name, value in facts.items()},
     }
+
+
+def read_spec(metadata: Mapping[str, str], file: Path) -> ModelSpec:
+    """Return the spec that `describe_file` wrote: architecture, classes, preprocessing and lineage.
+
+    Args:
+        metadata: the metadata of the file.
+        file: the file, for messages.
+
+    Raises:
+        CheckpointError: the file has no metadata of `cfp export`, or a value is wrong.
+    """
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{file} does not say which classes and preprocessing it needs; use a file that `cfp export` wrote"
+        )
+    facts: dict[str, Any] = {"arch": metadata.get("arch", "")}
+    for name in ("classes", "input_size", "mean", "std", "lineage"):
+        try:
+            facts[name] = json.loads(metadata[name])
+        except KeyError as error:
+            raise CheckpointError(f"{file}: its metadata lack {name}; export it again") from error
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{file}: {name} in its metadata is not JSON; export it again") from error
+    return ModelSpec.from_json(facts, file)

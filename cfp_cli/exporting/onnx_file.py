@@ -7,7 +7,7 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,17 @@ NEEDS = ("onnx", "onnxscript", "onnxruntime")
 _LARGEST = 2**31 - 1
 
 
-def require_extra(purpose: str = "ONNX export") -> None:
+def require_extra(purpose: str = "ONNX export", needs: Sequence[str] = NEEDS) -> None:
     """Check that the packages of this format are installed.
 
     Args:
         purpose: what needs them, for the message.
+        needs: the packages.
 
     Raises:
         MissingExtraError: one is missing; the message says how to install it.
     """
-    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    missing = [name for name in needs if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"{purpose} needs {', '.join(missing)}; run pip install {' '.join(missing)}")
 
@@ -98,10 +99,8 @@ def strip(proto: Any) -> None:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a file."""
-    import onnx
-
-    return {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    """Return the metadata of a file; see `session`."""
+    return dict(session(path).get_modelmeta().custom_metadata_map)
 
 
 def session(content: Path | bytes, threads: int | None = None) -> Any:
@@ -114,7 +113,7 @@ def session(content: Path | bytes, threads: int | None = None) -> Any:
     Raises:
         CfpError: onnxruntime is missing or refuses the file.
     """
-    require_extra()
+    require_extra("running an ONNX file", ("onnxruntime",))
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -129,7 +128,9 @@ def session(content: Path | bytes, threads: int | None = None) -> Any:
         )
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise CfpError(f"onnxruntime refuses the exported network ({reason}); try --format pt2") from error
+        what = content if isinstance(content, Path) else "the exported network"
+        remedy = "export it again" if isinstance(content, Path) else "try --format pt2"
+        raise CfpError(f"onnxruntime refuses {what} ({reason}); {remedy}") from error
 
 
 def runner(content: Path | bytes) -> Callable[[Tensor], Tensor]:

@@ -101,8 +101,15 @@ def write(source: Path, path: Path) -> int:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata that `convert` stored."""
-    entries = ElementTree.parse(path).getroot().findall(f"rt_info/{_METADATA}/*")
+    """Return the metadata that `convert` stored; empty for a file of another program.
+
+    Raises:
+        CfpError: the file is not XML.
+    """
+    try:
+        entries = ElementTree.parse(path).getroot().findall(f"rt_info/{_METADATA}/*")
+    except ElementTree.ParseError as error:
+        raise CfpError(f"{path} is damaged or is not an OpenVINO file ({error}); export it again") from error
     return {entry.tag: entry.get("value", "") for entry in entries}
 
 

@@ -95,10 +95,21 @@ def _deflated(archive: BinaryIO) -> bytes:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata of a file."""
-    extra = {_EXTRA: ""}
-    torch.export.load(path, extra_files=extra)
-    return dict(json.loads(extra[_EXTRA]))
+    """Return the metadata of a file, without loading the network; empty for a file of another program.
+
+    Raises:
+        CfpError: the file is not a `.pt2` file.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch puts the file in a folder that has the name of the archive.
+            members = [name for name in archive.namelist() if name.endswith(f"extra/{_EXTRA}")]
+            if not members:
+                return {}
+            content = json.loads(archive.read(members[0]))
+    except (zipfile.BadZipFile, ValueError, RecursionError) as error:
+        raise CfpError(f"{path} is damaged or is not a .pt2 file ({error}); export it again") from error
+    return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}
 
 
 def runner(path: Path) -> Callable[[Tensor], Tensor]:

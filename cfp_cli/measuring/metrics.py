@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.execution.evaluation_mode import evaluating
-from cfp_cli.foundation.errors import DataError, TrainingError
+from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.intervals import Estimate, Interval, mean_interval, wilson
+from cfp_cli.measuring.predictions import predict
 
 # A network that names one class for this fraction of the images, and of the images of the other classes, has collapsed.
 COLLAPSED = 0.95
@@ -228,43 +228,8 @@ def evaluate(
         from cfp_cli.checkpoints.spec import spec_of
 
         classes = spec_of(model).classes
-    predictions, labels = predict(model, progress.track(loader, "evaluating", total=len(loader)), device)
-    return compute_metrics(predictions, labels, classes)
-
-
-def predict(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device | str | None = None
-) -> tuple[Tensor, Tensor]:
-    """Return the class with the largest logit of each image, and the labels: two int64 [N] on the CPU.
-
-    Raises:
-        TrainingError: a logit is NaN or infinite.
-    """
-    if device is None:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    predictions, labels = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
-    with evaluating(model), torch.inference_mode():
-        for images, batch_labels in batches:
-            logits = require_logits(model(images.to(device)))
-            if not bool(torch.isfinite(logits).all()):
-                raise TrainingError("the network returns NaN or infinite logits; use an earlier checkpoint")
-            predictions.append(logits.argmax(1).cpu())
-            labels.append(batch_labels.cpu())
-    return torch.cat(predictions), torch.cat(labels)
-
-
-def require_logits(value: Any) -> Tensor:
-    """Return the output of a network, which must be one tensor.
-
-    Raises:
-        TrainingError: it is something else.
-    """
-    if not isinstance(value, Tensor):
-        raise TrainingError(
-            f"the network returns a {type(value).__name__}, not one tensor of logits; wrap it so that its forward "
-            "returns only the logits"
-        )
-    return value
+    predictions = predict(model, progress.track(loader, "evaluating", total=len(loader)), device)
+    return compute_metrics(predictions.classes, predictions.labels, classes)
 
 
 def compute_metrics(predictions: Tensor, labels: Tensor, classes: Sequence[str]) -> Metrics:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.execution.distributed import Workers
-from cfp_cli.measuring.metrics import require_logits
+from cfp_cli.measuring.predictions import require_logits
 from cfp_cli.training.ema import Ema
 from cfp_cli.training.loss import Batch, Objective
 from cfp_cli.training.memory_format import memory_format

@@ -41,6 +41,7 @@ def test_every_command_that_loads_a_model_asks_for_the_arch(
     commands = {
         "inspect": ("m.pt",),
         "eval": ("m.pt", images),
+        "predict": ("m.pt", images / "test"),
         "bench": ("m.pt", "--seconds", 0.01),
         "fuse": ("m.pt", "--out", "fused.pt"),
         "train": (images, "--init", "m.pt", "--out", "t.pt", *TRAINING),

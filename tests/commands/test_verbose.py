@@ -29,6 +29,7 @@ def test_verbose_prints_details_and_quiet_does_not(cfp, tmp_path: Path, model: P
     "command",
     [
         ("eval", "MODEL", "DATA"),
+        ("predict", "MODEL", "DATA"),
         ("bench", "MODEL", "--no-onnx", "--no-openvino", "--seconds", 0.01),
         ("inspect", "MODEL"),
         ("export", "MODEL", "--format", "pt2", "--out", "m.pt2"),

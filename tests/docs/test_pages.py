@@ -45,6 +45,7 @@ SHORTER = {
     "report": ["--no-bench", *ONE_CORE],
     "prune": ONE_CORE,
     "eval": ONE_CORE,
+    "predict": ONE_CORE,
 }
 # Commands that need another network: the file to write, its architecture, and whether to score it first.
 OTHER_MODELS = {

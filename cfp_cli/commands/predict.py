@@ -1,0 +1,117 @@
+"""`cfp predict MODEL IMAGES...`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cfp_cli.commands.console import Console
+from cfp_cli.commands.options import (
+    compute_options,
+    examples,
+    max_bad_option,
+    model_options,
+    output_options,
+    pass_console,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cfp_cli.runs.predict import Predicted
+
+
+@click.command(
+    short_help="Predict the class of images without labels.",
+    epilog=examples(
+        "cfp predict cfp-run/finetuned.pt data/test",
+        "cfp predict cfp-run/finetuned.pt 'data/test/**/*.png' --threshold 0.9 --csv out.csv",
+    ),
+)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGES...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("--csv", "out", type=click.Path(path_type=Path), default=None, help="CSV file to write.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Mark predictions with a smaller confidence as unsure.",
+)
+@max_bad_option
+@model_options
+@compute_options(batch_size=64)
+@output_options
+@pass_console
+def predict(
+    console: Console,
+    model: Path,
+    images: tuple[Path, ...],
+    out: Path | None,
+    threshold: float,
+    max_bad: float,
+    arch: str | None,
+    input_size: int | None,
+    unsafe_pickle: bool,
+    device: str,
+    threads: int | None,
+    batch_size: int,
+) -> None:
+    """Predict the class of each of IMAGES, with its confidence and the probability of each class.
+
+    MODEL is a checkpoint or a file that `cfp export` wrote: .onnx, .xml of OpenVINO, or .pt2, which needs
+    --unsafe-pickle. An exported file contains its classes and preprocessing.
+
+    IMAGES are folders with subfolders, image files, globs in quotes, or text files with the path of an image on each
+    line. Labels are not needed; to measure accuracy on labelled images, use cfp eval.
+    """
+    from cfp_cli.execution.device import choose_device
+    from cfp_cli.runs.inputs import ModelInput
+    from cfp_cli.runs.predict import run_predict
+
+    done = run_predict(
+        ModelInput(model, arch, input_size, unsafe_pickle),
+        images,
+        threshold=threshold,
+        out=out,
+        max_bad=max_bad,
+        batch_size=batch_size,
+        device=choose_device(device, threads),
+        progress=console,
+    )
+    shown = [classes_table(done)] if out is not None else [images_table(done), classes_table(done)]
+    skipped = f", {len(done.unreadable)} cannot be read" if done.unreadable else ""
+    written = [f"written {out}"] if out is not None else []
+    console.result(done.to_json(), *shown, f"{len(done.rows)} images{skipped}", *written)
+
+
+def images_table(predicted: Predicted) -> Table:
+    """The class of each image, its confidence, and the second most probable class."""
+    from rich.table import Table
+
+    table = Table("image", "class", "confidence", "next", "", title="predictions")
+    for row in predicted.rows:
+        ranked = sorted(zip(row.probabilities, predicted.classes, strict=True), reverse=True)
+        following = next((f"{name} {value:.1%}" for value, name in ranked if name != row.label), "")
+        mark = "unsure" if row.unsure else ""
+        table.add_row(str(row.path), row.label, f"{row.confidence:.1%}", following, mark)
+    return table
+
+
+def classes_table(predicted: Predicted) -> Table:
+    """Images by predicted class, their mean confidence, and how many are unsure."""
+    from rich.table import Table
+
+    table = Table("predicted class", "images", "mean confidence", "unsure", title="summary")
+    counts = Counter(row.label for row in predicted.rows)
+    unsure = Counter(row.label for row in predicted.rows if row.unsure)
+    sums: dict[str, float] = dict.fromkeys(counts, 0.0)
+    for row in predicted.rows:
+        sums[row.label] += row.confidence
+    for name in predicted.classes:
+        if counts[name]:
+            table.add_row(name, str(counts[name]), f"{sums[name] / counts[name]:.1%}", str(unsure[name]))
+    return table

@@ -1,0 +1,86 @@
+"""What a network predicts: its logits, and the predicted class of labelled images with the confidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.foundation.errors import TrainingError
+
+
+class Predictions(NamedTuple):
+    """The predictions of labelled images, on the CPU.
+
+    Attributes:
+        classes: the class with the largest logit, int64 [N].
+        confidence: the probability of this class, float64 [N].
+        labels: the true class, int64 [N].
+    """
+
+    classes: Tensor
+    confidence: Tensor
+    labels: Tensor
+
+
+def predict(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device | str | None = None
+) -> Predictions:
+    """Run a network on labelled images. Its mode (train or eval) is restored afterwards.
+
+    Args:
+        model: returns logits float32 [n, classes].
+        batches: (images float32 [n, channels, H, W], preprocessed; labels int64 [n]).
+        device: device to compute on; the device of the network where None.
+
+    Raises:
+        TrainingError: a logit is NaN or infinite.
+    """
+    if device is None:
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    classes, labels = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
+    confidence = [torch.empty(0, dtype=torch.float64)]
+    with evaluating(model), torch.inference_mode():
+        for images, batch_labels in batches:
+            logits = finite_logits(model, images.to(device))
+            classes.append(logits.argmax(1))
+            confidence.append(logits.softmax(1).amax(1))
+            labels.append(batch_labels.cpu())
+    return Predictions(torch.cat(classes), torch.cat(confidence), torch.cat(labels))
+
+
+def finite_logits(network: Callable[[Tensor], Any], images: Tensor) -> Tensor:
+    """Return the logits of a network as float64 [n, classes] on the CPU; their softmax are the class probabilities.
+
+    Args:
+        network: a network in eval mode, or an exported file as a function.
+        images: preprocessed images, float32 [n, channels, H, W].
+
+    Raises:
+        TrainingError: the output is not one tensor [n, classes], or a logit is NaN or infinite.
+    """
+    logits = require_logits(network(images)).detach().double().cpu()
+    if logits.dim() != 2:
+        raise TrainingError(
+            f"the network returns a tensor of shape {list(logits.shape)}, not [images, classes]; use a classifier"
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise TrainingError("the network returns NaN or infinite logits; use an earlier checkpoint")
+    return logits
+
+
+def require_logits(value: Any) -> Tensor:
+    """Return the output of a network, which must be one tensor.
+
+    Raises:
+        TrainingError: it is something else.
+    """
+    if not isinstance(value, Tensor):
+        raise TrainingError(
+            f"the network returns a {type(value).__name__}, not one tensor of logits; wrap it so that its forward "
+            "returns only the logits"
+        )
+    return value
