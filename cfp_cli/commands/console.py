@@ -113,6 +113,11 @@ class Console:
         """Whether stderr is a terminal that can redraw."""
         return not (self.quiet or self.silent) and self._stream("stderr").is_terminal
 
+    @property
+    def width(self) -> int:
+        """The width of stdout in characters; 80 if stdout is no terminal."""
+        return self._stream("stdout").width
+
     def result(self, data: object, *renderables: RenderableType) -> None:
         """Print the result of a command: with `--json` one JSON value of `data`, else tables and text."""
         if self.silent:

@@ -12,6 +12,9 @@ from cfp_cli.commands.group import CommandGroup
 from cfp_cli.commands.options import examples, output_options, pass_console, seed_option
 from cfp_cli.data.choices import Layout
 
+# The largest number of classes in the table.
+_CLASSES = 50
+
 
 @click.group(cls=CommandGroup)
 def data() -> None:
@@ -55,6 +58,8 @@ def split(console: Console, source: str, destination: Path, layout: str, long_ta
     LOGGER.info("reading %s", source)
     done = split_layout(source, destination, layout, seed, counts=counts, progress=console)
     table = Table("class", *done.images, title=f"{done.layout} layout")
-    for name in done.classes:
+    for name in done.classes[:_CLASSES]:
         table.add_row(name, *(str(images[name]) for images in done.images.values()))
+    if len(done.classes) > _CLASSES:
+        table.caption = f"{len(done.classes) - _CLASSES} classes are left out: see --json"
     console.result(done.to_json(), table, f"written {done.destination}")

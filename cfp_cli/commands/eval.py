@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 REMEDY = "use an earlier checkpoint, or train it with a lower --lr or more epochs"
 
+# The largest number of classes in the table of classes.
+_CLASSES = 50
+# A confusion matrix has as many classes as fit the width of the terminal beside their names, within these limits.
+_FEWEST, _MOST, _NAME_WIDTH = 10, 50, 30
+
 
 @click.command(
     "eval",
@@ -67,20 +72,27 @@ def evaluate(
     console.result(
         metrics.to_json(),
         metrics_table(metrics, f"{model.name} on {split}"),
-        confusion_table(metrics),
+        confusion_table(metrics, console.width),
         *collapse_verdict(metrics, model.name, REMEDY),
     )
 
 
 def metrics_table(metrics: Metrics, title: str) -> Table:
-    """The figures of each class, then those over all classes; with the 95 % interval of each."""
+    """The figures of each class, then those over all classes; with the 95 % interval of each.
+
+    Of many classes, those with the lowest recall are shown.
+    """
     from rich.table import Table
 
     table = Table("", "recall", "precision", "F1", "images", title=title, caption="in brackets: 95 % intervals")
-    for name, each in metrics.per_class.items():
+    shown = metrics.lowest_recall(_CLASSES)
+    for name, each in shown.items():
         intervals = metrics.class_intervals[name]
         cells = (with_interval(getattr(each, metric), intervals[metric]) for metric in ("recall", "precision", "f1"))
         table.add_row(name, *cells, str(each.images))
+    left_out = len(metrics.per_class) - len(shown)
+    if left_out:
+        table.add_row(f"{left_out} other classes: see --json", "", "", "", "", style="dim")
     table.add_section()
     averages = (figure(metrics, f"macro_{metric}") for metric in ("recall", "precision", "f1"))
     table.add_row("macro average", *averages, str(metrics.images))
@@ -90,12 +102,21 @@ def metrics_table(metrics: Metrics, title: str) -> Table:
     return table
 
 
-def confusion_table(metrics: Metrics) -> Table:
-    """Images by true class (row) and predicted class (column)."""
-    from rich.table import Table
+def confusion_table(metrics: Metrics, width: int) -> Table:
+    """Images by true class (row) and predicted class (column), for the classes with the most errors.
 
-    names = list(metrics.per_class)
-    table = Table("true \\ predicted", *(str(index) for index in range(len(names))), title="confusion")
-    for index, (name, row) in enumerate(zip(names, metrics.confusion, strict=True)):
+    Args:
+        metrics: the metrics.
+        width: width of the terminal, in characters, which limits the number of classes.
+    """
+    from rich.table import Column, Table
+
+    digits = len(str(max(each.images for each in metrics.per_class.values())))
+    fitting = (width - _NAME_WIDTH) // (max(digits, 2) + 3)
+    confusion = metrics.most_confused(min(max(_FEWEST, fitting), _MOST))
+    caption = f"{confusion.left_out} classes with fewer errors are left out" if confusion.left_out else None
+    columns = (Column(str(index), no_wrap=True) for index in range(len(confusion.classes)))
+    table = Table("true \\ predicted", *columns, title="confusion", caption=caption)
+    for index, (name, row) in enumerate(zip(confusion.classes, confusion.rows, strict=True)):
         table.add_row(f"{index} {name}", *(str(count) if count else "." for count in row))
     return table

@@ -17,6 +17,7 @@ from cfp_cli.data.layouts import ByClass, read_layout
 from cfp_cli.data.listing import SPLITS
 from cfp_cli.data.split import divide
 from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.naming import name_some
 from cfp_cli.foundation.progress import SILENT, Progress
 
 
@@ -113,7 +114,7 @@ def split_layout(
 def _reduce(images: ByClass, counts: Mapping[str, int], seed: int) -> ByClass:
     if set(counts) != set(images):
         raise UsageError(
-            f"counts are for {', '.join(sorted(counts))} but the classes are {', '.join(sorted(images))}; "
+            f"counts are for {name_some(sorted(counts))} but the classes are {name_some(sorted(images))}; "
             "name each class once"
         )
     reduced = {}

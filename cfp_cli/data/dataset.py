@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.class_order import class_order
-from cfp_cli.data.folders import class_images, note_left_out, subfolders
+from cfp_cli.data.folders import class_images, note_left_out, relative_name, subfolders
 from cfp_cli.data.left_out import LeftOut
 from cfp_cli.data.listing import SPLITS, class_names, read_list, sibling_lists
 from cfp_cli.data.split import divide
@@ -21,7 +22,7 @@ from cfp_cli.foundation.progress import SILENT, Progress
 _ByClass = dict[str, list[Path]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """An image file and the index of its class."""
 
@@ -267,8 +268,8 @@ def _fingerprint(root: Path, classes: Sequence[str], splits: Mapping[str, Sequen
     for items in splits.values():
         for item in items:
             # A list may contain absolute paths outside the root; those stay absolute.
-            name = item.path.relative_to(root) if item.path.is_relative_to(root) else item.path
-            lines.append(f"{name.as_posix()}\0{item.path.stat().st_size}\0{classes[item.label]}\n")
+            name, status = relative_name(item.path, root), os.stat(item.path)  # noqa: PTH116
+            lines.append(f"{name}\0{status.st_size}\0{classes[item.label]}\n")
     for line in sorted(lines):
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -41,6 +41,12 @@ def is_image(path: Path) -> bool:
     return _names_image(path.name)
 
 
+def relative_name(path: Path, root: Path) -> str:
+    """Return the path relative to `root`, with `/` between folders. A path outside `root` stays as it is."""
+    name, prefix = path.as_posix(), f"{root.as_posix().removesuffix('/')}/"
+    return name.removeprefix(prefix)
+
+
 def is_ignored(name: str) -> bool:
     """Return whether a folder of this name is hidden, or made by a program, such as `@eaDir`."""
     return name.startswith(".") or name.lower() in _FOLDERS_OF_PROGRAMS

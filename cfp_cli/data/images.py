@@ -132,8 +132,8 @@ def stratified_sample(labels: Tensor | Sequence[int], count: int, seed: int) -> 
     values = np.asarray(labels, np.int64)
     generator = np.random.default_rng([seed, len(values)])
     passes = np.empty(len(values), np.int64)
-    for label in np.unique(values):
-        members = np.flatnonzero(values == label)
+    by_class = np.argsort(values, kind="stable")
+    for members in np.split(by_class, np.unique(values[by_class], return_index=True)[1][1:]):
         passes[members] = generator.permutation(len(members))
     # Within a pass the classes come in random order, so that an incomplete pass favours no class.
     return np.lexsort((generator.permutation(len(values)), passes))[:count]

@@ -119,12 +119,11 @@ def _plain_folders(folder: Path) -> dict[str, ByClass]:
     # `open_dataset` made the splits that the folder does not have. Undo that: move their images back to train.
     train = [item for name in ("train", *made) for item in dataset.split(name)]
     splits["train"] = tuple(sorted(train, key=lambda item: item.path))
-    return {
-        name: {
-            label: [item.path for item in items if item.label == index] for index, label in enumerate(dataset.classes)
-        }
-        for name, items in splits.items()
-    }
+    images: dict[str, ByClass] = {name: {label: [] for label in dataset.classes} for name in splits}
+    for name, items in splits.items():
+        for item in items:
+            images[name][dataset.classes[item.label]].append(item.path)
+    return images
 
 
 def _neu(folder: Path) -> dict[str, ByClass] | None:

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,12 @@ from cfp_cli.measuring.predictions import predict
 
 # A network that names one class for this fraction of the images, and of the images of the other classes, has collapsed.
 COLLAPSED = 0.95
+
+Int64 = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+# A confusion matrix of more classes would fill a file of results with mostly zeros.
+CONFUSION_LIMIT = 100
 
 
 class Loader(Protocol):
@@ -42,12 +49,19 @@ class ClassMetrics:
         precision: fraction of the predictions of this class that were correct.
         f1: harmonic mean of recall and precision.
         images: number of images of the class.
+        predicted: number of images that were predicted as this class.
     """
 
     recall: float
     precision: float
     f1: float
     images: int
+    predicted: int
+
+    @property
+    def hits(self) -> int:
+        """The number of images of the class that were predicted as this class."""
+        return round(self.recall * self.images)
 
 
 class WorstClass(NamedTuple):
@@ -67,6 +81,21 @@ class Collapse(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """A part of a confusion matrix.
+
+    Attributes:
+        classes: the classes of the rows and columns.
+        rows: images by true class (row) and predicted class (column).
+        left_out: number of classes without a row.
+    """
+
+    classes: tuple[str, ...]
+    rows: tuple[tuple[int, ...], ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
 class Metrics:
     """The metrics of one split, as fractions from 0 to 1.
 
@@ -79,6 +108,8 @@ class Metrics:
         per_class: the metrics of each class by name, in the order of the logits.
         confusion: images by true class (row) and predicted class (column).
         images: number of images.
+        confusion_classes: the classes of the rows and columns of `confusion`, in the order of the logits: those with
+            the most errors, where there are more than `CONFUSION_LIMIT` classes. None: all classes.
     """
 
     accuracy: float
@@ -89,6 +120,29 @@ class Metrics:
     per_class: dict[str, ClassMetrics]
     confusion: tuple[tuple[int, ...], ...]
     images: int
+    confusion_classes: tuple[str, ...] | None = None
+
+    def most_confused(self, limit: int) -> Confusion:
+        """Return the part of the confusion matrix that belongs to the classes with the most errors.
+
+        Args:
+            limit: largest number of classes.
+        """
+        names = tuple(self.per_class) if self.confusion_classes is None else self.confusion_classes
+        errors = [each.images + each.predicted - 2 * each.hits for each in map(self.per_class.__getitem__, names)]
+        chosen = most_errors(np.array(errors, np.int64), limit)
+        rows = tuple(tuple(row) for row in np.array(self.confusion, np.int64)[np.ix_(chosen, chosen)].tolist())
+        return Confusion(tuple(names[index] for index in chosen), rows, len(self.per_class) - len(chosen))
+
+    def lowest_recall(self, limit: int) -> dict[str, ClassMetrics]:
+        """Return the classes with the lowest recall, in the order of the logits. Classes without images come last.
+
+        Args:
+            limit: largest number of classes.
+        """
+        order = sorted(self.per_class, key=lambda name: (not self.per_class[name].images, self.per_class[name].recall))
+        chosen = set(order[:limit])
+        return {name: each for name, each in self.per_class.items() if name in chosen}
 
     def standard_error(self, metric: str) -> float:
         """Return the standard error of a metric that comes from the choice of the images.
@@ -119,18 +173,15 @@ class Metrics:
         at least 95 % of the images of the other classes. So a good network on images that are nearly all of one class
         has not collapsed.
         """
-        confusion = self._counts
-        predicted = confusion.sum(0)
-        index = int(predicted.argmax())
-        named = int(predicted[index])
-        others = self.images - int(confusion[index].sum())
+        name, each = max(self.per_class.items(), key=lambda item: item[1].predicted)
+        named, others = each.predicted, self.images - each.images
         # Without images of another class, a network that is always right names only one class too.
         if others == 0 or self._classes_with_images < 2:
             return None
-        of_others = named - int(confusion[index, index])
+        of_others = named - each.hits
         if named < COLLAPSED * self.images or of_others < COLLAPSED * others:
             return None
-        return Collapse(list(self.per_class)[index], named)
+        return Collapse(name, named)
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
@@ -139,8 +190,7 @@ class Metrics:
         Accuracy has Wilson's interval. Those of the means come from the intervals of the classes, see `mean_interval`;
         they allow for the choice of the images of each class, not for the choice of the classes.
         """
-        occurs = self._counts.sum(1) + self._counts.sum(0) > 0
-        names = [name for name, used in zip(self.per_class, occurs, strict=True) if used]
+        names = [name for name, each in self.per_class.items() if each.images + each.predicted]
 
         def mean(metric: str, of: Sequence[str]) -> Interval:
             estimates = [
@@ -149,7 +199,7 @@ class Metrics:
             return mean_interval(estimates, shared_errors=metric == "f1")
 
         return {
-            "accuracy": wilson(int(self._counts.diagonal().sum()), self.images),
+            "accuracy": wilson(sum(each.hits for each in self.per_class.values()), self.images),
             "macro_precision": mean("precision", names),
             "macro_recall": mean("recall", names),
             "macro_f1": mean("f1", names),
@@ -163,22 +213,15 @@ class Metrics:
         F1 is 2J / (1 + J), where J is the fraction of hits among the images that are of the class or predicted as it.
         Its interval is Wilson's interval of J in the same formula.
         """
-        counts = self._counts
         intervals = {}
-        for name, hits, true, predicted in zip(
-            self.per_class,
-            counts.diagonal().tolist(),
-            counts.sum(1).tolist(),
-            counts.sum(0).tolist(),
-            strict=True,
-        ):
-            f1 = Interval(*(2 * limit / (1 + limit) for limit in wilson(hits, true + predicted - hits)))
-            intervals[name] = {"recall": wilson(hits, true), "precision": wilson(hits, predicted), "f1": f1}
+        for name, each in self.per_class.items():
+            in_both = wilson(each.hits, each.images + each.predicted - each.hits)
+            intervals[name] = {
+                "recall": wilson(each.hits, each.images),
+                "precision": wilson(each.hits, each.predicted),
+                "f1": Interval(*(2 * limit / (1 + limit) for limit in in_both)),
+            }
         return intervals
-
-    @cached_property
-    def _counts(self) -> np.ndarray[Any, Any]:
-        return np.asarray(self.confusion, np.int64)
 
     @property
     def _classes_with_images(self) -> int:
@@ -235,11 +278,11 @@ def evaluate(
 def compute_metrics(predictions: Tensor, labels: Tensor, classes: Sequence[str]) -> Metrics:
     """Compute the metrics of predicted classes int64 [N] and true classes int64 [N].
 
+    Time and memory grow with the number of images and of classes, not with the square of the number of classes.
+
     Raises:
         DataError: N is 0, or a label is not one of the classes.
     """
-    from torchmetrics.functional import classification
-
     count = len(classes)
     if len(labels) == 0:
         raise DataError("there is no image to evaluate; check the folder of the split")
@@ -247,24 +290,46 @@ def compute_metrics(predictions: Tensor, labels: Tensor, classes: Sequence[str])
         raise DataError(
             f"a label is outside the {count} classes of the network; use a network that was trained on this dataset"
         )
-    task: dict[str, Any] = {"num_classes": count, "average": "none"}
-    recall, precision, f1 = (
-        getattr(classification, f"multiclass_{name}")(predictions, labels, **task).double()
-        for name in ("recall", "precision", "f1_score")
-    )
-    confusion = classification.multiclass_confusion_matrix(predictions, labels, num_classes=count)
-    images = confusion.sum(1)
-    occurs = images + confusion.sum(0) > 0
+    predicted, actual = predictions.numpy(), labels.numpy()
+    hits = np.bincount(actual[predicted == actual], minlength=count)
+    images, calls = np.bincount(actual, minlength=count), np.bincount(predicted, minlength=count)
+    recall, precision, f1 = _ratio(hits, images), _ratio(hits, calls), _ratio(2 * hits, images + calls)
+    occurs = images + calls > 0
+    shown = most_errors(images + calls - 2 * hits, CONFUSION_LIMIT)
+    figures = zip(recall.tolist(), precision.tolist(), f1.tolist(), images.tolist(), calls.tolist(), strict=True)
     return Metrics(
-        accuracy=int(confusion.diagonal().sum()) / len(labels),
+        accuracy=int(hits.sum()) / len(labels),
         macro_precision=float(precision[occurs].mean()),
         macro_recall=float(recall[occurs].mean()),
         macro_f1=float(f1[occurs].mean()),
         balanced_accuracy=float(recall[images > 0].mean()),
-        per_class={
-            name: ClassMetrics(float(recall[i]), float(precision[i]), float(f1[i]), int(images[i]))
-            for i, name in enumerate(classes)
-        },
-        confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
+        per_class={name: ClassMetrics(*each) for name, each in zip(classes, figures, strict=True)},
+        confusion=_confusion(predicted, actual, shown, count),
         images=len(labels),
+        confusion_classes=None if len(shown) == count else tuple(classes[index] for index in shown),
     )
+
+
+def _ratio(numerators: Int64, denominators: Int64) -> Float64:
+    """Divide; the ratio with denominator 0 is 0."""
+    return numerators / np.maximum(denominators, 1)
+
+
+def most_errors(errors: Int64, limit: int) -> Int64:
+    """Return the indices of the `limit` classes with the most errors, in ascending order, int64 [<= limit].
+
+    Args:
+        errors: number of errors of each class, int64 [K].
+        limit: largest number of indices.
+    """
+    return np.sort(np.argsort(-errors, kind="stable")[:limit])
+
+
+def _confusion(predicted: Int64, actual: Int64, shown: Int64, count: int) -> tuple[tuple[int, ...], ...]:
+    """Count the images of each pair of the classes `shown`."""
+    row_of = np.full(count, -1)
+    row_of[shown] = np.arange(len(shown))
+    rows, columns = row_of[actual], row_of[predicted]
+    both = (rows >= 0) & (columns >= 0)
+    cells = np.bincount(rows[both] * len(shown) + columns[both], minlength=len(shown) ** 2)
+    return tuple(tuple(row) for row in cells.reshape(len(shown), len(shown)).tolist())

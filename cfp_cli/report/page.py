@@ -19,6 +19,9 @@ LIMIT = 3_000_000
 # From the most useful level of detail to one for the largest networks.
 _DETAILS = (Detail(256, 64, 4), Detail(160, 40, 4), Detail(112, 28, 3), Detail(72, 20, 2), Detail(40, 12, 1))
 
+# The largest number of classes in a confusion matrix, and in the table of recalls.
+_CONFUSED, _LISTED = 100, 100
+
 
 def require_extra() -> None:
     """Check that jinja2 is installed, which only the report needs.
@@ -58,6 +61,8 @@ def render_page(data: PageData, limit: int = LIMIT) -> bytes:
         "recalls": _recalls(data),
         "latency": _latency(data.latency),
         "photo": photograph(data.example.pixels),
+        "confused": _CONFUSED,
+        "listed": _LISTED,
     }
     for detail in _DETAILS:
         layers = [draw_layer(layer, detail, data.richness) for layer in data.layers]

@@ -17,6 +17,7 @@ from cfp_cli.checkpoints.spec import describe, spec_of
 from cfp_cli.data.class_order import differs_from_text_order
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.duplicates import report_images_in_two_splits
+from cfp_cli.data.folders import relative_name
 from cfp_cli.foundation.errors import DataError, RunError
 from cfp_cli.foundation.files import sha256, write_json
 from cfp_cli.foundation.progress import SILENT, Progress
@@ -262,10 +263,7 @@ def _warn_of_other_splits(
 def write_splits(run: Run, dataset: Dataset) -> None:
     """Write `RUN/splits.json`: the images of each split, and where each split comes from."""
     splits = {
-        name: [
-            str(item.path.relative_to(dataset.root) if item.path.is_relative_to(dataset.root) else item.path)
-            for item in items
-        ]
+        name: [relative_name(item.path, dataset.root) for item in items]
         for name, items in dataset.splits.items()
     }
     content = {"root": str(dataset.root.resolve()), "origin": dict(dataset.split_origin), "splits": splits}

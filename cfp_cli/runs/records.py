@@ -197,9 +197,17 @@ class FinetuneMetrics:
         named = {"val": self.val, "test": self.test}
         named |= {f"teachers[{index}]": each for index, each in enumerate(self.teachers)}
         for name, metrics in named.items():
-            classes = len(metrics.per_class) if metrics is not None else 0
-            if metrics is not None and [len(row) for row in metrics.confusion] != [classes] * classes:
-                raise FieldError(f"{name}.confusion is not a square matrix of {classes} classes")
+            if metrics is not None:
+                _require_confusion(name, metrics)
+
+
+def _require_confusion(name: str, metrics: Metrics) -> None:
+    names = metrics.per_class if metrics.confusion_classes is None else metrics.confusion_classes
+    unknown = [each for each in names if each not in metrics.per_class]
+    if unknown:
+        raise FieldError(f"{name}.confusion_classes has '{unknown[0]}', which is not in {name}.per_class")
+    if [len(row) for row in metrics.confusion] != [len(names)] * len(names):
+        raise FieldError(f"{name}.confusion is not a square matrix of {len(names)} classes")
 
 
 @dataclass(frozen=True)

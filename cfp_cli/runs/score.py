@@ -10,6 +10,7 @@ import torch
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
+from cfp_cli.data.folders import relative_name
 from cfp_cli.data.images import ImageStore, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
@@ -104,5 +105,5 @@ def run_score(
 
 
 def _list_hash(store: ImageStore, dataset: Dataset) -> str:
-    names = (path.relative_to(dataset.root) if path.is_relative_to(dataset.root) else path for path in store.paths)
-    return hashlib.sha256("\n".join(map(str, names)).encode()).hexdigest()
+    names = (relative_name(path, dataset.root) for path in store.paths)
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()

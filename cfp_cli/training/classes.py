@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.naming import name_some
 
 
 def require_classes(classes: tuple[str, ...], dataset: Dataset, network: str) -> None:
@@ -27,6 +28,6 @@ def require_classes(classes: tuple[str, ...], dataset: Dataset, network: str) ->
     if classes == dataset.classes or (numbered and len(classes) == len(dataset.classes)):
         return
     raise DataError(
-        f"{network} was made for the classes {', '.join(classes)}, the data has {', '.join(dataset.classes)}; "
+        f"{network} was made for the classes {name_some(classes)}, the data has {name_some(dataset.classes)}; "
         "use the data it was trained on"
     )

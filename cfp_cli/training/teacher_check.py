@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from cfp_cli.foundation.naming import name_some
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics
 from cfp_cli.training.teacher_cache import Logits
@@ -50,7 +51,7 @@ def check_classes(name: str, validation: Metrics, progress: Progress = SILENT) -
     missed = tuple(label for label, metrics in validation.per_class.items() if metrics.images and not metrics.recall)
     if missed:
         progress.say(
-            f"warning: the {name} recognises no validation image of {', '.join(missed)}, so the student learns little "
+            f"warning: the {name} recognises no validation image of {name_some(missed)}, so the student learns little "
             "about it; train a teacher that does: `cfp train --sampler balanced` with a higher --lr or more epochs"
         )
     return missed

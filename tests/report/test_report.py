@@ -27,7 +27,7 @@ from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.synthetic import generate
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.errors import CfpError, DataError, RunError
-from cfp_cli.measuring.metrics import ClassMetrics, Metrics
+from cfp_cli.measuring.metrics import ClassMetrics, Metrics, compute_metrics
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
@@ -358,11 +358,21 @@ def test_a_page_too_large_loses_detail_before_it_fails(contents: PageData) -> No
 
 def test_a_hundred_classes_fit(contents: PageData) -> None:
     names = [f"class {index}" for index in range(100)]
-    each = ClassMetrics(1.0, 1.0, 1.0, 7)
+    each = ClassMetrics(1.0, 1.0, 1.0, 7, 7)
     row = tuple(tuple(7 if a == b else 0 for b in range(100)) for a in range(100))
     metrics = Metrics(1.0, 1.0, 1.0, 1.0, 1.0, dict.fromkeys(names, each), row, 700)
     models = tuple(replace(model, metrics=metrics) for model in contents.models)
     assert len(page.render_page(replace(contents, models=models))) < 1_500_000
+
+
+def test_of_thousands_of_classes_the_page_shows_some(contents: PageData) -> None:
+    labels = torch.arange(5000)
+    metrics = compute_metrics(labels.clamp(min=3), labels, [f"class {index}" for index in range(5000)])
+    models = tuple(replace(model, metrics=metrics) for model in contents.models)
+    html = page.render_page(replace(contents, models=models)).decode()
+    assert len(html) < 2_000_000
+    assert html.count("4900 classes with fewer errors are left out") == 2
+    assert "4900 classes that lost less are left out" in html
 
 
 def test_a_large_network_stays_under_three_megabytes(contents: PageData) -> None:

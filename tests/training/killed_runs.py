@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 import torch._dynamo
-import torchmetrics.functional.classification  # noqa: F401
 from tiny_run import CLASSES, TensorViews, data, files, network, same
 
 from cfp_cli.training.loop import fit

@@ -162,7 +162,6 @@ def import_all(names: list[str]) -> None:
     for name in names:
         if name not in sys.modules and name.split(".")[0] in (
             "torch",
-            "torchmetrics",
             "scipy",
             "PIL",
             "cfp_cli",
