@@ -263,8 +263,7 @@ def _warn_of_other_splits(
 def write_splits(run: Run, dataset: Dataset) -> None:
     """Write `RUN/splits.json`: the images of each split, and where each split comes from."""
     splits = {
-        name: [relative_name(item.path, dataset.root) for item in items]
-        for name, items in dataset.splits.items()
+        name: [relative_name(item.path, dataset.root) for item in items] for name, items in dataset.splits.items()
     }
     content = {"root": str(dataset.root.resolve()), "origin": dict(dataset.split_origin), "splits": splits}
     write_json(run.folder / "splits.json", content)
