@@ -115,7 +115,7 @@ class Console:
 
     @property
     def width(self) -> int:
-        """The width of stdout in characters; 80 if stdout is no terminal."""
+        """The width of stdout in characters; `PIPE_WIDTH` if stdout is no terminal."""
         return self._stream("stdout").width
 
     def result(self, data: object, *renderables: RenderableType) -> None:

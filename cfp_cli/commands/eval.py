@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cfp_cli.measuring.metrics import Metrics
+    from cfp_cli.measuring.mistakes import Mistake
 
+# Rows of the table of mistakes.
+MOST = 100
 REMEDY = "use an earlier checkpoint, or train it with a lower --lr or more epochs"
 
 # The largest number of classes in the table of classes.
@@ -39,6 +43,13 @@ _FEWEST, _MOST, _NAME_WIDTH = 10, 50, 30
     show_default=True,
     help="Split to measure on.",
 )
+@click.option(
+    "--worst",
+    type=click.IntRange(0),
+    default=3,
+    show_default=True,
+    help="Mistakes to show for each class, those with the highest confidence.",
+)
 @seed_option
 @compute_options(batch_size=64)
 @output_options
@@ -51,28 +62,32 @@ def evaluate(
     input_size: int | None,
     unsafe_pickle: bool,
     split: str,
+    worst: int,
     seed: int,
     device: str,
     threads: int | None,
     batch_size: int,
 ) -> None:
-    """Measure MODEL on a split of DATA: accuracy, macro averages, figures of each class, confusion matrix."""
+    """Measure MODEL on a split of DATA: accuracy, macro averages, figures of each class, confusion matrix, mistakes."""
     from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.evaluate import run_evaluate
     from cfp_cli.runs.inputs import DataInput, ModelInput
 
-    metrics = run_evaluate(
+    done = run_evaluate(
         ModelInput(model, arch, input_size, unsafe_pickle),
         DataInput(data, seed),
         split,
+        worst=worst,
         batch_size=batch_size,
         device=choose_device(device, threads),
         progress=console,
     )
+    metrics = done.metrics
     console.result(
-        metrics.to_json(),
+        done.to_json(),
         metrics_table(metrics, f"{model.name} on {split}"),
         confusion_table(metrics, console.width),
+        *([mistakes_table(done.mistakes)] if done.mistakes else []),
         *collapse_verdict(metrics, model.name, REMEDY),
     )
 
@@ -119,4 +134,18 @@ def confusion_table(metrics: Metrics, width: int) -> Table:
     table = Table("true \\ predicted", *columns, title="confusion", caption=caption)
     for index, (name, row) in enumerate(zip(confusion.classes, confusion.rows, strict=True)):
         table.add_row(f"{index} {name}", *(str(count) if count else "." for count in row))
+    return table
+
+
+def mistakes_table(mistakes: Sequence[Mistake]) -> Table:
+    """The mistakes of each true class with the highest confidence."""
+    from rich.table import Table
+
+    table = Table("class", "predicted", "confidence", "image", title="worst mistakes")
+    shown = sorted(mistakes, key=lambda each: -each.confidence)[:MOST]
+    for each in mistakes:
+        if each in shown:
+            table.add_row(each.label, each.predicted, f"{each.confidence:.1%}", str(each.path))
+    if len(mistakes) > MOST:
+        table.caption = f"the {MOST} with the highest confidence of {len(mistakes)}; --json has all"
     return table

@@ -32,6 +32,13 @@ from cfp_cli.commands.options import (
 @click.option(
     "--bench/--no-bench", default=True, show_default=True, help="Measure latency if the run has no record of it."
 )
+@click.option(
+    "--worst",
+    type=click.IntRange(0),
+    default=4,
+    show_default=True,
+    help="Mistakes to show for each class, those with the highest confidence.",
+)
 @permission_options
 @run_option
 @compute_options(batch_size=64)
@@ -43,6 +50,7 @@ def report(
     out: Path | None,
     image: Path | None,
     bench: bool,
+    worst: int,
     arch: str | None,
     unsafe_pickle: bool,
     run_folder: Path,
@@ -50,7 +58,7 @@ def report(
     threads: int | None,
     batch_size: int,
 ) -> None:
-    """Write one HTML page about a run: sizes, layers, feature maps, fine-tuning, confusion matrices, latency, hashes.
+    """Write one HTML page about a run: a verdict, sizes, layers, feature maps, fine-tuning, mistakes, latency, hashes.
 
     RUN is the run directory; without it, --run is used. The page opens in any browser, without a network connection.
     Sections for which the run has no data are left out; the page says which, and why.
@@ -65,10 +73,17 @@ def report(
         out=out,
         image=image,
         bench=bench,
+        worst=worst,
         batch_size=batch_size,
         permission=Permission(arch, unsafe_pickle),
         device=choose_device(device, threads),
         progress=console,
     )
     missing = [f"left out: {name}. {why}" for name, why in done.left_out.items()]
-    console.result(done, *missing, f"written {done.out} ({done.bytes / 1e6:.2f} MB, {done.layers} layers)")
+    console.result(
+        done.to_json(),
+        done.verdict.headline,
+        *done.verdict.facts,
+        *missing,
+        f"written {done.out} ({done.bytes / 1e6:.2f} MB, {done.layers} layers)",
+    )

@@ -5,17 +5,23 @@ from __future__ import annotations
 import importlib.util
 import shlex
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from cfp_cli.exporting.benchmark import Benchmark
 from cfp_cli.foundation.errors import CfpError, MissingExtraError
+from cfp_cli.measuring.intervals import Interval
 from cfp_cli.measuring.latency import Latency
 from cfp_cli.report.draw_layer import Detail, draw_layer
-from cfp_cli.report.page_data import PageData
+from cfp_cli.report.page_data import MistakeImage, PageData
 from cfp_cli.report.png import photograph, ramp
 from cfp_cli.report.svg import Line, line_chart
+from cfp_cli.report.text import date, percent, plain, points, range_of, speed, times
+from cfp_cli.report.verdict import give_verdict
 
 LIMIT = 3_000_000
+# Largest width and height of the image of a mistake, in pixels.
+THUMBNAIL = 96
 # From the most useful level of detail to one for the largest networks.
 _DETAILS = (Detail(256, 64, 4), Detail(160, 40, 4), Detail(112, 28, 3), Detail(72, 20, 2), Detail(40, 12, 1))
 
@@ -50,19 +56,30 @@ def render_page(data: PageData, limit: int = LIMIT) -> bytes:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(percent=percent, points=points, command=shlex.join, times=times, speed=speed)
+    environment.filters.update(
+        percent=percent,
+        points=points,
+        command=shlex.join,
+        times=times,
+        speed=speed,
+        range=range_of,
+        date=date,
+        plain=plain,
+    )
     template = environment.get_template("page.html.j2")
     fixed = {
         "c": data,
         "css": (folder / "page.css").read_text(encoding="utf-8"),
         "js": (folder / "page.js").read_text(encoding="utf-8"),
         "ramp": ", ".join(f"rgb{colour}" for colour in ramp()[::9]),
+        "verdict": give_verdict(data.original, data.final, data.change, data.latency),
         "curves": _curves(data),
         "recalls": _recalls(data),
         "latency": _latency(data.latency),
         "photo": photograph(data.example.pixels),
         "confused": _CONFUSED,
         "listed": _LISTED,
+        "mistakes": _mistakes(data),
     }
     for detail in _DETAILS:
         layers = [draw_layer(layer, detail, data.richness) for layer in data.layers]
@@ -72,36 +89,24 @@ def render_page(data: PageData, limit: int = LIMIT) -> bytes:
     raise CfpError(f"the page of {len(data.layers)} layers is larger than {limit:,} bytes; report a smaller network")
 
 
-def percent(value: float) -> str:
-    """Format a fraction as a percentage with one decimal."""
-    return f"{value:.1%}".replace("%", "\N{NO-BREAK SPACE}%")
-
-
-def points(value: float) -> str:
-    """Format a difference of fractions in percentage points, with its sign."""
-    rounded = round(value * 100, 1)
-    return "±0.0" if rounded == 0 else f"{'+' if rounded > 0 else '−'}{abs(rounded):.1f}"
-
-
-def times(before: float, after: float) -> str:
-    """Format how many times smaller a value has become."""
-    ratio = before / after if after else float("inf")
-    return f"{ratio:.1f}×" if ratio < 100 else f"{ratio:.0f}×"
-
-
-def speed(before: float, after: float) -> str:
-    """Format how many times faster or slower."""
-    return f"{times(before, after)} faster" if after <= before else f"{times(after, before)} slower"
+def _mistakes(data: PageData) -> list[tuple[str, list[tuple[MistakeImage, str]]]]:
+    """Return the mistakes of each true class, each with its image as a data URI."""
+    return [
+        (label, [(each, photograph(each.pixels, THUMBNAIL)) for each in group])
+        for label, group in groupby(data.mistakes, key=lambda each: each.label)
+    ]
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Recall of one class before and after, as fractions."""
+    """Recall of one class before and after, as fractions, with 95 % intervals."""
 
     name: str
     images: int
     before: float
     after: float
+    before_interval: Interval
+    after_interval: Interval
 
 
 def _recalls(data: PageData) -> list[Recall]:
@@ -109,8 +114,18 @@ def _recalls(data: PageData) -> list[Recall]:
     final = data.final
     if final is None or final.metrics is None or data.original.metrics is None:
         return []
-    after, before = final.metrics.per_class, data.original.metrics.per_class
-    recalls = [Recall(name, each.images, each.recall, after[name].recall) for name, each in before.items()]
+    before, after = data.original.metrics, final.metrics
+    recalls = [
+        Recall(
+            name,
+            each.images,
+            each.recall,
+            after.per_class[name].recall,
+            before.class_intervals[name]["recall"],
+            after.class_intervals[name]["recall"],
+        )
+        for name, each in before.per_class.items()
+    ]
     return sorted(recalls, key=lambda each: (each.after - each.before, each.after))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cfp_cli.exporting.benchmark import Benchmark
+from cfp_cli.measuring.intervals import Interval
 from cfp_cli.measuring.metrics import Metrics
 from cfp_cli.training.history import EpochRow
 
@@ -102,6 +103,24 @@ class Example:
 
 
 @dataclass(frozen=True)
+class MistakeImage:
+    """A test image that the last network classifies wrongly.
+
+    Attributes:
+        name: path of its file, from the folder of the images.
+        label, predicted: its true and its predicted class.
+        confidence: probability of the predicted class.
+        pixels: the resized image before normalisation, uint8 [3, H, W].
+    """
+
+    name: str
+    label: str
+    predicted: str
+    confidence: float
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
 class Provenance:
     """A command of the run, as its record holds it.
 
@@ -151,6 +170,11 @@ class PageData:
         records: commands of the run except earlier reports, oldest first.
         versions: versions of cfp and of its packages, for this page.
         left_out: why a section is missing, by the section's id.
+        change: 95 % interval of the change of the test accuracy, from the original to the last network on the same
+            images; None if it was not measured.
+        mistakes: the worst mistakes of the last network on the test images, by true class.
+        wrong: number of test images that it classifies wrongly; None if it was not measured.
+        written: date and time of this page in UTC, ISO 8601.
     """
 
     arch: str
@@ -173,11 +197,20 @@ class PageData:
     records: Sequence[Provenance]
     versions: Mapping[str, str]
     left_out: Mapping[str, str]
+    change: Interval | None
+    mistakes: tuple[MistakeImage, ...]
+    wrong: int | None
+    written: str
 
     @property
     def original(self) -> ModelFacts:
         """The scored network."""
         return self.models[0]
+
+    @property
+    def shown(self) -> ModelFacts:
+        """The last network of the run; before pruning, the original."""
+        return self.models[-1]
 
     @property
     def final(self) -> ModelFacts | None:

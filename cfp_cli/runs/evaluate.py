@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.measuring.metrics import Metrics, evaluate
+from cfp_cli.measuring.metrics import Metrics, compute_metrics
+from cfp_cli.measuring.mistakes import Mistake, worst_mistakes
+from cfp_cli.measuring.predictions import predict
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The metrics of a model on a split, and the mistakes of each class with the highest confidence."""
+
+    metrics: Metrics
+    mistakes: tuple[Mistake, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return both as plain data."""
+        return {**self.metrics.to_json(), "mistakes": [each.to_json() for each in self.mistakes]}
 
 
 def run_evaluate(
@@ -17,11 +34,21 @@ def run_evaluate(
     data: DataInput,
     split: str,
     *,
+    worst: int = 0,
     batch_size: int = 64,
     device: torch.device,
     progress: Progress = SILENT,
-) -> Metrics:
-    """Measure the metrics of a model on one split.
+) -> Evaluated:
+    """Measure the metrics of a model on one split, and find its worst mistakes.
+
+    Args:
+        model: the model.
+        data: the images.
+        split: `train`, `val` or `test`.
+        worst: largest number of mistakes to return for each class.
+        batch_size: images in a batch.
+        device: where to compute.
+        progress: reports progress.
 
     Raises:
         CfpError: the model or the data cannot be used.
@@ -30,4 +57,10 @@ def run_evaluate(
     dataset = data.open(progress)
     network, dataset = fit_classes(network, dataset, model.path, progress)
     images = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)
-    return evaluate(network.to(device), images.batches(batch_size), progress=progress)
+    batches = images.batches(batch_size)
+    predictions = predict(network.to(device), progress.track(batches, "evaluating", total=len(batches)))
+    classes = spec_of(network).classes
+    return Evaluated(
+        compute_metrics(predictions.classes, predictions.labels, classes),
+        worst_mistakes(predictions, images.paths, classes, worst),
+    )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
-from cfp_cli.data.images import load_images, sample
+from cfp_cli.data.images import ImageStore, load_images, sample
 from cfp_cli.data.transforms import BrokenImageError, Preprocessing
 from cfp_cli.exporting.benchmark import Benchmark, benchmark, count_macs
 from cfp_cli.foundation.errors import DataError
@@ -20,11 +22,15 @@ from cfp_cli.foundation.files import sha256, write_bytes
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.versions import versions
 from cfp_cli.graph import channel_sets
-from cfp_cli.measuring.metrics import Metrics, evaluate
+from cfp_cli.measuring.intervals import Interval, paired_difference
+from cfp_cli.measuring.metrics import Metrics, compute_metrics
+from cfp_cli.measuring.mistakes import Mistake, worst_mistakes
+from cfp_cli.measuring.predictions import Predictions, predict
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.report.collect_layers import collect_layers, set_widths
 from cfp_cli.report.page import render_page, require_extra
-from cfp_cli.report.page_data import Example, ModelFacts, PageData, Provenance
+from cfp_cli.report.page_data import Example, MistakeImage, ModelFacts, PageData, Provenance
+from cfp_cli.report.verdict import Verdict, give_verdict
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import (
     NO_PERMISSION,
@@ -52,6 +58,9 @@ from cfp_cli.scoring.scores import Scores
 from cfp_cli.training.history import read_csv
 
 BATCHES = (1, 16)
+# Mistakes shown for each class, and in all.
+WORST = 4
+MOST = 60
 NOT_PRUNED = "The run is not pruned yet."
 NOT_TUNED = "The run is not fine-tuned yet."
 TEACHERS = ("representation teacher", "class-balanced teacher")
@@ -66,12 +75,36 @@ class Reported:
         bytes: size of the page.
         layers: number of channel sets on the page.
         left_out: why a section is missing, by the section's id.
+        verdict: how much smaller and faster the last network is, and what that costs in accuracy.
+        original, final: test metrics of the original and of the last network; None without a test split, and `final`
+            before pruning.
+        change: 95 % interval of the change of the test accuracy; None if it was not measured.
+        mistakes: the worst mistakes of the last network on the test images.
     """
 
     out: Path
     bytes: int
     layers: int
     left_out: dict[str, str]
+    verdict: Verdict
+    original: Metrics | None
+    final: Metrics | None
+    change: Interval | None
+    mistakes: tuple[Mistake, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain data."""
+        return {
+            "out": str(self.out),
+            "bytes": self.bytes,
+            "layers": self.layers,
+            "left_out": self.left_out,
+            "verdict": self.verdict.to_json(),
+            "original": self.original.to_json() if self.original else None,
+            "final": self.final.to_json() if self.final else None,
+            "accuracy_change_interval": list(self.change) if self.change else None,
+            "mistakes": [each.to_json() for each in self.mistakes],
+        }
 
 
 def run_report(
@@ -80,6 +113,7 @@ def run_report(
     out: Path | None = None,
     image: Path | None = None,
     bench: bool = True,
+    worst: int = WORST,
     batch_size: int = 64,
     permission: Permission = NO_PERMISSION,
     device: torch.device,
@@ -94,6 +128,7 @@ def run_report(
         out: page to write, if not `RUN/report.html`.
         image: image whose feature maps are shown; None takes the first scored image.
         bench: measure latency where the run has no record of it.
+        worst: number of mistakes to show for each class.
         batch_size: images per batch of a test.
         permission: what the user allows for a model that the run directory names.
         device: where to compute.
@@ -144,6 +179,9 @@ def run_report(
         )
     elif not latency:
         left_out["latency"] = "Latency was not measured." if plan is not None else NOT_PRUNED
+    tested = [test_metrics.run(each.model, sha256(each.file.path)) for each in (networks[0], networks[-1])]
+    change = _change(tested) if len(networks) > 1 else None
+    mistakes, wrong = _worst(tested[-1], dataset, worst)
     page_data = PageData(
         arch=spec.arch,
         classes=spec.classes,
@@ -165,6 +203,10 @@ def run_report(
         records=[_provenance(each) for each in run.records if not isinstance(each, ReportRecord)],
         versions=versions(),
         left_out=left_out,
+        change=change,
+        mistakes=tuple(_image_of(each, tested[-1], dataset) for each in mistakes),
+        wrong=wrong,
+        written=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     content = render_page(page_data)
     write_bytes(path, content)
@@ -178,7 +220,17 @@ def run_report(
             metrics=ReportMetrics(len(content), left_out),
         )
     )
-    return Reported(path, len(content), len(page_data.layers), left_out)
+    return Reported(
+        path,
+        len(content),
+        len(page_data.layers),
+        left_out,
+        give_verdict(page_data.original, page_data.final, change, latency),
+        models[0].metrics,
+        models[-1].metrics if len(models) > 1 else None,
+        change,
+        mistakes,
+    )
 
 
 class _Network(NamedTuple):
@@ -204,12 +256,49 @@ def _current_records(run: Run, source: ModelInput) -> tuple[PruneRecord | None, 
     return prune, finetune, {}
 
 
+class _Tested(NamedTuple):
+    """The images of the test split, and the predictions of a network."""
+
+    images: ImageStore
+    predictions: Predictions
+
+
+def _change(tested: Sequence[_Tested | None]) -> Interval | None:
+    """Return the interval of the change of accuracy between two networks; None unless both saw the same images."""
+    first, last = tested
+    if first is None or last is None or first.images.paths != last.images.paths:
+        return None
+    before, after = (each.predictions.classes == each.predictions.labels for each in (first, last))
+    counts = (before & after, before & ~after, ~before & after, ~before & ~after)
+    return paired_difference(*(int(each.sum()) for each in counts))
+
+
+def _worst(tested: _Tested | None, dataset: Dataset, count: int) -> tuple[tuple[Mistake, ...], int | None]:
+    """Return the mistakes to show and the number of all mistakes; of too many, those with most confidence are shown."""
+    if tested is None:
+        return (), None
+    predictions = tested.predictions
+    mistakes = worst_mistakes(predictions, tested.images.paths, dataset.classes, count)
+    shown = sorted(mistakes, key=lambda each: -each.confidence)[:MOST]
+    return tuple(each for each in mistakes if each in shown), int((predictions.classes != predictions.labels).sum())
+
+
+def _image_of(mistake: Mistake, tested: _Tested | None, dataset: Dataset) -> MistakeImage:
+    assert tested is not None
+    path = mistake.path
+    name = path.relative_to(dataset.root) if path.is_relative_to(dataset.root) else path
+    pixels = tested.images.images[mistake.index].numpy()
+    return MistakeImage(str(name), mistake.label, mistake.predicted, mistake.confidence, pixels)
+
+
 class _TestMetrics:
     """Test metrics by file hash: recorded ones for the same file, images and splits, else measured now."""
 
     def __init__(self, run: Run, data: DataInput, dataset: Dataset, batch_size: int, progress: Progress) -> None:
         self.dataset, self.batch_size, self.progress = dataset, batch_size, progress
         self.by_hash: dict[str, Metrics] = {}
+        self._tested: dict[str, _Tested] = {}
+        self._images: dict[Preprocessing, ImageStore] = {}
         record = run.latest(FinetuneRecord)
         # The same images under another path are the same data; another seed may have made other splits of them.
         current = data.record(dataset)
@@ -224,12 +313,26 @@ class _TestMetrics:
     def of(self, model: nn.Module, digest: str) -> Metrics | None:
         """Return metrics on the test split; None if the data have none."""
         if digest not in self.by_hash:
-            if "test" not in self.dataset.splits:
+            tested = self.run(model, digest)
+            if tested is None:
                 return None
-            images = load_images(self.dataset, "test", Preprocessing.of(spec_of(model)), progress=self.progress)
-            batches = images.batches(self.batch_size)
-            self.by_hash[digest] = evaluate(model, batches, self.dataset.classes, progress=self.progress)
+            predictions = tested.predictions
+            self.by_hash[digest] = compute_metrics(predictions.classes, predictions.labels, self.dataset.classes)
         return self.by_hash[digest]
+
+    def run(self, model: nn.Module, digest: str) -> _Tested | None:
+        """Return the images of the test split and the network's predictions of them; None if the data have none."""
+        if "test" not in self.dataset.splits:
+            return None
+        if digest not in self._tested:
+            preprocessing = Preprocessing.of(spec_of(model))
+            if preprocessing not in self._images:
+                self._images[preprocessing] = load_images(self.dataset, "test", preprocessing, progress=self.progress)
+            images = self._images[preprocessing]
+            batches = images.batches(self.batch_size)
+            shown = self.progress.track(batches, "evaluating", total=len(batches))
+            self._tested[digest] = _Tested(images, predict(model, shown))
+        return self._tested[digest]
 
 
 def _facts(network: _Network, test_metrics: _TestMetrics) -> ModelFacts:

@@ -35,7 +35,7 @@ def test_the_three_lines(cfp, tmp_path: Path, model: Path, images: Path, monkeyp
     assert tuned.code == 0, tuned.err
     assert {"epochs", "seconds", "best_epoch", "val", "test", "out"} <= tuned.json.keys()
     evaluated = cfp("eval", tuned.json["out"], images, "--json")
-    assert evaluated.json == tuned.json["test"]
+    assert {name: value for name, value in evaluated.json.items() if name != "mistakes"} == tuned.json["test"]
     assert evaluated.json["images"] == 24
 
     run = json.loads((tmp_path / "cfp-run" / "run.json").read_text())

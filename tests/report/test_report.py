@@ -31,7 +31,7 @@ from cfp_cli.measuring.metrics import ClassMetrics, Metrics, compute_metrics
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
-from cfp_cli.report import page
+from cfp_cli.report import page, text
 from cfp_cli.report.page_data import PageData
 from cfp_cli.runs import report as report_module
 from cfp_cli.runs.bench import run_bench
@@ -67,7 +67,18 @@ class Net(nn.Module):
 def net(num_classes):
     return Net(num_classes)
 """
-SECTIONS = ("summary", "channels", "layers", "curves", "confusion", "recall", "latency", "provenance")
+SECTIONS = (
+    "verdict",
+    "summary",
+    "channels",
+    "layers",
+    "curves",
+    "confusion",
+    "recall",
+    "mistakes",
+    "latency",
+    "provenance",
+)
 
 
 @dataclass
@@ -205,8 +216,8 @@ def test_every_figure_comes_from_the_run(html: Path, tuned: Path, scored: Path) 
     assert f"{plan.params_after:,}" in summary
     record = Run.open(tuned).require(FinetuneRecord)
     for metrics in (record.metrics.test, record.metrics.teachers[0]):
-        assert page.percent(metrics.accuracy) in summary
-        assert page.percent(metrics.macro_f1) in summary
+        assert text.percent(metrics.accuracy) in summary
+        assert text.percent(metrics.macro_f1) in summary
     channels = " ".join(found.section("channels").split())
     for group in plan.sets:
         share = f"{100 * len(group.kept) / group.channels:.0f} %"
@@ -233,7 +244,38 @@ def test_confusion_and_recall_are_those_of_teacher_and_student(html: Path, tuned
     recall = found.section("recall")
     for name, student in metrics.test.per_class.items():
         change = student.recall - metrics.teachers[0].per_class[name].recall
-        assert re.search(rf"{name}.*?{re.escape(page.points(change))}", recall, re.DOTALL)
+        assert re.search(rf"{name}.*?{re.escape(text.points(change))}", recall, re.DOTALL)
+
+
+def test_the_page_begins_with_a_verdict_and_shows_the_worst_mistakes(html: Path, tuned: Path, scored: Path) -> None:
+    found = parsed(html.read_text(encoding="utf-8"))
+    assert next(e.attributes["id"] for e in found.elements if e.tag == "section") == "verdict"
+    verdict = " ".join(found.section("verdict").split())
+    assert re.search(r"Test accuracy: [\d.]+.% \([\d.]+ to [\d.]+\), change", verdict)
+    assert "Macro-F1: " in verdict
+    assert "Worst class: " in verdict
+    student = Run.open(tuned).require(FinetuneRecord).metrics.test
+    assert ("has collapsed" in verdict) == (student.collapse is not None)
+    wrong = student.images - sum(student.confusion[index][index] for index in range(6))
+    assert f"classifies {wrong} of {student.images} test images wrongly" in found.section("mistakes")
+    photos = [e for e in found.elements if e.attributes.get("class") == "photo"]
+    assert len(photos) == sum(min(4, sum(row) - row[index]) for index, row in enumerate(student.confusion))
+    done = run_report(Run.open(tuned), out=tuned / "few.html", worst=0, bench=False, device=CPU)
+    assert "as asked by --worst 0" in parsed(done.out.read_text(encoding="utf-8")).section("mistakes")
+    assert done.to_json()["final"]["intervals"]["accuracy"][0] < student.accuracy
+
+
+def test_the_page_has_no_json_and_readable_dates(html: Path) -> None:
+    found = parsed(html.read_text(encoding="utf-8"))
+    provenance = found.section("provenance")
+    assert not re.search(r'[{\[]"|": |null|true|false', provenance)
+    assert not re.search(r"\d{4}-\d\d-\d\dT", " ".join(e.text for e in found.elements if e.tag == "body"))
+    assert re.search(
+        r"written \d+ \w+ \d{4}, \d\d:\d\d UTC", " ".join(e.text for e in found.elements if e.tag == "header")
+    )
+    cells = [e for e in found.elements if e.tag == "td" and "data-name" in e.attributes]
+    # On a narrow screen each cell carries the name of its column, so that no column is out of sight.
+    assert {"original", "pruned", "fine-tuned", "change"} <= {e.attributes["data-name"] for e in cells}
 
 
 def test_the_picker_lists_every_module_and_layers_are_ordered_by_cluster(html: Path, contents: PageData) -> None:
@@ -476,7 +518,7 @@ def test_in_a_browser(html: Path, tmp_path: Path, contents: PageData, width: int
 
 
 def test_figures_are_formatted_for_people() -> None:
-    assert page.percent(0.9876) == "98.8\N{NO-BREAK SPACE}%"
-    assert [page.points(value) for value in (0.0123, -0.0123, 0.0004, -0.0004)] == ["+1.2", "−1.2", "±0.0", "±0.0"]
-    assert [page.times(100, after) for after in (5, 0.5, 100)] == ["20.0×", "200×", "1.0×"]
-    assert [page.speed(2, after) for after in (1, 2, 4)] == ["2.0× faster", "1.0× faster", "2.0× slower"]
+    assert text.percent(0.9876) == "98.8\N{NO-BREAK SPACE}%"
+    assert [text.points(value) for value in (0.0123, -0.0123, 0.0004, -0.0004)] == ["+1.2", "−1.2", "±0.0", "±0.0"]
+    assert [text.times(100, after) for after in (5, 0.5, 100)] == ["20.0×", "200×", "1.0×"]
+    assert [text.speed(2, after) for after in (1, 2, 4)] == ["2.0× faster", "1.0× faster", "2.0× slower"]

@@ -1,0 +1,118 @@
+"""The verdict on a run in a few sentences: how much smaller and faster, and what that costs in accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cfp_cli.exporting.benchmark import Benchmark
+from cfp_cli.measuring.intervals import Interval
+from cfp_cli.measuring.metrics import Metrics
+from cfp_cli.report.page_data import ModelFacts
+from cfp_cli.report.text import percent, points, range_of, speed, times
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on the last network of a run.
+
+    Attributes:
+        headline: one sentence on the accuracy; it says so if the network has collapsed.
+        bad: whether the network has collapsed or has lost accuracy beyond chance.
+        facts: further sentences: size, speed, accuracy, macro-F1 and worst class.
+    """
+
+    headline: str
+    bad: bool
+    facts: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as plain data."""
+        return {"headline": self.headline, "bad": self.bad, "facts": list(self.facts)}
+
+
+def give_verdict(
+    original: ModelFacts, final: ModelFacts | None, change: Interval | None, latency: Sequence[Benchmark]
+) -> Verdict:
+    """Compare the last network of a run with the original.
+
+    Args:
+        original: the scored network.
+        final: the last network; None before pruning.
+        change: interval of the change of the test accuracy; None if it was not measured.
+        latency: latency of the original and of the last network; may be empty.
+    """
+    shown = final or original
+    headline, bad = _headline(original, final, change)
+    facts = []
+    if final is not None:
+        facts.append(
+            f"Smaller: {times(original.params, final.params)} fewer parameters, "
+            f"{times(original.macs, final.macs)} fewer multiply-adds, "
+            f"file {times(original.bytes, final.bytes)} smaller."
+        )
+        facts += _speed(latency)
+    if shown.metrics is not None:
+        facts += _accuracy(original.metrics if final is not None else None, shown.metrics, change)
+    return Verdict(headline, bad, tuple(facts))
+
+
+def _headline(original: ModelFacts, final: ModelFacts | None, change: Interval | None) -> tuple[str, bool]:
+    shown = final or original
+    if shown.metrics is None:
+        return "Accuracy was not measured: the data have no test split.", False
+    collapse = shown.metrics.collapse
+    if collapse is not None:
+        return (
+            f"The {shown.role} network has collapsed: it names '{collapse.name}' for {collapse.images} of "
+            f"{shown.metrics.images} test images. Do not use it.",
+            True,
+        )
+    if final is None:
+        return "The network is scored and not pruned yet.", False
+    if change is None:
+        return f"The {final.role} network is not compared with the original on the same images.", False
+    if change.high < 0:
+        return f"The {final.role} network is less accurate than the original; chance alone does not explain it.", True
+    if change.low > 0:
+        return f"The {final.role} network is more accurate than the original.", False
+    return (
+        f"No loss of accuracy can be shown. With {shown.metrics.images} test images, a loss of up to "
+        f"{max(0.0, -change.low) * 100:.1f} points is still possible.",
+        False,
+    )
+
+
+def _speed(latency: Sequence[Benchmark]) -> list[str]:
+    """Return a sentence on the fastest runtime at the smallest batch that both networks were timed at."""
+    if len(latency) < 2:
+        return []
+    first, last = latency[0].latency_ms, latency[-1].latency_ms
+    pairs = [
+        (a, b)
+        for a in first
+        for b in last
+        if (a.runtime, a.batch, a.threads, a.device, a.memory) == (b.runtime, b.batch, b.threads, b.device, b.memory)
+    ]
+    if not pairs:
+        return []
+    before, after = min(pairs, key=lambda pair: (pair[1].batch, pair[1].median))
+    where = f"{after.runtime}, batch {after.batch}, {after.threads} thread{'s' if after.threads > 1 else ''}"
+    return [f"Speed: {speed(before.median, after.median)}, {after.median:.2f} ms ({where} on {after.device})."]
+
+
+def _accuracy(before: Metrics | None, after: Metrics, change: Interval | None) -> list[str]:
+    intervals = after.intervals
+    accuracy = f"Test accuracy: {percent(after.accuracy)} ({range_of(intervals['accuracy'])})"
+    macro = f"Macro-F1: {percent(after.macro_f1)} ({range_of(intervals['macro_f1'])})"
+    if before is not None:
+        accuracy += f", change {points(after.accuracy - before.accuracy)} points"
+        if change is not None:
+            accuracy += f" (95 % interval {points(change.low)} to {points(change.high)})"
+        macro += f", change {points(after.macro_f1 - before.macro_f1)} points"
+    worst = after.worst_class
+    facts = f"recall {percent(worst.recall)} ({range_of(worst.interval)}) on {worst.images} images"
+    if before is not None:
+        facts += f", {percent(before.per_class[worst.name].recall)} before"
+    return [f"{accuracy}.", f"{macro}.", f"Worst class: {worst.name}, {facts}."]

@@ -1,0 +1,80 @@
+"""The verdict, the worst mistakes and the plain text of the page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cfp_cli.measuring.intervals import Interval, paired_difference
+from cfp_cli.measuring.metrics import Metrics, compute_metrics
+from cfp_cli.report.page_data import ModelFacts
+from cfp_cli.report.text import date, plain
+from cfp_cli.report.verdict import give_verdict
+
+NAMES = ("pits", "scratch")
+
+
+def metrics(right: int, wrong: int, *, one_class: bool = False) -> Metrics:
+    labels = torch.tensor([0, 1] * ((right + wrong) // 2))
+    predictions = labels.clone()
+    predictions[:wrong] = 1 - predictions[:wrong]
+    return compute_metrics(torch.ones_like(labels) if one_class else predictions, labels, NAMES)
+
+
+def facts(role: str, measured: Metrics | None, params: int = 1000) -> ModelFacts:
+    return ModelFacts(role, f"{role}.pt", "0" * 64, params, 50_000 * params, 4 * params, measured)
+
+
+ORIGINAL = facts("original", metrics(98, 2))
+
+
+@pytest.mark.parametrize(
+    ("final", "change", "words", "bad"),
+    [
+        (metrics(97, 3), paired_difference(96, 2, 1, 1), "No loss of accuracy can be shown. With 100", False),
+        (metrics(80, 20), paired_difference(80, 18, 0, 2), "less accurate than the original", True),
+        (metrics(100, 0), Interval(0.001, 0.05), "more accurate than the original", False),
+        (metrics(50, 50, one_class=True), Interval(-0.6, -0.4), "it names 'scratch' for 100 of 100", True),
+        (None, None, "was not measured", False),
+        (metrics(97, 3), None, "not compared", False),
+    ],
+)
+def test_the_headline_says_what_the_figures_show(final, change, words: str, bad: bool) -> None:
+    original = ORIGINAL if final else replace(ORIGINAL, metrics=None)
+    verdict = give_verdict(original, facts("fine-tuned", final, 25), change, ())
+    assert words in verdict.headline
+    assert verdict.bad == bad
+    assert "40.0× fewer parameters" in verdict.facts[0]
+    text = " ".join(verdict.facts)
+    assert ("Worst class: " in text) == ("Macro-F1: " in text) == (final is not None)
+    if final is not None and change is not None:
+        assert re.search(r"95 % interval [+−±][\d.]+ to [+−±][\d.]+", text)
+
+
+def test_before_pruning_only_the_original_is_judged() -> None:
+    verdict = give_verdict(ORIGINAL, None, None, ())
+    assert "not pruned yet" in verdict.headline
+    assert "change" not in " ".join(verdict.facts)
+
+
+def test_plain_data_are_shown_without_json() -> None:
+    value = {"ratio": 0.95, "keep": ["a.*", "b"], "rates": None, "rounds": 2, "dry_run": False, "nested": {"x": [0.1]}}
+    shown = plain(value)
+    assert shown == "ratio: 0.95; keep: a.*, b; rates: none; rounds: 2; dry run: no; nested: x: 0.1"
+    assert not set('{}[]"') & set(shown)
+    assert plain([]) == plain({}) == "none"
+
+
+def test_dates_are_for_people() -> None:
+    assert date("2026-03-03T15:05:59+01:00") == "3 March 2026, 14:05 UTC"
+    assert date("yesterday") == "yesterday"
+
+
+def test_the_difference_of_equal_networks_has_an_interval_around_zero() -> None:
+    low, high = paired_difference(40, 0, 0, 2)
+    assert low < 0 < high
+    assert np.isclose(low, -high)
