@@ -21,7 +21,7 @@ class BestEpoch:
 
     The error is that of the difference between two scores (after the rule of Breiman et al., 1984). Among hundreds of
     epochs, the highest score comes from chance on a few images. A later epoch was trained longer, at a lower learning
-    rate.
+    rate. If the network before training is a candidate, no epoch with a lower score replaces it.
 
     Args:
         model: the network; its copy holds the weights of the best epoch.
@@ -36,6 +36,7 @@ class BestEpoch:
         self._select = select
         self._patience = patience
         self._highest_score, self._highest_error, self._highest_epoch = -1.0, 0.0, -1
+        self._start_score = 0.0
 
     @property
     def is_empty(self) -> bool:
@@ -55,7 +56,9 @@ class BestEpoch:
             self._highest_epoch, self._highest_score = epoch, score
             # The factor is for the difference of two scores, each of which has this error.
             self._highest_error = math.sqrt(2) * metrics.standard_error(self._select)
-        if score >= self._highest_score - self._highest_error:
+        if epoch == START:
+            self._start_score = score
+        if score >= max(self._highest_score - self._highest_error, self._start_score):
             _copy_without_subnormals(candidate, self.model)
             self.epoch = epoch
         self.stopped = bool(self._patience) and epoch - self._highest_epoch >= self._patience
@@ -67,6 +70,7 @@ class BestEpoch:
             "best_epoch": self.epoch,
             "best_score": self._highest_score,
             "best_error": self._highest_error,
+            "start_score": self._start_score,
             "better_epoch": self._highest_epoch,
             "stopped": self.stopped,
         }
@@ -76,7 +80,7 @@ class BestEpoch:
         self.model.load_state_dict(state["best"])
         self.epoch, self.stopped = state["best_epoch"], state["stopped"]
         self._highest_score, self._highest_error = state["best_score"], state["best_error"]
-        self._highest_epoch = state["better_epoch"]
+        self._highest_epoch, self._start_score = state["better_epoch"], state["start_score"]
 
 
 @torch.no_grad()

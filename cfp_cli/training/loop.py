@@ -194,6 +194,10 @@ class _Run:
         """The number of remaining optimiser steps, if the run does not stop early."""
         return 0 if self.best.stopped else (self.options.epochs - self.epoch) * self.plan.steps_per_epoch - self.step
 
+    def _steps_made(self) -> int:
+        """The number of optimiser steps made, over all epochs."""
+        return self.epoch * self.plan.steps_per_epoch + self.step
+
     def steps(self, interrupt: Interrupt) -> Iterator[int]:
         """Make the remaining optimiser steps, and yield after each one the number of steps made in its epoch."""
         if self.files.tensorboard and self.workers.first:
@@ -219,12 +223,14 @@ class _Run:
     def _train_step(self, interrupt: Interrupt) -> None:
         started = time.perf_counter()
         images, views, batch_size = self.plan.batch(self.epoch, self.step)
+        step = self._steps_made()
         losses = self.trainer.train_step(
             self.data.views.get(images, views),
             Batch(images, views, self.labels[torch.from_numpy(images).to(self.device)], self.epoch),
             self.objective,
             share=len(images) / batch_size,
-            step=self.epoch * self.plan.steps_per_epoch + self.step,
+            step=step,
+            lr=self.options.learning_rate(step, self.plan.steps_per_epoch),
             seed=step_seed(self.options.seed, self.epoch, self.step, self.workers.rank),
         )
         self.loss_sums += self._sum_over_processes(losses * len(images), interrupt)
@@ -255,7 +261,7 @@ class _Run:
             loss_rl=first if self.objective.teachers else None,
             loss_cl=second if self.objective.teachers > 1 else None,
             mix=self.objective.mix(self.epoch),
-            lr=self.options.learning_rate(self.epoch),
+            lr=self.options.learning_rate(self._steps_made() - 1, self.plan.steps_per_epoch),
             accuracy=metrics.accuracy,
             macro_precision=metrics.macro_precision,
             macro_recall=metrics.macro_recall,

@@ -21,9 +21,9 @@ Amp = Literal["off", "auto", "bf16", "fp16"]
 Preset = Literal["paper", "teacher", "student"]
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
-    "paper": {"epochs": 300, "batch_size": 128, "lr": 5e-5, "augment": "paper", "ema": 0.0},
-    "teacher": {"epochs": 60, "batch_size": 64, "lr": 5e-4, "augment": "strong", "ema": 0.0},
-    "student": {"epochs": 120, "batch_size": 64, "lr": 1e-3, "augment": "geometric", "ema": 0.99},
+    "paper": {"epochs": 300, "batch_size": 128, "lr": 5e-5, "warmup": 0.0, "augment": "paper", "ema": 0.0},
+    "teacher": {"epochs": 60, "batch_size": 64, "lr": 5e-4, "warmup": 0.0, "augment": "strong", "ema": 0.0},
+    "student": {"epochs": 120, "batch_size": 64, "lr": 3e-4, "warmup": 1.0, "augment": "geometric", "ema": 0.99},
 }
 
 
@@ -31,7 +31,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 class TrainOptions:
     """The options of a training run. Runs with equal options, data and initial weights give equal weights.
 
-    `epochs`, `batch_size`, `lr`, `augment` and `ema` have no default. `TrainOptions.preset(name, ...)` takes them from
+    `epochs`, `batch_size`, `lr`, `warmup`, `augment` and `ema` have no default. `TrainOptions.preset(name, ...)` takes them from
     a preset: `teacher` (the default of `cfp train`), `student` (the default of `cfp finetune`), or `paper` (the
     fine-tuning of Wang et al., IEEE TII 2023, doi 10.1109/TII.2023.3288208).
     """
@@ -40,7 +40,8 @@ class TrainOptions:
     batch_size: int = field(
         metadata={"help": "Images per optimiser step, summed over all processes.", "minimum": 2},
     )
-    lr: float = field(metadata={"help": "Learning rate of the first epoch."})
+    lr: float = field(metadata={"help": "Learning rate at the start, or after the warm-up."})
+    warmup: float = field(metadata={"help": "Epochs over which the learning rate rises from 0 to --lr; 0 is off."})
     min_lr: float = field(default=1e-6, metadata={"help": "Final learning rate of the cosine and linear schedules."})
     weight_decay: float = field(
         default=5e-4, metadata={"help": "Weight decay. For Adam it is an L2 term, as in the paper."}
@@ -137,17 +138,24 @@ class TrainOptions:
         if self.ema >= 1:
             raise UsageError(f"--ema is {self.ema}; pass a decay from 0 (off) to below 1, such as 0.999")
 
-    def learning_rate(self, epoch: int) -> float:
-        """The learning rate of an epoch (from 0).
+    def learning_rate(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of an optimiser step.
 
-        Cosine: min + (lr - min)(1 + cos(pi e / E)) / 2; linear: lr + (min - lr) e / E.
+        With d = step / (epochs steps_per_epoch), cosine: min + (lr - min)(1 + cos(pi d)) / 2; linear:
+        lr + (min - lr) d; constant: lr. During the warm-up this is multiplied by (step + 1) / (warmup steps_per_epoch).
+
+        Args:
+            step: index of the step, from 0 over all epochs.
+            steps_per_epoch: the number of steps of an epoch.
         """
-        done = epoch / self.epochs
+        done = step / (self.epochs * steps_per_epoch)
+        rate = self.lr
         if self.schedule == "cosine":
-            return self.min_lr + (self.lr - self.min_lr) * (1 + math.cos(math.pi * done)) / 2
-        if self.schedule == "linear":
-            return self.lr + (self.min_lr - self.lr) * done
-        return self.lr
+            rate = self.min_lr + (self.lr - self.min_lr) * (1 + math.cos(math.pi * done)) / 2
+        elif self.schedule == "linear":
+            rate = self.lr + (self.min_lr - self.lr) * done
+        warm_up_steps = self.warmup * steps_per_epoch
+        return rate * min(1.0, (step + 1) / warm_up_steps) if warm_up_steps else rate
 
     def to_json(self) -> dict[str, Any]:
         """The options as plain data."""

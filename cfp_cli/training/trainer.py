@@ -50,7 +50,7 @@ class Trainer:
         return self._ema.model if self._ema else self.model
 
     def train_step(
-        self, images: Tensor, batch: Batch, objective: Objective, *, share: float, step: int, seed: int
+        self, images: Tensor, batch: Batch, objective: Objective, *, share: float, step: int, lr: float, seed: int
     ) -> Tensor:
         """Make one optimiser step.
 
@@ -60,13 +60,14 @@ class Trainer:
             objective: the loss.
             share: n divided by the size of the full batch.
             step: index of the step, from 0 over all epochs.
+            lr: learning rate of the step.
             seed: seed of random layers, such as dropout.
 
         Returns:
             The output of the objective, float64 [3].
         """
         for group in self._optimizer.param_groups:
-            group["lr"] = self.options.learning_rate(batch.epoch)
+            group["lr"] = lr
         torch.manual_seed(seed)
         self.model.train()
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):

@@ -307,16 +307,21 @@ def test_options_are_checked_first(changes, message):
 
 def test_learning_rate_schedules():
     cosine = TrainOptions.preset("paper", epochs=100, lr=1e-3, min_lr=1e-5)
-    assert cosine.learning_rate(0) == 1e-3
-    assert cosine.learning_rate(50) == pytest.approx((1e-3 + 1e-5) / 2)
-    assert cosine.learning_rate(100) == pytest.approx(1e-5)
+    assert cosine.learning_rate(0, 1) == 1e-3
+    assert cosine.learning_rate(50, 1) == pytest.approx((1e-3 + 1e-5) / 2)
+    assert cosine.learning_rate(100, 1) == pytest.approx(1e-5)
     linear = TrainOptions.preset("paper", epochs=100, lr=1e-3, min_lr=1e-5, schedule="linear")
-    assert linear.learning_rate(25) == pytest.approx(1e-3 - 0.25 * (1e-3 - 1e-5))
-    assert TrainOptions.preset("paper", epochs=9, lr=1e-3, schedule="constant").learning_rate(8) == 1e-3
+    assert linear.learning_rate(25, 1) == pytest.approx(1e-3 - 0.25 * (1e-3 - 1e-5))
+    assert TrainOptions.preset("paper", epochs=9, lr=1e-3, schedule="constant").learning_rate(8, 1) == 1e-3
+    # Steps within an epoch continue the curve.
+    assert cosine.learning_rate(500, 10) == cosine.learning_rate(50, 1)
+    assert cosine.learning_rate(505, 10) < cosine.learning_rate(500, 10)
+    warmed = TrainOptions.preset("paper", epochs=9, lr=1e-3, schedule="constant", warmup=0.5)
+    assert [warmed.learning_rate(step, 8) for step in range(5)] == pytest.approx([2.5e-4, 5e-4, 7.5e-4, 1e-3, 1e-3])
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], 1e-3)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100, 1e-5)
     for epoch in range(100):
-        assert cosine.learning_rate(epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
+        assert cosine.learning_rate(epoch, 1) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
         optimizer.step()
         scheduler.step()
 

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from cfp_cli.measuring.metrics import Metrics, compute_metrics
+from cfp_cli.training.best_epoch import START, BestEpoch
+
+
+def metrics(correct: int, images: int = 100) -> Metrics:
+    """Metrics of a network that is right on `correct` of the images of two classes."""
+    labels = torch.arange(images) % 2
+    predictions = labels.clone()
+    predictions[: images - correct] = 1 - predictions[: images - correct]
+    return compute_metrics(predictions, labels, ("a", "b"))
+
+
+def network(value: float) -> nn.Module:
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, value)
+    return model
+
+
+@settings(deadline=None)
+@given(start=st.integers(50, 100), epochs=st.lists(st.integers(0, 100), max_size=12))
+def test_no_epoch_below_the_start_is_kept(start: int, epochs: list[int]) -> None:
+    best = BestEpoch(network(-1), "accuracy", patience=0)
+    best.update(network(-1), metrics(start), START)
+    for epoch, correct in enumerate(epochs):
+        # A resumed run decides the same.
+        state, best = best.state(), BestEpoch(network(-1), "accuracy", patience=0)
+        best.restore(state)
+        best.update(network(epoch), metrics(correct), epoch)
+    kept = start if best.epoch == START else epochs[best.epoch]
+    assert kept >= start
+    assert best.model.weight.item() == best.epoch
+    better = [epoch for epoch, correct in enumerate(epochs) if correct > max([start, *epochs[:epoch]])]
+    assert best.epoch >= max(better, default=START)
+
+
+def test_without_a_start_the_latest_epoch_within_one_standard_error_is_kept() -> None:
+    best = BestEpoch(network(0), "accuracy", patience=0)
+    for epoch, correct in enumerate((60, 92, 90, 70)):
+        best.update(network(epoch), metrics(correct), epoch)
+    assert best.epoch == 2
