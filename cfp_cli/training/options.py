@@ -31,9 +31,9 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 class TrainOptions:
     """The options of a training run. Runs with equal options, data and initial weights give equal weights.
 
-    `epochs`, `batch_size`, `lr`, `warmup`, `augment` and `ema` have no default. `TrainOptions.preset(name, ...)` takes them from
-    a preset: `teacher` (the default of `cfp train`), `student` (the default of `cfp finetune`), or `paper` (the
-    fine-tuning of Wang et al., IEEE TII 2023, doi 10.1109/TII.2023.3288208).
+    `epochs`, `batch_size`, `lr`, `warmup`, `augment` and `ema` have no default. `TrainOptions.preset(name, ...)` takes
+    them from a preset: `teacher` (the default of `cfp train`), `student` (the default of `cfp finetune`), or `paper`
+    (the fine-tuning of Wang et al., IEEE TII 2023, doi 10.1109/TII.2023.3288208).
     """
 
     epochs: int = field(metadata={"help": "Passes over the training images.", "minimum": 1})
