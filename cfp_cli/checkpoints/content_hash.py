@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cfp_cli.foundation.content_hash import KEY, Array, hash_content
 from cfp_cli.models.state_dict import module_versions
-
-KEY = "content_sha256"
 
 
 def content_hash(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
@@ -23,9 +20,10 @@ def content_hash(facts: Mapping[str, Any], state: Mapping[str, Tensor]) -> str:
         state: tensors by name, with their module versions where the file stores these.
     """
     plain = {name: value for name, value in facts.items() if name != KEY}
-    digest = hashlib.sha256(json.dumps([plain, module_versions(state)], sort_keys=True, default=str).encode())
-    for name in sorted(state):
-        values = state[name].detach().cpu().contiguous()
-        digest.update(f"{name}\0{values.dtype}\0{tuple(values.shape)}\0".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return hash_content([plain, module_versions(state)], (tensor_array(name, state[name]) for name in sorted(state)))
+
+
+def tensor_array(name: str, tensor: Tensor) -> Array:
+    """Return a tensor in the form that `hash_content` reads."""
+    values = tensor.detach().cpu().contiguous()
+    return Array(name, str(values.dtype), tuple(values.shape), values.flatten().view(torch.uint8).numpy().data)

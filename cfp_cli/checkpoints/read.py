@@ -13,9 +13,10 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoints.content_hash import KEY, content_hash
+from cfp_cli.checkpoints.content_hash import content_hash
 from cfp_cli.checkpoints.export_formats import ENDINGS
 from cfp_cli.checkpoints.spec import FORMAT
+from cfp_cli.foundation.content_hash import KEY, MISMATCH
 from cfp_cli.foundation.errors import CfpError, CheckpointError
 from cfp_cli.foundation.files import path_hint
 from cfp_cli.models.state_dict import module_versions, with_versions
@@ -75,7 +76,7 @@ def read_contents(path: Path, *, unsafe_pickle: bool) -> Contents:
     if isinstance(format_name, str) and format_name.startswith("cfp/") and not own:
         raise CheckpointError(f"{path} has format {format_name[:20]}, this version reads {FORMAT}; update cfp")
     for name, value in state.items():
-        _require_plain_tensor(path, name, value)
+        require_plain_tensor(path, name, value)
     verified = _verify(path, facts, state, own=own)
     if not own:
         facts = _foreign_facts(facts)
@@ -101,11 +102,16 @@ def _verify(path: Path, facts: dict[str, Any], state: Mapping[str, Tensor], *, o
         # The facts are not plain data, so this tool did not write them.
         intact = False
     if not intact:
-        raise CheckpointError(f"{path} is damaged: its content does not match the hash that it stores; copy it again")
+        raise CheckpointError(f"{path} {MISMATCH}; copy it again")
     return True
 
 
-def _require_plain_tensor(path: Path, name: str, value: Tensor) -> None:
+def require_plain_tensor(path: Path, name: str, value: Tensor) -> None:
+    """Check that a tensor of a file is an ordinary one, and that its shape is not larger than what the file stores.
+
+    Raises:
+        CheckpointError: it is not; the message names the tensor.
+    """
     if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
         strided = value.layout == torch.strided
         kind = "quantised" if value.is_quantized else value.device.type if strided else str(value.layout)[6:]

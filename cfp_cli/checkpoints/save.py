@@ -10,8 +10,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.checkpoints.content_hash import KEY, content_hash
+from cfp_cli.checkpoints.content_hash import content_hash
 from cfp_cli.checkpoints.spec import FORMAT, ModelSpec, spec_of
+from cfp_cli.foundation.content_hash import KEY
 from cfp_cli.foundation.files import write_atomic
 from cfp_cli.models.state_dict import module_versions, with_versions
 

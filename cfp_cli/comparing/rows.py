@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from cfp_cli.foundation.content_hash import KEY, MISMATCH, hash_content
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import write_bytes
 
@@ -107,26 +108,38 @@ def _spread(values: list[float]) -> tuple[float, float]:
 
 
 def read_rows(path: Path) -> Iterator[Comparison]:
-    """The rows of a result file; none where it does not exist.
+    """The rows of a result file; none where it does not exist. A row that was written by hand has no hash.
 
     Raises:
-        RunError: it is not a result file of this version.
+        RunError: it is not a result file of this version, or a row does not match its hash.
     """
     if not path.exists():
         return
     types: dict[str, Callable[[str], Any]] = {"str": str, "float": float, "int": int}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            try:
-                yield Comparison(**{each.name: types[str(each.type)](row[each.name]) for each in fields(Comparison)})
-            except (KeyError, ValueError, TypeError) as error:
-                raise RunError(f"{path} is not a result file of this version ({error}); use another --out") from error
+    columns = [each.name for each in fields(Comparison)]
+    try:
+        lines = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
+        for number, line in enumerate(lines, 2):
+            stored = line.pop(KEY, "")
+            if list(line) != columns or stored is None:
+                raise ValueError(f"line {number} has other columns")
+            values = {each.name: types[str(each.type)](line[each.name]) for each in fields(Comparison)}
+            wrong = next((name for name, value in values.items() if value != value), None)
+            if wrong is not None:
+                raise ValueError(f"{wrong} of line {number} is not a number")
+            if stored and hash_content(line) != stored:
+                raise RunError(f"line {number} of {path} {MISMATCH}; delete the line, so that it is computed again")
+            yield Comparison(**values)
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
+        raise RunError(f"{path} is not a result file of this version ({error}); use another --out") from error
 
 
 def write_rows(path: Path, rows: Sequence[Comparison]) -> None:
-    """Write the result file, atomically."""
+    """Write the result file, atomically. The last column is the hash of the row."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [each.name for each in fields(Comparison)], lineterminator="\n")
+    writer = csv.DictWriter(text, [*(each.name for each in fields(Comparison)), KEY], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    for row in rows:
+        line = {name: str(value) for name, value in asdict(row).items()}
+        writer.writerow({**line, KEY: hash_content(line)})
     write_bytes(path, text.getvalue().encode())

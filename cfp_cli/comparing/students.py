@@ -116,11 +116,13 @@ class Students:
         )
 
     def _scores(self, store: ImageStore, richness: Richness, seed: int, graph: ChannelGraph) -> Scores:
-        facts = {"network": self._network, "data": self.dataset.fingerprint, "images": self.images}
+        facts = {"data": self.dataset.fingerprint, "images": self.images}
         path = self.folder / f"scores-{richness}-{seed}.safetensors"
         if path.exists():
             known = Scores.load(path)
-            if all(known.options.get(name) == value for name, value in facts.items()):
+            if known.network == self._network and all(
+                known.options.get(name) == value for name, value in facts.items()
+            ):
                 return known
         batches = store.batches(_SCORED)
         found = score(self.original, batches, richness=richness, graph=graph, options=facts, progress=self.progress)

@@ -43,6 +43,8 @@ def read(kind: type[T], value: object, file: Path, field: str, error: type[CfpEr
         return typing.cast(T, convert(kind, value, field))
     except FieldError as problem:
         raise error(f"{file}: {problem}; {advice}") from problem
+    except RecursionError as problem:
+        raise error(f"{file}: {field or 'the content'} is nested too deeply; {advice}") from problem
 
 
 def to_json(value: Any) -> Any:
@@ -75,27 +77,27 @@ def convert(kind: Any, value: object, field: str) -> Any:
         return convert(others[0], value, field)
     if origin is Literal:
         if value not in get_args(kind):
-            raise FieldError(f"{field} is {_quoted(value)}, not one of {', '.join(map(str, get_args(kind)))}")
+            raise FieldError(f"{field} is {quoted(value)}, not one of {', '.join(map(str, get_args(kind)))}")
         return value
     if origin is tuple:
         return _tuple(get_args(kind), value, field)
     if origin in (dict, Mapping):
         if not isinstance(value, dict):
-            raise FieldError(f"{field} is {_quoted(value)}, not an object")
+            raise FieldError(f"{field} is {quoted(value)}, not an object")
         inner = get_args(kind)[1]
-        return {name: convert(inner, each, f"{field}.{name}") for name, each in value.items()}
+        return {name: convert(inner, each, f"{field}.{_name(name)}") for name, each in value.items()}
     return _plain(kind, value, field)
 
 
 def _dataclass(kind: type, value: object, field: str) -> Any:
     if not isinstance(value, dict):
-        raise FieldError(f"{field or 'the content'} is {_quoted(value)}, not an object")
+        raise FieldError(f"{field or 'the content'} is {quoted(value)}, not an object")
     hints = typing.get_type_hints(kind)
     fields = {each.name: each for each in dataclasses.fields(kind)}
     prefix = f"{field}." if field else ""
     for name in value:
         if name not in fields:
-            raise FieldError(f"unknown field {prefix}{name}; this version of cfp does not have it")
+            raise FieldError(f"unknown field {prefix}{_name(name)}; this version of cfp does not have it")
     arguments = {}
     for name, each in fields.items():
         if name in value:
@@ -110,7 +112,7 @@ def _dataclass(kind: type, value: object, field: str) -> Any:
 
 def _tuple(kinds: tuple[Any, ...], value: object, field: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise FieldError(f"{field} is {_quoted(value)}, not a list")
+        raise FieldError(f"{field} is {quoted(value)}, not a list")
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         kinds = (kinds[0],) * len(value)
     if len(value) != len(kinds):
@@ -129,11 +131,11 @@ def _plain(kind: Any, value: object, field: str) -> Any:
             raise FieldError(f"{field} is too large for a number") from error
     if kind is Path and isinstance(value, str):
         if not value or "\0" in value:
-            raise FieldError(f"{field} is {_quoted(value)}, not a path")
+            raise FieldError(f"{field} is {quoted(value)}, not a path")
         return Path(value)
     # In Python a bool is an int; in JSON it is not.
     if type(value) is not kind:
-        raise FieldError(f"{field} is {_quoted(value)}, not {_NAMES[kind]}")
+        raise FieldError(f"{field} is {quoted(value)}, not {_NAMES[kind]}")
     return value
 
 
@@ -142,13 +144,19 @@ def _require_finite(value: object, field: str) -> None:
         raise FieldError(f"{field} is {value}, not a finite number")
     if isinstance(value, dict):
         for name, each in value.items():
-            _require_finite(each, f"{field}.{name}")
+            _require_finite(each, f"{field}.{_name(name)}")
     if isinstance(value, list):
         for index, each in enumerate(value):
             _require_finite(each, f"{field}[{index}]")
 
 
-def _quoted(value: object) -> str:
+def _name(name: object) -> str:
+    """Return the name of a field as it is, or quoted if it is long or no plain word."""
+    text = str(name)
+    return text if len(text) <= 40 and text.isascii() and text.isprintable() else quoted(name)
+
+
+def quoted(value: object) -> str:
     """Return a value as one short line for a message."""
     text = str(value).lower() if isinstance(value, bool) else "null" if value is None else ascii(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

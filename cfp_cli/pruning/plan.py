@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cfp_cli.foundation.content_hash import read_hashed_json, write_hashed_json
 from cfp_cli.foundation.errors import RunError
-from cfp_cli.foundation.files import write_json
 from cfp_cli.foundation.typed_json import FieldError, read, to_json
 from cfp_cli.pruning.options import Target
 
@@ -142,18 +141,14 @@ class Plan:
         return read(cls, {name: value for name, value in data.items() if name != "format"}, file, "", RunError, ADVICE)
 
     def save(self, path: Path) -> None:
-        """Write the plan as JSON, atomically."""
-        write_json(path, self.to_json())
+        """Write the plan as JSON with the hash of its content, atomically."""
+        write_hashed_json(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Plan:
-        """Read a plan.
+        """Read a plan. A plan that was edited has no hash; each of its fields is checked all the same.
 
         Raises:
-            RunError: the file is missing or not a plan of this version.
+            RunError: the file is missing, does not match its hash, or is not a plan of this version.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path} is not a readable plan ({error}); {ADVICE}") from error
-        return cls.from_json(data, path)
+        return cls.from_json(read_hashed_json(path, RunError, ADVICE), path)

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
+from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.foundation.errors import RunError, UsageError
 from cfp_cli.graph import ChannelGraph, ChannelSet, Selection
 from cfp_cli.pruning.allocation import TOLERANCE, Counts, Limits, Search, at_scale, solve
@@ -99,6 +100,8 @@ class _Planner:
     graph: ChannelGraph
 
     def __post_init__(self) -> None:
+        if self.scores.network and self.scores.network != fingerprint(self.model):
+            raise RunError("the scores belong to a network with other weights; run `cfp score` on this one")
         scored = self.scores.by_set()
         for each in self.graph.prunable:
             if each.name not in scored or scored[each.name].channels != each.size:

@@ -125,7 +125,7 @@ def run_finetune(
                 arguments=options.to_json(),
                 seed=options.seed,
                 inputs=inputs,
-                outputs=output_files(finetuned=path),
+                outputs=output_files(finetuned=path, history=run.folder / "history.csv"),
                 seconds=time.perf_counter() - began,
                 metrics=FinetuneMetrics(history.best_epoch, history.val, history.test, tuple(test_metrics)),
             )

@@ -1,6 +1,8 @@
-"""The checkpoints that the commands of a run wrote. Their hashes are checked before they are used again."""
+"""The files that the commands of a run wrote. Their hashes are checked before they are used again."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import sha256
@@ -15,7 +17,7 @@ def pruned_model(run: Run, permission: Permission = NO_PERMISSION) -> ModelInput
     Raises:
         RunError: the run is not pruned, or the file is missing or has changed since.
     """
-    return _checkpoint(run.require(PruneRecord), "pruned", permission)
+    return _checkpoint(run, run.require(PruneRecord), "pruned", permission)
 
 
 def finetuned_model(run: Run, permission: Permission = NO_PERMISSION) -> ModelInput:
@@ -24,7 +26,7 @@ def finetuned_model(run: Run, permission: Permission = NO_PERMISSION) -> ModelIn
     Raises:
         RunError: the run is not fine-tuned, or the file is missing or has changed since.
     """
-    return _checkpoint(run.require(FinetuneRecord), "finetuned", permission)
+    return _checkpoint(run, run.require(FinetuneRecord), "finetuned", permission)
 
 
 def newest_model(run: Run, permission: Permission = NO_PERMISSION) -> ModelInput:
@@ -38,7 +40,7 @@ def newest_model(run: Run, permission: Permission = NO_PERMISSION) -> ModelInput
     if newest is None:
         newest = run.require(FinetuneRecord)
     name = "pruned" if isinstance(newest, PruneRecord) else "finetuned"
-    checkpoint = _checkpoint(newest, name, permission)
+    checkpoint = _checkpoint(run, newest, name, permission)
     scored = run.latest(ScoreRecord)
     if scored is not None and scored.inputs.model is not None and _position(run, scored) > _position(run, newest):
         model = scored.inputs.model
@@ -69,14 +71,34 @@ def _ancestors(run: Run, record: Record) -> set[str]:
     return hashes
 
 
-def _checkpoint(record: Record, name: str, permission: Permission) -> ModelInput:
-    again = f"run `cfp {record.command}` again, or pass a model"
-    file = record.outputs[name]
-    if not file.path.is_file():
-        raise RunError(f"{file.path} is missing; {again}")
-    digest = sha256(file.path)
-    if digest != file.sha256:
-        raise RunError(
-            f"{file.path} ({digest[:12]}) is not what `cfp {record.command}` wrote ({file.sha256[:12]}); {again}"
-        )
-    return ModelInput(file.path, permission.arch)
+def _checkpoint(run: Run, record: Record, name: str, permission: Permission) -> ModelInput:
+    return ModelInput(recorded_output(run, record, name, "or pass a model"), permission.arch)
+
+
+def recorded_output(run: Run, record: Record, name: str, otherwise: str = "or use another --run") -> Path:
+    """Return a file that a command wrote, if it is still what the command wrote.
+
+    It is looked for in the run directory first, because a run directory may be moved or copied.
+
+    Args:
+        run: the run directory.
+        record: the record of the command.
+        name: name of the file in `record.outputs`.
+        otherwise: what else the user can do if the file is missing or has changed, for the message.
+
+    Raises:
+        RunError: the file is missing or has changed since.
+    """
+    again = f"run `cfp {record.command}` again, {otherwise}"
+    written = record.outputs.get(name)
+    if written is None:
+        raise RunError(f"{run.folder / 'run.json'} does not name the {name} that `cfp {record.command}` wrote; {again}")
+    paths = [path for path in (run.folder / written.path.name, written.path) if path.is_file()]
+    if not paths:
+        raise RunError(f"{written.path} is missing; {again}")
+    hashes = {path: sha256(path) for path in paths}
+    for path, digest in hashes.items():
+        if digest == written.sha256:
+            return path
+    found, expected = hashes[paths[0]][:12], written.sha256[:12]
+    raise RunError(f"{paths[0]} ({found}) is not what `cfp {record.command}` wrote ({expected}); {again}")

@@ -29,7 +29,8 @@ from cfp_cli.pruning.refit import FULL, Refit
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, load_for, scored_data, scored_model
 from cfp_cli.runs.output_path import check_output
-from cfp_cli.runs.records import Inputs, PruneMetrics, PruneRecord, output_files
+from cfp_cli.runs.outputs import recorded_output
+from cfp_cli.runs.records import Inputs, PruneMetrics, PruneRecord, ScoreRecord, output_files
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.training.recovery import Recovery
@@ -190,7 +191,8 @@ class _Scored:
         source = scored_model(run, model, permission)
         data, dataset = scored_data(run, None, progress)
         network, dataset = load_for(dataset, source, progress)
-        return cls(source, data, dataset, network.to(device), Scores.load(run.scores), device, progress)
+        scores = Scores.load(recorded_output(run, run.require(ScoreRecord), "scores"))
+        return cls(source, data, dataset, network.to(device), scores, device, progress)
 
     @property
     def preprocessing(self) -> Preprocessing:

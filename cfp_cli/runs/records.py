@@ -6,7 +6,6 @@ hashes) and what it measured.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
@@ -18,9 +17,10 @@ from typing import Any, ClassVar
 
 from cfp_cli.exporting.benchmark import Benchmark
 from cfp_cli.exporting.export import ExportReport
+from cfp_cli.foundation.content_hash import read_hashed_json, write_hashed_json
 from cfp_cli.foundation.errors import RunError
-from cfp_cli.foundation.files import sha256, write_json
-from cfp_cli.foundation.typed_json import FieldError, read, to_json
+from cfp_cli.foundation.files import sha256
+from cfp_cli.foundation.typed_json import FieldError, quoted, read, to_json
 from cfp_cli.foundation.versions import versions
 from cfp_cli.measuring.metrics import Metrics
 
@@ -300,16 +300,16 @@ def read_records(path: Path) -> list[Record]:
     """Read all records of a `run.json`, oldest first.
 
     Raises:
-        RunError: the file cannot be read, has another format, or a field is missing or wrong.
+        RunError: the file cannot be read, does not match its hash, has another format, or holds a wrong field.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read ({error}); {ADVICE}") from error
+    content = read_hashed_json(path, RunError, ADVICE)
     if not isinstance(content, dict) or "format" not in content:
         raise RunError(f"{path}: format is missing; {ADVICE}")
     if content["format"] != FORMAT:
-        raise RunError(f"{path} has format {content['format']!r}, this version reads {FORMAT}; {ADVICE}")
+        raise RunError(f"{path} has format {quoted(content['format'])}, this version reads {FORMAT}; {ADVICE}")
+    unknown = next((name for name in content if name not in ("format", "records")), None)
+    if unknown is not None:
+        raise RunError(f"{path}: unknown field {quoted(unknown)}; {ADVICE}")
     records = content.get("records")
     if not isinstance(records, list):
         raise RunError(f"{path}: records is not a list; {ADVICE}")
@@ -323,14 +323,14 @@ def _read_record(path: Path, name: str, value: object) -> Record:
     rest = dict(value)
     command = rest.pop("command", None)
     if not isinstance(command, str) or command not in KINDS:
-        raise RunError(f"{path}: {name}.command is {command!r}, not one of {', '.join(KINDS)}; {ADVICE}")
+        raise RunError(f"{path}: {name}.command is {quoted(command)}, not one of {', '.join(KINDS)}; {ADVICE}")
     return read(KINDS[command], rest, path, name, RunError, ADVICE)
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
-    """Write a `run.json`, atomically."""
+    """Write a `run.json` with the hash of its content, atomically."""
     content = {"format": FORMAT, "records": [{"command": each.command, **to_json(each)} for each in records]}
-    write_json(path, content)
+    write_hashed_json(path, content)
 
 
 def _require_output(record: Record, name: str) -> None:

@@ -43,7 +43,7 @@ from cfp_cli.runs.inputs import (
     scored_model,
 )
 from cfp_cli.runs.output_path import check_output
-from cfp_cli.runs.outputs import finetuned_model, pruned_model
+from cfp_cli.runs.outputs import finetuned_model, pruned_model, recorded_output
 from cfp_cli.runs.records import (
     BenchRecord,
     FinetuneRecord,
@@ -52,6 +52,7 @@ from cfp_cli.runs.records import (
     Record,
     ReportMetrics,
     ReportRecord,
+    ScoreRecord,
     output_files,
 )
 from cfp_cli.scoring.scores import Scores
@@ -145,7 +146,7 @@ def run_report(
     path = out or run.folder / "report.html"
     inputs = [source.path, data.path, *([image] if image is not None else [])]
     check_output(path, inputs=inputs, run=run.folder, own=["report.html"])
-    scores = Scores.load(run.scores)
+    scores = Scores.load(recorded_output(run, run.require(ScoreRecord), "scores"))
     network, dataset = load_for(dataset, source, progress)
     network = network.to(device)
     spec = spec_of(network)
@@ -196,7 +197,7 @@ def run_report(
         layers=collect_layers(scores, plan, graph, tensor.to(device)),
         example=example,
         max_abs_logit_error=plan.max_abs_logit_error if plan is not None else None,
-        epochs=read_csv(run.folder / "history.csv") if finetune is not None else (),
+        epochs=read_csv(recorded_output(run, finetune, "history")) if finetune is not None else (),
         best_epoch=finetune.metrics.best_epoch if finetune is not None and finetune.metrics.best_epoch >= 0 else None,
         latency=latency,
         lineage=spec_of(networks[-1].model).lineage,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import cfp_core
+from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.execution import distributed
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.full_precision import full_precision
@@ -126,6 +127,7 @@ def score(
         seconds=time.perf_counter() - began,
         forward_seconds=pass_seconds - core_seconds,
         options={"decimals": decimals, **(options or {})},
+        network=fingerprint(model),
     )
 
 

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,16 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from cfp_cli.checkpoints.spec import MAX_SIDE
+from cfp_cli.foundation.content_hash import KEY, MISMATCH, Array, hash_content
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import write_bytes
+from cfp_cli.foundation.typed_json import FieldError, convert, quoted, read, to_json
+from cfp_cli.scoring.criteria import Richness, Similarity
 
 FORMAT = "cfp-scores/1"
+ADVICE = "run `cfp score` again"
+_KNOWN_OPTIONS = ("decimals", "seed")
 _TAP_FACTS = ("name", "height", "width", "span", "saturated")
 
 
@@ -93,6 +100,7 @@ class Scores:
         seconds: wall time of scoring.
         forward_seconds: wall time of the forward passes alone.
         options: further options and hashes, as plain data.
+        network: fingerprint of the scored network's weights; empty if the scores were not made by `cfp_cli.score`.
     """
 
     taps: tuple[TapScores, ...]
@@ -104,87 +112,179 @@ class Scores:
     seconds: float
     forward_seconds: float
     options: dict[str, Any]
+    network: str = ""
 
     def by_set(self) -> dict[str, SetScores]:
         """Scores of the sets by name."""
         return {scores.name: scores for scores in self.sets}
 
     def save(self, path: Path) -> None:
-        """Write the score file, atomically."""
+        """Write the score file with the hash of its content, atomically."""
         tensors: dict[str, NDArray[Any]] = {}
         for tap in self.taps:
-            tensors[f"tap/{tap.name}/norms"] = tap.norms
-            tensors[f"tap/{tap.name}/richness"] = tap.richness
-            tensors[f"tap/{tap.name}/linkage"] = tap.linkage
+            tensors |= {f"tap/{tap.name}/{kind}": getattr(tap, kind) for kind in ("norms", "richness", "linkage")}
         for scores in self.sets:
-            tensors[f"set/{scores.name}/richness"] = scores.richness
-            tensors[f"set/{scores.name}/distance"] = scores.distance
-            tensors[f"set/{scores.name}/norm"] = scores.norm
-        facts = {
-            "format": FORMAT,
-            "taps": [{key: getattr(tap, key) for key in _TAP_FACTS} for tap in self.taps],
-            "sets": [{"name": scores.name, "effective": scores.effective} for scores in self.sets],
-            **asdict(_Facts.of(self)),
-        }
-        metadata = {"cfp": json.dumps(facts)}
-        write_bytes(path, safetensors.numpy.save({n: np.ascontiguousarray(v) for n, v in tensors.items()}, metadata))
+            tensors |= {f"set/{scores.name}/{kind}": getattr(scores, kind) for kind in ("richness", "distance", "norm")}
+        tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        facts = {"format": FORMAT, **to_json(_Facts.of(self))}
+        metadata = {"cfp": json.dumps({**facts, KEY: _hash(facts, tensors)})}
+        write_bytes(path, safetensors.numpy.save(tensors, metadata))
 
     @classmethod
     def load(cls, path: Path) -> Scores:
         """Read a score file.
 
         Raises:
-            RunError: the file is missing, or it is not a score file of this version.
+            RunError: the file is missing, does not match its hash, is of another version, or holds a wrong field or
+                tensor, which the message names.
         """
         if not path.is_file():
             raise RunError(f"no scores at {path}; run `cfp score MODEL DATA` first")
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
                 facts = json.loads(file.metadata()["cfp"])
-                if facts["format"] != FORMAT:
-                    raise RunError(f"{path} has format {facts['format']}, this version reads {FORMAT}; score again")
-                read = file.get_tensor
-                taps = tuple(
-                    TapScores(
-                        name=tap["name"],
-                        height=tap["height"],
-                        width=tap["width"],
-                        span=tap["span"],
-                        norms=read(f"tap/{tap['name']}/norms"),
-                        richness=read(f"tap/{tap['name']}/richness"),
-                        linkage=read(f"tap/{tap['name']}/linkage"),
-                        saturated=tuple(tap["saturated"]),
-                    )
-                    for tap in facts["taps"]
-                )
-                sets = tuple(
-                    SetScores(
-                        name=entry["name"],
-                        richness=read(f"set/{entry['name']}/richness"),
-                        distance=read(f"set/{entry['name']}/distance"),
-                        norm=read(f"set/{entry['name']}/norm"),
-                        effective=entry["effective"],
-                    )
-                    for entry in facts["sets"]
-                )
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            raise RunError(f"{path} is not a readable score file ({error}); run `cfp score` again") from error
-        rest = _Facts(**{name: facts[name] for name in _Facts.__dataclass_fields__})
-        return cls(taps, sets, **{**asdict(rest), "input_size": (rest.input_size[0], rest.input_size[1])})
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                stored = facts.pop(KEY)
+                found = facts["format"]
+                intact = _hash(facts, tensors) == stored
+        # A damaged file makes the decoder raise any kind of error.
+        except Exception as error:
+            raise RunError(f"{path} is not a readable score file ({error!r}); {ADVICE}") from error
+        if not intact:
+            raise RunError(f"{path} {MISMATCH}; {ADVICE}")
+        if found != FORMAT:
+            raise RunError(f"{path} has format {quoted(found)}, this version reads {FORMAT}; {ADVICE}")
+        del facts["format"]
+        return read(_Facts, facts, path, "", RunError, ADVICE).scores(tensors, path)
+
+
+def _hash(facts: dict[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
+    arrays = (Array(name, value.dtype.str, value.shape, value.tobytes()) for name, value in sorted(tensors.items()))
+    return hash_content(facts, arrays)
+
+
+@dataclass(frozen=True)
+class _TapFacts:
+    """The part of `TapScores` that is stored as JSON."""
+
+    name: str
+    height: int
+    width: int
+    span: float
+    saturated: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 1 or self.span < 0:
+            raise FieldError(f"the size or the span of tap {quoted(self.name)} is not positive")
+
+
+@dataclass(frozen=True)
+class _SetFacts:
+    """The part of `SetScores` that is stored as JSON."""
+
+    name: str
+    effective: float
 
 
 @dataclass(frozen=True)
 class _Facts:
     """The part of `Scores` that is stored as JSON."""
 
-    similarity: str
-    richness: str
+    taps: tuple[_TapFacts, ...]
+    sets: tuple[_SetFacts, ...]
+    similarity: Similarity
+    richness: Richness
     images: int
     input_size: tuple[int, int]
     seconds: float
     forward_seconds: float
     options: dict[str, Any]
+    network: str
+
+    def __post_init__(self) -> None:
+        for kind, names in (("tap", [tap.name for tap in self.taps]), ("set", [each.name for each in self.sets])):
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise FieldError(f"{kind} {quoted(twice)} is listed twice")
+        if self.images < 0:
+            raise FieldError(f"images is {self.images}, not a number of images")
+        if not all(1 <= side <= MAX_SIDE for side in self.input_size):
+            raise FieldError(f"input_size is {list(self.input_size)}, not a height and width from 1 to {MAX_SIDE}")
+        convert(_KnownOptions, {name: self.options.get(name) for name in _KNOWN_OPTIONS}, "options")
 
     @classmethod
     def of(cls, scores: Scores) -> _Facts:
-        return cls(**{name: getattr(scores, name) for name in cls.__dataclass_fields__})
+        names = [name for name in cls.__dataclass_fields__ if name not in ("taps", "sets")]
+        return cls(
+            taps=tuple(_TapFacts(**{name: getattr(tap, name) for name in _TAP_FACTS}) for tap in scores.taps),
+            sets=tuple(_SetFacts(each.name, each.effective) for each in scores.sets),
+            **{name: getattr(scores, name) for name in names},
+        )
+
+    def scores(self, tensors: dict[str, NDArray[Any]], path: Path) -> Scores:
+        """Check the tensors and return the scores.
+
+        Raises:
+            RunError: a tensor is missing, unknown, of another type or shape, or holds a wrong number.
+        """
+        tensors = dict(tensors)
+
+        def take(name: str, dtype: type, *shape: int) -> NDArray[Any]:
+            if name not in tensors:
+                raise FieldError(f"tensor {quoted(name)} is missing")
+            value = tensors.pop(name)
+            if value.dtype != dtype or value.shape != shape:
+                raise FieldError(
+                    f"tensor {quoted(name)} is {value.dtype} {list(value.shape)}, "
+                    f"not {np.dtype(dtype).name} {list(shape)}"
+                )
+            if not np.isfinite(value).all():
+                raise FieldError(f"tensor {quoted(name)} holds NaN or infinity")
+            return value
+
+        def length(name: str) -> int:
+            return len(tensors[name]) if name in tensors and tensors[name].ndim else 0
+
+        try:
+            taps = []
+            for tap in self.taps:
+                prefix = f"tap/{tap.name}/"
+                channels = length(f"{prefix}richness")
+                norms = take(f"{prefix}norms", np.float32, self.images, channels)
+                richness = take(f"{prefix}richness", np.float64, channels)
+                table = take(f"{prefix}linkage", np.float64, max(channels - 1, 0), 4)
+                _require_linkage(table, f"{prefix}linkage")
+                taps.append(TapScores(norms=norms, richness=richness, linkage=table, **vars(tap)))
+            sets = []
+            for each in self.sets:
+                prefix = f"set/{each.name}/"
+                channels = length(f"{prefix}richness")
+                richness = take(f"{prefix}richness", np.float64, channels)
+                distance = take(f"{prefix}distance", np.float32, channels * (channels - 1) // 2)
+                norm = take(f"{prefix}norm", np.float64, channels)
+                if (distance < 0).any():
+                    raise FieldError(f"tensor {quoted(f'{prefix}distance')} holds a negative distance")
+                if not 0 <= each.effective <= channels + 1e-3:
+                    raise FieldError(f"effective of set {quoted(each.name)} is {each.effective}, not 0 to {channels}")
+                sets.append(SetScores(each.name, richness, distance, norm, each.effective))
+            if tensors:
+                raise FieldError(f"tensor {quoted(min(tensors))} is unknown")
+        except FieldError as error:
+            raise RunError(f"{path}: {error}; {ADVICE}") from error
+        return Scores(**{**vars(self), "taps": tuple(taps), "sets": tuple(sets)})
+
+
+@dataclass(frozen=True)
+class _KnownOptions:
+    """The options that later stages read; others are stored for the record alone."""
+
+    decimals: int | None
+    seed: int | None
+
+
+def _require_linkage(table: NDArray[np.float64], name: str) -> None:
+    """Check that row i joins two of the C channels and the i clusters before it, at a distance of 0 or more."""
+    joined = table[:, :2]
+    clusters = len(table) + 1 + np.arange(len(table))[:, None]
+    if ((joined < 0) | (joined >= clusters) | (joined != joined.round())).any() or (table[:, 2] < 0).any():
+        raise FieldError(f"tensor {quoted(name)} is not a linkage table")

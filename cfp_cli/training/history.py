@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.errors import RunError, UsageError
 from cfp_cli.foundation.files import write_bytes
+from cfp_cli.foundation.typed_json import convert, read
 from cfp_cli.measuring.metrics import Metrics
 
 
@@ -65,8 +66,13 @@ class EpochRow:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> EpochRow:
-        """Build a row from the output of `to_json`."""
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+        """Build a row from the output of `to_json`.
+
+        Raises:
+            FieldError: a value is missing, unknown or wrong.
+        """
+        row: EpochRow = convert(cls, dict(data), "row")
+        return row
 
 
 @dataclass(frozen=True)
@@ -109,12 +115,37 @@ def write_csv(path: Path, rows: Sequence[EpochRow]) -> None:
 
 
 def read_csv(path: Path) -> tuple[EpochRow, ...]:
-    """Read the rows of a file that `write_csv` wrote."""
-    with path.open(newline="") as file:
-        return tuple(
-            EpochRow(int(line.pop("epoch")), **{name: float(value) if value else None for name, value in line.items()})  # type: ignore[arg-type]
-            for line in csv.DictReader(file)
-        )
+    """Read the rows of a file that `write_csv` wrote.
+
+    Raises:
+        RunError: the file cannot be read, or a value is missing, unknown or wrong; the message names line and column.
+    """
+    advice = "run `cfp finetune` again"
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(f"{path} cannot be read ({error}); {advice}") from error
+    columns, *lines = lines or [[]]
+    rows: list[EpochRow] = []
+    for number, line in enumerate(lines, 2):
+        if len(line) != len(columns):
+            raise RunError(f"{path}: line {number} has {len(line)} values, not {len(columns)}; {advice}")
+        values = {name: _number(name, text) for name, text in zip(columns, line, strict=True)}
+        row = read(EpochRow, values, path, f"line {number}", RunError, advice)
+        if row.epoch != len(rows):
+            raise RunError(f"{path}: line {number}.epoch is {row.epoch}, not {len(rows)}; {advice}")
+        rows.append(row)
+    return tuple(rows)
+
+
+def _number(name: str, text: str) -> int | float | str | None:
+    """Return the number that a cell contains, None for an empty cell, or the text if it is no number."""
+    if not text:
+        return None
+    try:
+        return int(text) if name == "epoch" else float(text)
+    except ValueError:
+        return text
 
 
 class TensorBoard:

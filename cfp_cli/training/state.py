@@ -5,18 +5,21 @@ The file contains no state of random generators, because every random choice is 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from cfp_cli.checkpoints.content_hash import tensor_array
+from cfp_cli.checkpoints.read import require_plain_tensor
+from cfp_cli.foundation.content_hash import KEY, MISMATCH, Array, hash_content
 from cfp_cli.foundation.errors import TrainingError
 from cfp_cli.foundation.files import write_atomic
 
 FORMAT = "cfp-train/1"
+ADVICE = "delete it to start anew"
 
 
 class OtherRunError(TrainingError):
@@ -24,16 +27,18 @@ class OtherRunError(TrainingError):
 
 
 def write_state(path: Path, identity: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    """Write the state and the identity of a run, atomically.
+    """Write the state and the identity of a run with the hash of both, atomically.
 
     Args:
         path: path of the state file.
         identity: plain data that must be equal when the run is resumed.
         state: tensors and plain data.
     """
+    content = {"format": FORMAT, "identity": dict(identity), **state}
+    content[KEY] = _hash(content, path)
 
     def write(file: BinaryIO) -> None:
-        torch.save({"format": FORMAT, "identity": dict(identity), **state}, file)
+        torch.save(content, file)
 
     write_atomic(path, write)
 
@@ -43,23 +48,51 @@ def read_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         OtherRunError: the file belongs to a run with a different identity.
-        TrainingError: the file cannot be read.
+        TrainingError: the file cannot be read, or does not match its hash.
+        CheckpointError: a tensor of the file is not an ordinary one.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        saved = content["identity"] if content["format"] == FORMAT else None
-    except (pickle.UnpicklingError, OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError) as error:
-        raise TrainingError(f"{path} is not a training state; delete it to start anew") from error
-    if saved is None:
-        raise TrainingError(f"{path} was written by another version; delete it to start anew")
-    for name in sorted({*identity, *saved}):
-        if saved.get(name) != identity.get(name):
+        stored, version, saved = content.pop(KEY), content["format"], content["identity"]
+    # A damaged file makes the decoder raise any kind of error.
+    except Exception as error:
+        raise TrainingError(f"{path} is not a training state of this version; {ADVICE}") from error
+    if _hash(content, path) != stored:
+        raise TrainingError(f"{path} {MISMATCH}; {ADVICE}")
+    if version != FORMAT or not isinstance(saved, dict):
+        raise TrainingError(f"{path} was written by another version; {ADVICE}")
+    for name in sorted({*identity, *saved}, key=str):
+        if name not in saved or name not in identity or saved[name] != identity[name]:
             was, now = _short(saved.get(name)), _short(identity.get(name))
             raise OtherRunError(
                 f"{path} was started with other options ({name} was {was}, now {now}); "
                 "use the same options or leave out --resume"
             )
     return content  # type: ignore[no-any-return]
+
+
+def _hash(content: Mapping[str, Any], path: Path) -> str:
+    """Return the SHA-256 of nested tensors and plain data.
+
+    Raises:
+        CheckpointError: a tensor is not an ordinary one.
+    """
+    arrays: list[Array] = []
+
+    def plain(value: Any, name: str) -> Any:
+        if isinstance(value, Tensor):
+            value = value.detach().cpu()
+            require_plain_tensor(path, name, value)
+            arrays.append(tensor_array(name, value))
+            return "tensor"
+        # Pairs keep names that are numbers apart from names that are text.
+        if isinstance(value, Mapping):
+            return {"pairs": [[key, plain(each, f"{name}/{key}")] for key, each in value.items()]}
+        if isinstance(value, list | tuple):
+            return [plain(each, f"{name}/{index}") for index, each in enumerate(value)]
+        return value
+
+    return hash_content(plain(content, path.name), arrays)
 
 
 def finite(model: nn.Module) -> bool:

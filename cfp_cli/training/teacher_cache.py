@@ -2,14 +2,16 @@
 
 With the cache an epoch runs the student only. The name of a file is a hash of the teacher's weights, its code and the
 key of the views, so later epochs, resumed runs and other runs reuse it, and another teacher or other images never do.
+A file ends with the hash of its name and content. A file with another hash is reported, and computed again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +20,9 @@ from torch import Tensor, nn
 from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.execution import distributed
 from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.foundation.content_hash import MISMATCH
 from cfp_cli.foundation.errors import TrainingError
-from cfp_cli.foundation.files import remove_leftovers, sha256, write_atomic
+from cfp_cli.foundation.files import remove_leftovers, sha256, write_bytes
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.training.batch_plan import ViewSource
 from cfp_cli.training.interrupt import Interrupt
@@ -29,6 +32,8 @@ Logits = np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
 # computes them, so a resumed computation gives the same bits as an uninterrupted one.
 _BATCH = 64
 _BLOCKS = 64
+_HASH_BYTES = 32
+_CHUNK = 1 << 20
 
 
 def teacher_logits(
@@ -64,6 +69,8 @@ def teacher_logits(
     workers = distributed.current()
     blocks = _blocks(len(views), views.views)
     device = torch.device(device)
+    if workers.first:
+        _report_damage(file, parts, progress)
     if workers.any(_read(file, shape) is None, device):
         # First each process computes its own blocks. Then it computes the blocks that it cannot read because the
         # processes do not share the folder.
@@ -148,16 +155,45 @@ def _shape(block: range, shape: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def _write(path: Path, table: Logits) -> None:
-    def write(file: BinaryIO) -> None:
-        np.save(file, table, allow_pickle=False)
-
-    write_atomic(path, write)
+    content = io.BytesIO()
+    np.save(content, table, allow_pickle=False)
+    digest = _digest(path)
+    digest.update(content.getvalue())
+    # NumPy ignores what follows the table.
+    write_bytes(path, content.getvalue() + digest.digest())
 
 
 def _read(path: Path, shape: tuple[int, int, int]) -> Logits | None:
     """Memory-map a table, or return None if the file is missing, damaged or of another shape."""
     try:
+        if not _intact(path):
+            return None
         table = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
     return table if table.shape == shape and table.dtype == np.float32 else None
+
+
+def _report_damage(file: Path, parts: Path, progress: Progress) -> None:
+    for path in (file, *sorted(parts.glob("*.npy"))):
+        if path.is_file() and not _intact(path):
+            progress.say(f"{path} {MISMATCH}; its logits are computed again")
+
+
+def _intact(path: Path) -> bool:
+    """Whether a file ends with the hash of its name and content."""
+    try:
+        size = path.stat().st_size - _HASH_BYTES
+        digest = _digest(path)
+        with path.open("rb") as file:
+            for _ in range(0, size, _CHUNK):
+                digest.update(file.read(min(_CHUNK, size - file.tell())))
+            return size >= 0 and file.read() == digest.digest()
+    except OSError:
+        return False
+
+
+def _digest(path: Path) -> Any:
+    """Begin the hash of a table with what it is a table of, so that no file can take the place of another."""
+    names = path.parts[-2:] if path.parent.suffix == ".parts" else path.parts[-1:]
+    return hashlib.sha256("\n".join(names).encode())

@@ -11,6 +11,7 @@ import torch
 
 from cfp_cli.checkpoints.save import save
 from cfp_cli.checkpoints.spec import ModelSpec
+from cfp_cli.foundation.content_hash import KEY
 from cfp_cli.models.registry import create
 
 NET = """
@@ -75,6 +76,7 @@ def test_a_run_directory_does_not_allow_pickles(cfp, scored: Path, model: Path) 
     path = scored / "model.pt"
     torch.save({"state_dict": Payload()}, path)
     record = json.loads((scored / "run.json").read_text())
+    del record[KEY]
     recorded = record["records"][0]["inputs"]["model"]
     recorded |= {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "unsafe_pickle": True}
     (scored / "run.json").write_text(json.dumps(record))

@@ -215,3 +215,22 @@ def test_recoveries_compute_as_the_fine_tuning_does(
     )
     Students(teacher, dataset, tmp_path, 18, torch.device("cpu")).make(METHODS["cfp-rounds"], 0.6, 0, 2, "bf16")
     assert [(options.amp, options.epochs) for options in taught] == [("bf16", 2), ("bf16", 2)]
+
+
+def test_a_damaged_row_of_a_result_file_is_refused(tmp_path: Path) -> None:
+    row = Comparison("n", "d", "l1", 0.5, 0, "{}", 2.0, 100, 5, 0.9, 0.9, 0.8, 0.99, 0.98, 1, 1.0, "{}")
+    path = tmp_path / "results.csv"
+    write_rows(path, [row, replace(row, seed=1)])
+    content = path.read_bytes()
+    messages = []
+    accepted = []
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        try:
+            accepted.append(list(read_rows(path)))
+        except RunError as error:
+            messages.append(str(error))
+    assert all(rows == [row, replace(row, seed=1)] for rows in accepted)
+    assert all("results.csv" in each and "\n" not in each for each in messages)
+    assert any("its content does not match its hash; delete the line" in each for each in messages)
+    assert len(messages) > 0.9 * len(content)

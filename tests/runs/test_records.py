@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cfp_cli.exporting.benchmark import Benchmark
 from cfp_cli.exporting.export import ExportReport
+from cfp_cli.foundation.content_hash import KEY
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.measuring.latency import Latency
 from cfp_cli.measuring.metrics import ClassMetrics, Metrics
@@ -66,11 +67,12 @@ RECORDS: list[Record] = [
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The content of a `run.json` with a record of each command."""
+    """The content of a `run.json` with a record of each command, without the hash that would hide what is tested."""
     folder = tmp_path_factory.mktemp("run")
     for record in RECORDS:
         Run.open(folder).add(record)
     content: dict[str, Any] = json.loads((folder / "run.json").read_text())
+    del content[KEY]
     return content
 
 
