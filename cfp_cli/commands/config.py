@@ -4,11 +4,15 @@ run = "runs/line-3"      # for every command that has this option
 
 [score]
 images = 320
+
+[data.split]
+layout = "neu"
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,36 +20,93 @@ from typing import Any
 import click
 
 from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.typed_json import quoted
 
 
 def read_defaults(group: click.Group, folder: Path = Path()) -> dict[str, Any]:
     """Read the configuration file of a folder as click's `default_map`; empty without a file.
 
     Raises:
-        UsageError: the file cannot be read, or names an unknown command or option.
+        UsageError: the file cannot be read, names an unknown command or option, or holds a wrong value.
     """
     path, content = _read(folder)
-    if path is None:
-        return {}
-    known = {name: _options(command) for name, command in group.commands.items()}
+    return {} if path is None else _defaults(group, content, path, ())
+
+
+def _defaults(group: click.Group, content: dict[str, Any], path: Path, parents: tuple[str, ...]) -> dict[str, Any]:
+    """Return the defaults of the commands of a group. A value beside the tables is for each command that has it.
+
+    Args:
+        group: the group.
+        content: the table of the group.
+        path: the file, for messages.
+        parents: names of the group and of those that contain it; empty for the whole file.
+    """
+    defaults: dict[str, Any] = {name: {} for name in group.commands}
+    tables = {name: value for name, value in content.items() if isinstance(value, dict)}
     shared = {name: value for name, value in content.items() if not isinstance(value, dict)}
-    defaults: dict[str, Any] = {name: {} for name in known}
-    for name, value in shared.items():
-        commands = [command for command, options in known.items() if _key(name) in options]
-        if not commands:
-            raise _unknown(path, "option", name, {option for options in known.values() for option in options})
-        for command in commands:
-            defaults[command][known[command][_key(name)]] = value
-    for command, values in content.items():
-        if not isinstance(values, dict):
+    for name in (name for name in tables if name not in group.commands):
+        raise _unknown(path, " ".join(("command", *(("of", *parents) if parents else ()))), name, set(group.commands))
+    for name in shared:
+        known = {option for command in group.commands.values() for option in _all_options(command)}
+        if _key(name) not in known:
+            raise _unknown(path, " ".join(("option", *(("of", *parents) if parents else ()))), name, known)
+    for name, command in group.commands.items():
+        table = {**{each: value for each, value in shared.items() if _key(each) in _all_options(command)}}
+        table |= tables.get(name, {})
+        if isinstance(command, click.Group):
+            defaults[name] = _defaults(command, table, path, (*parents, name))
             continue
-        if command not in known:
-            raise _unknown(path, "command", command, set(known))
-        for name, value in values.items():
-            if _key(name) not in known[command]:
-                raise _unknown(path, f"option of {command}", name, set(known[command]))
-            defaults[command][known[command][_key(name)]] = value
+        options = _options(command)
+        for option, value in table.items():
+            where = ".".join((*parents, name, option)) if option in tables.get(name, {}) else option
+            if _key(option) not in options:
+                raise _unknown(path, f"option of {' '.join((*parents, name))}", option, set(options))
+            parameter = options[_key(option)]
+            defaults[name][str(parameter.name)] = _value(parameter, _key(option), value, f"{path}: {where}")
     return defaults
+
+
+def _value(parameter: click.Option, option: str, value: Any, where: str) -> Any:
+    """Check the type of a value and return the default of the parameter.
+
+    Raises:
+        UsageError: the value is of another type or out of range, or would allow code to run.
+    """
+    if parameter.is_flag:
+        if not isinstance(value, bool):
+            raise UsageError(f"{where} is {quoted(value)}, not true or false; correct the file")
+        if parameter.name == "unsafe_pickle" and value:
+            raise UsageError(f"{where} would allow code to run, which a file must not do; pass --{option} instead")
+        return value == (f"--{option}" not in parameter.secondary_opts)
+    several = parameter.multiple or parameter.nargs != 1
+    for each in value if several and isinstance(value, list) else [value]:
+        _check(parameter, each, where)
+    if parameter.name == "arch":
+        # Importing torch takes a second, which other configuration files do not need.
+        from cfp_cli.models.registry import is_factory_file
+
+        if not is_factory_file(value):
+            return value
+        raise UsageError(f"{where} names Python code, which a file must not run; pass --{option} {value} instead")
+    return [value] if several and not isinstance(value, list) else value
+
+
+def _check(parameter: click.Option, value: Any, where: str) -> None:
+    number = isinstance(parameter.type, click.types.IntParamType | click.types.FloatParamType)
+    if number and (not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value)):
+        raise UsageError(f"{where} is {quoted(value)}, not a number; correct the file")
+    if isinstance(parameter.type, click.types.IntParamType) and not isinstance(value, int):
+        raise UsageError(f"{where} is {quoted(value)}, not an integer; correct the file")
+    if not number and (not isinstance(value, str) or "\0" in value):
+        raise UsageError(f"{where} is {quoted(value)}, not text; correct the file")
+    # Whether a path exists matters only to the command that uses it.
+    if isinstance(parameter.type, click.Path):
+        return
+    try:
+        parameter.type.convert(value, parameter, None)
+    except click.UsageError as error:
+        raise UsageError(f"{where}: {error.message.rstrip('.')}; correct the file") from error
 
 
 def _read(folder: Path) -> tuple[Path | None, dict[str, Any]]:
@@ -54,19 +115,28 @@ def _read(folder: Path) -> tuple[Path | None, dict[str, Any]]:
             continue
         try:
             content = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{path} is not readable TOML ({error}); correct or remove it") from error
         for key in keys:
             content = content.get(key, {})
+            if not isinstance(content, dict):
+                raise UsageError(f"{path}: {key} is {quoted(content)}, not a table; correct the file")
         if content:
             return path, content
     return None, {}
 
 
-def _options(command: click.Command) -> dict[str, str]:
-    """Return parameter names by option name, without the leading dashes."""
+def _all_options(command: click.Command) -> set[str]:
+    """Return the option names of a command, or of all commands of a group."""
+    if isinstance(command, click.Group):
+        return {option for each in command.commands.values() for option in _all_options(each)}
+    return set(_options(command))
+
+
+def _options(command: click.Command) -> dict[str, click.Option]:
+    """Return the options of a command by name, without the leading dashes."""
     return {
-        _key(flag.lstrip("-")): str(parameter.name)
+        _key(flag.lstrip("-")): parameter
         for parameter in command.params
         if isinstance(parameter, click.Option)
         for flag in (*parameter.opts, *parameter.secondary_opts)
@@ -81,4 +151,4 @@ def _key(name: str) -> str:
 def _unknown(path: Path, what: str, name: str, known: set[str]) -> UsageError:
     close = difflib.get_close_matches(_key(name), sorted(known), 1)
     hint = f"did you mean '{close[0]}'" if close else "see `cfp --help`"
-    return UsageError(f"{path} names an unknown {what} '{name}'; {hint}")
+    return UsageError(f"{path} names an unknown {what} {quoted(name)}; {hint}")

@@ -62,3 +62,56 @@ def test_versions(cfp) -> None:
     result = cfp("--version")
     assert result.code == 0
     assert all(name in result.out for name in ("cfp ", "core ", "torch ", "python "))
+
+
+def test_nested_commands_have_defaults_too(cfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("source").mkdir()
+    for content in ('[data.split]\nlayout = "x-sdd"\n', '[data]\nlayout = "x-sdd"\n', 'layout = "x-sdd"\n'):
+        Path("cfp.toml").write_text(content)
+        result = cfp("data", "split", "source", "out")
+        assert result.code == 1
+        assert "does not have the layout x-sdd" in result.err, result.err
+    Path("cfp.toml").write_text("[data.split]\nlayuot = 1\n")
+    result = cfp("data", "split", "source", "out")
+    assert result.code == 2
+    assert "unknown option of data split 'layuot'; did you mean 'layout'" in result.err
+    Path("cfp.toml").write_text("[data.splitt]\nseed = 1\n")
+    assert "unknown command of data 'splitt'; did you mean 'split'" in cfp("data", "split", "source", "out").err
+
+
+@pytest.mark.parametrize("option", ["no-reconstruct = true", "reconstruct = false"])
+def test_a_flag_that_switches_off_can_be_a_default(cfp, scored: Path, tmp_path: Path, option: str) -> None:
+    (tmp_path / "cfp.toml").write_text(f"[prune]\n{option}\n")
+    result = cfp("prune", "--ratio", 0.5, "--json")
+    assert "reconstructed" not in result.json["accuracy"]
+
+
+WRONG = ["nan", "inf", "true", "[]", "[1]", "{}", "1979-05-27", '"text"', "-1", "1e400", "1.5", '"\\u0000"']
+
+
+@pytest.mark.parametrize("value", WRONG)
+@pytest.mark.parametrize("option", ["ratio", "min-channels", "target", "keep", "plan", "dry-run", "seed", "run"])
+def test_wrong_values_name_the_file_and_the_option(
+    cfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, value: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cfp.toml").write_text(f"[prune]\n{option} = {value}\n")
+    result = cfp("prune")
+    assert result.code in (1, 2)
+    assert len(result.err.strip().splitlines()) == 1
+    assert "bug" not in result.err
+    text = option in ("keep", "plan", "run") and value in ('"text"', "[]")
+    number = option == "ratio" and value in ("-1", "1.5")
+    if not (text or number or (option, value) == ("dry-run", "true")):
+        assert result.code == 2
+        assert f"cfp.toml: prune.{option}" in result.err or "cfp.toml names an unknown" in result.err, result.err
+
+
+@pytest.mark.parametrize("line", ["unsafe-pickle = true", 'arch = "net.py:tiny"'])
+def test_a_configuration_file_allows_no_code(cfp, scored: Path, tmp_path: Path, line: str) -> None:
+    for content in (line, f"[inspect]\n{line}"):
+        (tmp_path / "cfp.toml").write_text(content)
+        result = cfp("inspect", "model.pt")
+        assert result.code == 2
+        assert "a file must not" in result.err
