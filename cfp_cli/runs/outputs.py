@@ -93,7 +93,8 @@ def recorded_output(run: Run, record: Record, name: str, otherwise: str = "or us
     written = record.outputs.get(name)
     if written is None:
         raise RunError(f"{run.folder / 'run.json'} does not name the {name} that `cfp {record.command}` wrote; {again}")
-    paths = [path for path in (run.folder / written.path.name, written.path) if path.is_file()]
+    candidates = ((run.folder / written.path.name).resolve(), written.path)
+    paths = [path for path in candidates if path.is_file()]
     if not paths:
         raise RunError(f"{written.path} is missing; {again}")
     hashes = {path: sha256(path) for path in paths}

@@ -56,7 +56,7 @@ def read_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         stored, version, saved = content.pop(KEY), content["format"], content["identity"]
     # A damaged file makes the decoder raise any kind of error.
     except Exception as error:
-        raise TrainingError(f"{path} is not a training state of this version; {ADVICE}") from error
+        raise TrainingError(f"{path} is not a training state; {ADVICE}") from error
     if _hash(content, path) != stored:
         raise TrainingError(f"{path} {MISMATCH}; {ADVICE}")
     if version != FORMAT or not isinstance(saved, dict):

@@ -133,11 +133,11 @@ def test_an_edited_plan_is_used_once_its_hash_is_deleted(files: Files) -> None:
 def test_a_copied_or_moved_run_uses_its_own_files(files: Files, moved: bool) -> None:
     copy = replace(files, run=files.run.with_name("copy"))
     (shutil.move if moved else shutil.copytree)(files.run, copy.run)
-    assert newest_model(Run.open(copy.run)).path == copy.run / "finetuned.pt"
+    assert newest_model(Run.open(copy.run)).path == (copy.run / "finetuned.pt").resolve()
     run_prune(Run.open(copy.run), None, PruneOptions(ratio=0.4), device=CPU)
-    assert newest_model(Run.open(copy.run)).path == copy.run / "pruned.pt"
+    assert newest_model(Run.open(copy.run)).path == (copy.run / "pruned.pt").resolve()
     if not moved:
-        assert newest_model(Run.open(files.run)).path == files.run / "finetuned.pt"
+        assert newest_model(Run.open(files.run)).path == (files.run / "finetuned.pt").resolve()
 
 
 def test_scores_of_a_killed_command_are_not_used(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
