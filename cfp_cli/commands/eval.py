@@ -105,9 +105,8 @@ def metrics_table(metrics: Metrics, title: str) -> Table:
         intervals = metrics.class_intervals[name]
         cells = (with_interval(getattr(each, metric), intervals[metric]) for metric in ("recall", "precision", "f1"))
         table.add_row(name, *cells, str(each.images))
-    left_out = len(metrics.per_class) - len(shown)
-    if left_out:
-        table.add_row(f"{left_out} other classes: see --json", "", "", "", "", style="dim")
+    if left_out := len(metrics.per_class) - len(shown):
+        table.caption = f"{table.caption}; {left_out} other classes: see --json"
     table.add_section()
     averages = (figure(metrics, f"macro_{metric}") for metric in ("recall", "precision", "f1"))
     table.add_row("macro average", *averages, str(metrics.images))
