@@ -112,7 +112,7 @@ def metrics_table(metrics: Metrics, title: str) -> Table:
     table.add_row("macro average", *averages, str(metrics.images))
     table.add_row("accuracy", figure(metrics, "accuracy"), "", "", "")
     table.add_row("balanced accuracy", figure(metrics, "balanced_accuracy"), "", "", "")
-    table.add_row("worst class", worst_class(metrics), "", "", "")
+    table.add_row("worst class", worst_class(metrics, "\n"), "", "", "")
     return table
 
 

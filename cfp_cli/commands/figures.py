@@ -19,10 +19,10 @@ def figure(metrics: Metrics, name: str) -> str:
     return with_interval(getattr(metrics, name), metrics.intervals[name])
 
 
-def worst_class(metrics: Metrics) -> str:
+def worst_class(metrics: Metrics, separator: str = " ") -> str:
     """The class with the lowest recall, with the interval of this recall."""
     worst = metrics.worst_class
-    return f"{worst.name}: {with_interval(worst.recall, worst.interval)}"
+    return f"{worst.name}:{separator}{with_interval(worst.recall, worst.interval)}"
 
 
 def collapse_verdict(metrics: Metrics, network: str, remedy: str) -> tuple[str, ...]:

@@ -56,6 +56,7 @@ def test_every_command_prints_names_as_they_are(cfp, data: Path, wide: Path, arc
     run("train", data, "--arch", arch, "--input-size", 32, "--out", teacher, *fast, shows=name)
     run("train", data, "--arch", arch, "--input-size", 32, "--out", teacher, *fast, shows=f"written {teacher}")
     run("eval", teacher, data, shows=name)
+    run("predict", teacher, data, shows=name)
     run("eval", teacher, data, shows=f"{teacher} on test")
     run("score", teacher, data, "--images", 24, "--run", "[i] run", "-v", shows=f"{data.name}: 6 classes")
     run("prune", "--ratio", 0.5, "--run", "[i] run", shows="written [i] run/pruned.pt")
