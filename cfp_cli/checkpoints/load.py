@@ -5,25 +5,28 @@ A pruned network is rebuilt from the name of its architecture and the shapes of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from cfp_cli.checkpoints.choose import Choice, choose, misfit
+from cfp_cli.checkpoints.fill import fill, shapes_of
+from cfp_cli.checkpoints.foreign_facts import foreign_facts
 from cfp_cli.checkpoints.permission import permitted_arch
-from cfp_cli.checkpoints.read import Contents, read_contents
-from cfp_cli.checkpoints.spec import ModelSpec, describe
+from cfp_cli.checkpoints.read import Contents, read_contents, require_plain_tensor
+from cfp_cli.checkpoints.spec import DEFAULT_INPUT_SIZE, ModelSpec, describe
 from cfp_cli.foundation.errors import CheckpointError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.typed_json import FieldError
 from cfp_cli.models.attributes import set_attributes
-from cfp_cli.models.head import head_tensors
-from cfp_cli.models.registry import auxiliary_prefixes, create
+from cfp_cli.models.head import tensor_shapes
+from cfp_cli.models.registry import create, is_factory_file, is_known
 from cfp_cli.models.resize import resize_tensors
-from cfp_cli.models.state_dict import load_state, module_versions, with_versions
+from cfp_cli.models.state_dict import module_versions, with_versions
+
+_NO_MEAN, _NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def load(
@@ -32,20 +35,23 @@ def load(
     *,
     input_size: tuple[int, int] | None = None,
     classes: tuple[str, ...] | None = None,
+    weights: str | None = None,
     unsafe_pickle: bool = False,
     progress: Progress = SILENT,
 ) -> nn.Module:
     """Load a network in eval mode on the CPU, with its `ModelSpec` as attribute `spec`.
 
     Args:
-        path: a cfp checkpoint, a dict with `state_dict`, or a bare state dict; a `.pt`, `.pth`, `.pth.tar` or
-            `.safetensors` file.
+        path: a cfp checkpoint, or a file of another tool that contains a state dict, at its top or nested; a `.pt`,
+            `.pth`, `.pth.tar`, `.bin`, `.ckpt` or `.safetensors` file, or the index of a file in parts.
         arch: the architecture of a file that is not a cfp checkpoint. A cfp checkpoint stores its own, which is used;
             but where that is a `FILE.py:FACTORY`, its code runs only if `arch` names it too.
         input_size: height and width in pixels, for files that do not store them.
         classes: class names, for files that do not store them.
+        weights: the entry of the file or the prefix of the names that holds the weights, for files in which several
+            fit. By default a moving average comes before the weights that it averages.
         unsafe_pickle: also read files that can run code when they are loaded, such as a pickled module.
-        progress: reports the assumptions about preprocessing, for files that do not store it.
+        progress: reports which tensors of a file of another tool are taken, and the assumptions about preprocessing.
 
     Raises:
         CheckpointError: the file is missing, damaged, cannot be read, needs unpickling, names Python code that `arch`
@@ -53,40 +59,65 @@ def load(
         UsageError: the architecture cannot be built.
     """
     contents = read_contents(Path(path), unsafe_pickle=unsafe_pickle)
-    spec = _spec(contents, arch, input_size, classes)
-    _require_finite(contents)
-    _report_assumptions(contents, spec, input_size, progress)
+    line = None
+    if contents.own:
+        spec, tensors = _own_spec(contents, arch), dict(contents.candidates[0].state)
+        versions = module_versions(contents.candidates[0].state)
+    else:
+        spec, choice = _foreign_spec(contents, arch, input_size, classes, weights)
+        tensors, versions = dict(choice.fit.tensors), choice.fit.versions
+        for name, value in tensors.items():
+            require_plain_tensor(contents.path, name, value)
+        line = choice.describe(contents.path)
+    tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     model = create(spec.arch, len(spec.classes), **spec.arch_kwargs)
     if spec.plan is not None:
-        resize_tensors(model, {name: tuple(tensor.shape) for name, tensor in contents.state.items()})
+        resize_tensors(model, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         set_attributes(model, spec.plan.get("attributes") or {})
-    _load_weights(contents, model, spec.arch)
-    _require_variances(contents, model)
+    fill(contents, model, spec.arch, with_versions(tensors, versions))
+    if line is not None:
+        progress.say(line)
+    _report_assumptions(contents, spec, input_size, progress)
     return describe(model.eval(), spec)
 
 
-def _spec(
-    contents: Contents, arch: str | None, input_size: tuple[int, int] | None, classes: tuple[str, ...] | None
-) -> ModelSpec:
-    """Return the spec of a file, completed by what the caller passed."""
-    path, facts = contents.path, contents.facts
-    if contents.own:
-        spec = ModelSpec.from_json(facts, path)
-        spec = replace(spec, arch=permitted_arch(spec.arch, arch, path))
-        count = _class_count(contents, spec.arch, spec.arch_kwargs)
-        if len(spec.classes) != count:
-            raise CheckpointError(
-                f"{path} names {len(spec.classes)} classes but its head has {count} outputs; save the network again"
-            )
-        return spec
-    stored = facts.get("arch")
-    if not arch:
-        if not stored:
-            raise CheckpointError(
-                f"{path} does not name its architecture; pass --arch, such as --arch torchvision:resnet18"
-            )
-        arch = permitted_arch(stored, None, path)
-    count = _class_count(contents, arch, {})
+def _own_spec(contents: Contents, arch: str | None) -> ModelSpec:
+    """Return the spec of a cfp checkpoint."""
+    path = contents.path
+    spec = ModelSpec.from_json(contents.facts, path)
+    spec = replace(spec, arch=permitted_arch(spec.arch, arch, path))
+    shapes = tensor_shapes(spec.arch, spec.arch_kwargs)
+    count = shapes.class_count(shapes_of(contents.candidates[0].state))
+    if count is None and shapes.head:
+        raise CheckpointError(
+            f"{path} does not fit {spec.arch}: it lacks '{shapes.head[-1]}' in a usable shape; pass the right --arch"
+        )
+    if count is not None and len(spec.classes) != count:
+        raise CheckpointError(
+            f"{path} names {len(spec.classes)} classes but its head has {count} outputs; save the network again"
+        )
+    return spec
+
+
+def _foreign_spec(
+    contents: Contents,
+    arch: str | None,
+    input_size: tuple[int, int] | None,
+    classes: tuple[str, ...] | None,
+    weights: str | None,
+) -> tuple[ModelSpec, Choice]:
+    """Return the spec of a file of another tool, completed by what the caller passed, and its tensors."""
+    path = contents.path
+    arch = arch or _stored_arch(contents)
+    shapes = tensor_shapes(arch, {})
+    choice = choose(contents, shapes, arch, weights)
+    given = shapes_of(choice.fit.tensors)
+    count = shapes.class_count(given)
+    if count is None and not shapes.head:
+        count = _output_count(arch, input_size or DEFAULT_INPUT_SIZE)
+    if count is None:
+        raise misfit(contents, arch, given, shapes.two)
+    facts = foreign_facts(contents.facts, count)
     names = facts.get("classes") or classes or tuple(str(index) for index in range(count))
     if len(names) != count:
         raise CheckpointError(
@@ -94,37 +125,48 @@ def _spec(
         )
     spec = ModelSpec.from_json({**facts, "arch": arch, "classes": list(names)}, path)
     try:
-        return spec if input_size is None or "input_size" in facts else replace(spec, input_size=input_size)
+        return (spec if input_size is None or "input_size" in facts else replace(spec, input_size=input_size)), choice
     except FieldError as error:
         raise UsageError(f"{error}; pass another input size") from error
 
 
-def _require_finite(contents: Contents) -> None:
-    for name, value in contents.state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise CheckpointError(f"{contents.path} holds NaN or infinity in '{name}'; use a checkpoint without NaN")
+def _stored_arch(contents: Contents) -> str:
+    """Return the architecture that a file of another tool names."""
+    stored = contents.facts.get("arch")
+    if not isinstance(stored, str) or not stored:
+        raise CheckpointError(
+            f"{contents.path} does not name its architecture; pass --arch, such as --arch torchvision:resnet18"
+        )
+    if is_factory_file(stored):
+        return permitted_arch(stored, None, contents.path)
+    if not is_known(stored):
+        raise CheckpointError(
+            f"{contents.path} names its architecture '{stored[:80]}', which is no name that cfp knows; pass --arch, "
+            f"such as --arch torchvision:resnet18 or --arch net.py:factory"
+        )
+    return stored
 
 
-def _require_variances(contents: Contents, model: nn.Module) -> None:
-    """Refuse batch norms with a negative variance, whose output is NaN."""
-    for name, module in model.named_modules():
-        variance = getattr(module, "running_var", None)
-        if isinstance(variance, Tensor) and bool((variance < 0).any()):
-            full_name = f"{name}.running_var" if name else "running_var"
-            raise CheckpointError(
-                f"{contents.path} holds a negative variance in '{full_name}'; use a checkpoint without NaN"
-            )
-
-
-def _class_count(contents: Contents, arch: str, arch_kwargs: Mapping[str, Any]) -> int:
-    """Read the number of classes from the shape of the head."""
-    head = head_tensors(arch, arch_kwargs)
-    for name in reversed(head):
-        if name in contents.state and contents.state[name].dim() >= 1:
-            return int(contents.state[name].shape[0])
-    raise CheckpointError(
-        f"{contents.path} does not fit {arch}: it has no '{head[-1] if head else 'head'}'; pass the right --arch"
-    )
+def _output_count(arch: str, input_size: tuple[int, int]) -> int:
+    """Return the number of logits of a network whose factory ignores the number of classes."""
+    model = create(arch, 2).eval()
+    size = " x ".join(map(str, input_size))
+    try:
+        with torch.inference_mode():
+            logits = model(torch.zeros(1, 3, *input_size))
+    except Exception as error:
+        # The network is code of the user and can raise anything.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise CheckpointError(
+            f"the factory of {arch} ignores the number of classes, and the network fails on an image of {size} "
+            f"({reason}); pass the right --input-size"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
+        raise CheckpointError(
+            f"the factory of {arch} ignores the number of classes, and the network does not return logits "
+            "[images, classes]; return them alone in evaluation"
+        )
+    return int(logits.shape[1])
 
 
 def _report_assumptions(
@@ -138,46 +180,11 @@ def _report_assumptions(
             f"{contents.path} stores no hash of its content, because an earlier version of cfp wrote it; "
             "damage cannot be detected"
         )
-    if not contents.own:
+    if not contents.own and (spec.mean, spec.std) == (_NO_MEAN, _NO_STD):
         progress.say(
             f"{contents.path} does not store how its images are normalised; assuming {size} pixels with values in "
             "[0, 1], without mean and std; to set them see cfp_cli.describe"
         )
-
-
-def _load_weights(contents: Contents, model: nn.Module, arch: str) -> None:
-    expected: Mapping[str, Tensor] = model.state_dict()
-    auxiliary = auxiliary_prefixes(arch)
-    used = {name: value for name, value in contents.state.items() if not name.startswith(auxiliary)}
-    # Old versions of PyTorch do not save the counter.
-    missing = [name for name in expected if name not in used and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in used if name not in expected]
-    reshaped = [name for name, value in used.items() if name in expected and value.shape != expected[name].shape]
-    problems = ((missing, "lacks"), (unexpected, "has an unknown"), (reshaped, "has another shape of"))
-    for names, problem in problems:
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise CheckpointError(
-                f"{contents.path} does not fit {arch}: it {problem} '{names[0]}'{more}; pass the right --arch"
-            )
-    for name, value in used.items():
-        if name in expected:
-            _require_kind(contents.path, name, value, expected[name])
-    load_state(model, with_versions(used, module_versions(contents.state)), strict=False)
-
-
-def _require_kind(path: Path, name: str, value: Tensor, expected: Tensor) -> None:
-    """Refuse tensors whose numbers PyTorch would convert silently, such as integers as weights."""
-    if _kind(value) == _kind(expected):
-        return
-    # Counters that a conversion of the whole state dict to half precision made floating-point are harmless.
-    if value.is_floating_point() and _kind(expected) == "integer" and bool((value == value.round()).all()):
-        return
-    raise CheckpointError(
-        f"{path} holds {str(value.dtype).removeprefix('torch.')} numbers in '{name}' where the network has "
-        f"{str(expected.dtype).removeprefix('torch.')}; save its original weights"
-    )
-
-
-def _kind(value: Tensor) -> str:
-    return "floating" if value.is_floating_point() else "bool" if value.dtype == torch.bool else "integer"
+    elif not contents.own:
+        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std))
+        progress.say(f"{contents.path}: {size} pixels, mean {mean}, std {std}, as the file stores them")

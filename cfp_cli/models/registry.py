@@ -73,6 +73,12 @@ def is_factory_file(arch: str) -> bool:
     return ":" in arch and not arch.startswith((TIMM, TORCHVISION))
 
 
+def is_known(arch: str) -> bool:
+    """Return whether an architecture is a built-in, a network of torchvision, or has the form of another library's."""
+    name = arch.removeprefix(TORCHVISION)
+    return arch.startswith(TIMM) or is_factory_file(arch) or name in _built_in() or name in _torchvision_names()
+
+
 def known_architectures() -> list[str]:
     """Return the names of the built-in and torchvision classifiers, sorted."""
     return sorted([*_built_in(), *_torchvision_names()])
