@@ -20,6 +20,7 @@ from cfp_cli.foundation.files import path_hint
 from cfp_cli.foundation.progress import SILENT, Progress
 
 _ByClass = dict[str, list[Path]]
+_MADE = "made from train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,10 @@ class Dataset:
                 f"{self.root} has no {name} split, only {', '.join(self.splits)}; add {self.root / name} or use another"
             )
         return self.splits[name]
+
+    def is_made(self, name: str) -> bool:
+        """Return whether a split was made by a choice from the training images."""
+        return self.split_origin.get(name, "").startswith(_MADE)
 
     def in_order(self, classes: Sequence[str]) -> Dataset:
         """Return the same images with the classes in another order, which may contain further classes.
@@ -134,7 +139,7 @@ def open_dataset(
         splits["train"], made = divide(splits["train"], missing, seed)
         for name, images in made.items():
             splits[name] = images
-            origin[name] = f"made from train, fraction {missing[name]:g}, seed {seed}"
+            origin[name] = f"{_MADE}, fraction {missing[name]:g}, seed {seed}"
     for name in SPLITS:
         _report_absent_classes(
             name, [label for label in classes if not splits.get(name, {label: True})[label]], progress
