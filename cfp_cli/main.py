@@ -88,7 +88,9 @@ def _print_failure(console: Console, error: BaseException, message: str, code: i
 
 def _interrupted_message() -> str:
     hint = "; continue with --resume" if sys.argv[1:2] in (["train"], ["finetune"]) else ""
-    return f"error: interrupted; files written so far are kept{hint}"
+    # On a terminal the line of `Console.status` may still be there.
+    clear = "\r\x1b[2K" if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
+    return f"{clear}error: interrupted; files written so far are kept{hint}"
 
 
 def _print_interrupted() -> int:

@@ -61,6 +61,8 @@ class Console:
         self.silent = _is_follower()
         self._rich: dict[str, RichConsole] = {}
         self._began = time.perf_counter()
+        # Whether the line of `status` is on the screen.
+        self._status = False
 
     @property
     def verbose(self) -> bool:
@@ -79,11 +81,28 @@ class Console:
         LOGGER.info("finished in %.1f s", time.perf_counter() - self._began)
 
     def close(self) -> None:
-        """Stop printing the log of the library."""
+        """Remove the status line, and stop printing the log of the library."""
+        self._clear_status()
         LOGGER.handlers = []
         LOGGER.setLevel(logging.NOTSET)
 
+    def status(self, message: str) -> None:
+        """Show one line on a terminal until anything else is printed. Imports nothing, so that it appears at once."""
+        stream = sys.stderr
+        if self.quiet or self.silent or stream is None or not stream.isatty() or os.environ.get("TERM") == "dumb":
+            return
+        stream.write(f"{message} ...")
+        stream.flush()
+        self._status = True
+
+    def _clear_status(self) -> None:
+        if self._status:
+            self._status = False
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+
     def _stream(self, name: str) -> RichConsole:
+        self._clear_status()
         # rich takes a tenth of a second to import; `cfp --help` does not need it.
         if name not in self._rich:
             from rich.console import Console as RichConsole
@@ -124,6 +143,7 @@ class Console:
             return
         if sys.stdout is None:
             raise StorageError("the result cannot be printed, as stdout is closed; files of the command are written")
+        self._clear_status()
         if self.json:
             sys.stdout.write(json.dumps(to_json(data), allow_nan=False) + "\n")
         elif not self.quiet:

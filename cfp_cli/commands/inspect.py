@@ -31,12 +31,14 @@ def inspect(console: Console, model: Path, arch: str | None, input_size: int | N
     import torch
 
     from cfp_cli.checkpoints.spec import spec_of
+    from cfp_cli.foundation.progress import working
     from cfp_cli.graph import channel_sets
     from cfp_cli.runs.inputs import ModelInput
 
     network = ModelInput(model, arch, input_size, unsafe_pickle).load(console)
     spec = spec_of(network)
-    graph = channel_sets(network, torch.zeros(1, 3, *spec.input_size))
+    with working(console, "tracing the network"):
+        graph = channel_sets(network, torch.zeros(1, 3, *spec.input_size))
     parameters = sum(each.numel() for each in network.parameters())
     data = {
         "arch": spec.arch,

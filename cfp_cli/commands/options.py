@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +14,18 @@ from cfp_cli.commands.console import Console
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-pass_console = click.pass_obj
+
+def pass_console(command: Command) -> Command:
+    """Pass the console to a command as its first argument, and show at once that the command has started."""
+
+    @wraps(command)
+    def begin(*args: Any, **kwargs: Any) -> Any:
+        console = click.get_current_context().ensure_object(Console)
+        if "torch" not in sys.modules:
+            console.status("loading PyTorch")
+        return command(console, *args, **kwargs)
+
+    return begin  # type: ignore[return-value]
 
 
 def examples(*lines: str) -> str:

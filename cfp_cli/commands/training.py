@@ -14,8 +14,6 @@ from cfp_cli.commands.console import Console
 from cfp_cli.training.options import PRESETS, Preset, TrainOptions
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from cfp_cli.training.history import EpochRow
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -89,16 +87,21 @@ def take_options(values: dict[str, Any], *, seed: int) -> TrainOptions:
 def show_epochs(console: Console, options: TrainOptions) -> Iterator[Callable[[Sequence[EpochRow]], None] | None]:
     """Yield a listener that updates a table of epochs on a terminal.
 
-    Without a terminal it yields None, and the training loop prints one line per epoch.
+    Without a terminal it yields None, and the training loop prints one line per epoch. The table appears with the first
+    epoch: an error before that is not preceded by an empty table, and the bar of the training shows the first epoch.
     """
     if not console.interactive:
         yield None
         return
 
-    from cfp_cli.training.epoch_table import epoch_table
+    from rich.console import Group
 
-    def draw(rows: Sequence[EpochRow]) -> Table:
-        return epoch_table(rows, options.epochs, select=options.select)
+    with console.live(Group()) as live:
 
-    with console.live(draw(())) as live:
-        yield lambda rows: live.update(draw(rows))
+        def draw(rows: Sequence[EpochRow]) -> None:
+            # This module imports torch, which takes seconds.
+            from cfp_cli.training.epoch_table import epoch_table
+
+            live.update(epoch_table(rows, options.epochs, select=options.select))
+
+        yield draw

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -35,3 +36,17 @@ class Silent:
 
 
 SILENT: Progress = Silent()
+
+
+@contextmanager
+def working(progress: Progress, description: str) -> Generator[None]:
+    """Show `description` while one piece of work runs whose parts cannot be counted, such as a trace."""
+    steps = iter(progress.track((None,), description, total=1, unit="step"))
+    next(steps)
+    try:
+        yield
+        next(steps, None)
+    finally:
+        close = getattr(steps, "close", None)
+        if close is not None:
+            close()

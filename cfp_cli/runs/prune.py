@@ -17,7 +17,7 @@ from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import load_images, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.errors import RunError
-from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.graph import ChannelGraph, channel_sets
 from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.pruning.options import PruneOptions
@@ -199,7 +199,9 @@ class _Scored:
         return Preprocessing.of(spec_of(self.network))
 
     def graph(self, pruner: Pruner) -> ChannelGraph:
-        return channel_sets(self.network, pruner.proof_images(self.scores).to(self.device)[:1])
+        image = pruner.proof_images(self.scores).to(self.device)[:1]
+        with working(self.progress, "tracing the network"):
+            return channel_sets(self.network, image)
 
     def rounds(self, run: Run, count: int, epochs: int, seed: int, batch_size: int) -> Rounds:
         """Between two rounds: a recovery from the original network, and scores made as the run's were."""

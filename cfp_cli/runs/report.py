@@ -19,7 +19,7 @@ from cfp_cli.data.transforms import BrokenImageError, Preprocessing
 from cfp_cli.exporting.benchmark import Benchmark, benchmark, count_macs
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.files import sha256, write_bytes
-from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.foundation.versions import versions
 from cfp_cli.graph import channel_sets
 from cfp_cli.measuring.intervals import Interval, paired_difference
@@ -164,7 +164,8 @@ def run_report(
     test_metrics = _TestMetrics(run, data, dataset, batch_size, progress)
     models = tuple(_facts(each, test_metrics) for each in networks)
     example, tensor = _example(dataset, scores, Preprocessing.of(spec), image)
-    graph = channel_sets(network, tensor.to(device))
+    with working(progress, "tracing the network"):
+        graph = channel_sets(network, tensor.to(device))
     latency = _recorded_latency(run, models) if plan is not None else ()
     if plan is not None and not latency and bench:
         pair = (networks[0], networks[-1])

@@ -15,7 +15,7 @@ from cfp_cli.data.images import ImageStore, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
 from cfp_cli.foundation.errors import GraphError
-from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.graph import channel_sets
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes, write_splits
@@ -69,7 +69,8 @@ def run_score(
     store = sample(dataset, options.images, options.seed, Preprocessing.of(spec_of(network)), progress)
     part = workers.shard(len(store))
     example = next(iter(store.batches(1)))[0].to(device)
-    graph = channel_sets(network.to(device), example)
+    with working(progress, "tracing the network"):
+        graph = channel_sets(network.to(device), example)
     if graph.traced.logits_shape is None:
         raise GraphError(
             f"the network returns {len(graph.traced.outputs)} outputs, not logits [N, classes]; "

@@ -58,8 +58,6 @@ def _best(rows: Sequence[EpochRow], select: Select) -> EpochRow | None:
 
 
 def _caption(rows: Sequence[EpochRow], epochs: int) -> str:
-    if not rows:
-        return f"{epochs} epochs, the first is under way"
     minutes, seconds = divmod(round(seconds_left(rows, epochs)), 60)
     hours, minutes = divmod(minutes, 60)
     left = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

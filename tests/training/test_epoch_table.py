@@ -44,7 +44,6 @@ def test_keeps_the_best_and_the_last():
     assert "20/30" in text
     assert " 8/30" not in text
     assert "mix" not in render([row(0, cl=None, mix=None)])
-    assert "the first is under way" in render([])
 
 
 def test_time_left_is_that_of_the_last_epochs():
