@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from cfp_cli.execution import distributed, launch
 from cfp_cli.foundation.errors import TrainingError
 from cfp_cli.foundation.files import remove_leftovers, require_writable
-from cfp_cli.foundation.progress import SILENT, Progress, working
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Loader, Metrics, evaluate
 from cfp_cli.models.state_dict import load_state
 from cfp_cli.training.batch_plan import BatchPlan, ImageSampler, ViewSource, step_seed
@@ -119,9 +119,7 @@ def fit(
         KeyboardInterrupt: SIGINT or SIGTERM arrived; the state was saved.
     """
     device = torch.device(device)
-    # torch imports its compiler for an optimiser, which takes seconds.
-    with working(progress, f"preparing {description}"):
-        run = _Run(model, data, objective, options, files, identity or {}, device, listen, progress)
+    run = _Run(model, data, objective, options, files, identity or {}, device, listen, progress)
     run.clean_up(resume)
     if resume:
         run.restore()

@@ -17,7 +17,7 @@ from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.samplers import Sampler
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
-from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.measuring.metrics import evaluate
 from cfp_cli.training.classes import require_classes
 from cfp_cli.training.history import History
@@ -95,6 +95,9 @@ def train_network(
         options=options.to_json(),
         **teacher_hashes,
     )
+    with working(progress, f"preparing {_DESCRIPTION[stage]}"):
+        # Every optimiser of torch imports this module, which takes seconds.
+        import torch._dynamo  # noqa: F401
     result = fit(
         model,
         TrainingData(
