@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,7 @@ def train_network(
     )
     with working(progress, f"preparing {_DESCRIPTION[stage]}"):
         # Every optimiser of torch imports this module, which takes seconds.
-        import torch._dynamo  # noqa: F401
+        importlib.import_module("torch._dynamo")
     result = fit(
         model,
         TrainingData(
