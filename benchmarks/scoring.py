@@ -1,11 +1,13 @@
-"""Time and peak memory of scoring, against the forward passes alone and against batched torch operators.
+"""Time and peak memory of scoring, against the forward passes alone.
 
-    python benchmarks/scoring.py DATA --vgg vgg16.pt [--threads 2] [--images 256] [--rounds 5] [--out FILE]
+    python benchmarks/scoring.py DATA [--vgg vgg16.pt] [--threads 2] [--rounds 3] [--cells NAME...] [--out FILE]
 
-DATA is a folder of real images by class. A network without a trained checkpoint (--vgg, --resnet) gets seeded random
-weights and a batch norm re-estimated on the images, so that its maps are not dead. All alternatives run in one process
-on the same images and threads and take turns; each value is the median over the rounds. Peak memory is measured in a
-new process for each alternative.
+DATA is a folder of real images by class. Each cell of `CELLS` is a network, an image size and a number of images. It is
+scored with the defaults of `cfp score` first: tracing, the trial rebuild, the pass over the images and the choice of
+channels all count. A network without a trained checkpoint (--vgg) gets seeded random weights and a batch norm
+re-estimated on the images, so that its maps are not dead. All alternatives of a cell run in one process on the same
+images and threads and take turns; each value is the median over the rounds. Peak memory is measured in a new process
+for each alternative. Results are written after each cell; cells that are in the file are not measured again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine import processor
@@ -34,22 +38,70 @@ from cfp_cli.execution.device import choose_device
 from cfp_cli.graph import Tap, channel_sets
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.recalibrate import recalibrate
+from cfp_cli.scoring.criteria import Richness
 from cfp_cli.scoring.score import score
 
-SIDE = 224
-NETWORKS = {"vgg16": "vgg16_bn_gap", "resnet50": "torchvision:resnet50"}
-# The default of `cfp score`, and the richness of the paper.
-RICHNESS = ("explained-variance", "rank")
+BATCH = 16
+VGG = "vgg16_bn_gap"
+# The default of `cfp score` first, which a test compares, then the richness of the paper.
+MEASURED: tuple[Richness, ...] = ("explained-variance", "rank")
 
 
-def network(name: str, checkpoint: Path | None, batches: list[tuple[Tensor, Tensor]]) -> nn.Module:
-    """A network at 224 pixels: from a checkpoint, or with seeded weights and re-estimated batch norm."""
-    if checkpoint is not None:
-        return load(checkpoint, NETWORKS[name], input_size=(SIDE, SIDE))
+@dataclass(frozen=True)
+class Cell:
+    """A measurement.
+
+    Attributes:
+        arch: architecture of the network.
+        side: image side in pixels.
+        images: number of images.
+        richness: what `cfp score --richness` is measured with.
+        goals: largest ratio to the forward passes for each richness.
+    """
+
+    arch: str
+    side: int
+    images: int
+    richness: tuple[Richness, ...]
+    goals: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the cell, such as `resnet50-224-640`."""
+        return f"{self.arch.rpartition(':')[2]}-{self.side}-{self.images}"
+
+
+def _cell(arch: str, side: int, images: int, goal: float) -> Cell:
+    return Cell(arch, side, images, MEASURED[:1], (goal,))
+
+
+CELLS = {
+    cell.name: cell
+    for cell in (
+        _cell("torchvision:resnet50", 224, 64, 1.6),
+        _cell("torchvision:mobilenet_v2", 224, 64, 1.6),
+        _cell(VGG, 64, 640, 1.5),
+        _cell("torchvision:resnet50", 64, 640, 1.5),
+        _cell("torchvision:mobilenet_v2", 224, 640, 1.3),
+        _cell("torchvision:regnet_y_400mf", 224, 640, 1.3),
+        _cell("torchvision:efficientnet_b0", 224, 640, 1.3),
+        Cell("torchvision:resnet50", 224, 640, MEASURED, (1.15, 1.3)),
+        _cell("torchvision:densenet121", 224, 640, 1.3),
+        _cell("torchvision:convnext_tiny", 224, 640, 1.3),
+        Cell(VGG, 224, 640, MEASURED, (1.15, 1.15)),
+    )
+}
+
+
+def network(cell: Cell, checkpoint: Path | None, batches: list[tuple[Tensor, Tensor]]) -> nn.Module:
+    """The network of a cell: from a checkpoint, or with seeded weights and re-estimated batch norm."""
+    if checkpoint is not None and cell.arch == VGG:
+        return load(checkpoint, VGG, input_size=(cell.side, cell.side))
     torch.manual_seed(0)
-    model = describe(create(NETWORKS[name], 6), ModelSpec(NETWORKS[name], tuple("abcdef"), input_size=(SIDE, SIDE)))
+    spec = ModelSpec(cell.arch, tuple("abcdef"), input_size=(cell.side, cell.side))
+    model = describe(create(cell.arch, 6), spec)
     if batches:
-        recalibrate(model, batches)
+        recalibrate(model, batches[:4])
     return model.eval()
 
 
@@ -88,13 +140,43 @@ def alternate(rounds: int, alternatives: dict[str, Callable[[], object]]) -> dic
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def peak(arguments: argparse.Namespace, name: str, what: str) -> int:
+def peak(arguments: argparse.Namespace, cell: Cell, what: str) -> int:
     """Peak resident memory in KiB of a new process that does only `what`."""
     command = [sys.executable, __file__, str(arguments.data), "--threads", str(arguments.threads)]
-    command += ["--images", str(arguments.images), "--only", f"{name}:{what}"]
+    command += ["--only", f"{cell.name}:{what}"]
     command += [f"--vgg={arguments.vgg}"] if arguments.vgg else []
-    command += [f"--resnet={arguments.resnet}"] if arguments.resnet else []
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def batches_of(data: Path, cell: Cell) -> list[tuple[Tensor, Tensor]]:
+    """The images of a cell, decoded."""
+    store = sample(open_dataset(data), cell.images, 0, Preprocessing((cell.side, cell.side)))
+    return list(store.batches(BATCH))
+
+
+def measure(arguments: argparse.Namespace, cell: Cell) -> dict[str, Any]:
+    """The results of a cell."""
+    batches = batches_of(arguments.data, cell)
+    model = network(cell, arguments.vgg, batches)
+    forward(model, batches[:1])
+    alternatives: dict[str, Callable[[], object]] = {"forward": lambda: forward(model, batches)}
+    for richness in cell.richness:
+        alternatives[richness] = lambda richness=richness: score(model, batches, richness=richness)
+    times = alternate(arguments.rounds, alternatives)
+    peaks = {what: peak(arguments, cell, what) for what in alternatives}
+    row: dict[str, Any] = {
+        "images": sum(len(labels) for _, labels in batches),
+        "seconds": times,
+        "score_over_forward": {richness: times[richness] / times["forward"] for richness in cell.richness},
+        "goals": dict(zip(cell.richness, cell.goals, strict=True)),
+        "peak_kib": peaks,
+        "peak_score_over_forward": {richness: peaks[richness] / peaks["forward"] for richness in cell.richness},
+    }
+    if cell.arch == VGG and cell.side == 224:
+        began = time.perf_counter()
+        best_in_torch(model, batches[:1])
+        row["torch_over_forward"] = (time.perf_counter() - began) * len(batches) / times["forward"]
+    return row
 
 
 def main() -> None:
@@ -102,66 +184,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--vgg", type=Path)
-    parser.add_argument("--resnet", type=Path)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scoring.json"))
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scoring-defaults.json"))
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if cfp_core.build_info()["profile"] != "release":
         sys.exit("the core is a debug build; install with `pip install .`")
     choose_device("cpu", arguments.threads)
-    store = sample(open_dataset(arguments.data), arguments.images, 0, Preprocessing((SIDE, SIDE)))
-    batches = list(store.batches(arguments.batch_size))
-    checkpoints = {"vgg16": arguments.vgg, "resnet50": arguments.resnet}
     if arguments.only:
         name, what = arguments.only.split(":")
-        model = network(name, checkpoints[name], [])
+        batches = batches_of(arguments.data, CELLS[name])
+        model = network(CELLS[name], arguments.vgg, [])
         forward(model, batches) if what == "forward" else score(model, batches, richness=what)
         # Not getrusage: its peak includes the peak of the parent process.
         status = Path("/proc/self/status").read_text()
         print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
         return
-    results: dict[str, object] = {}
-    for name in arguments.networks:
-        model = network(name, checkpoints[name], batches)
-        graph = channel_sets(model, batches[0][0][:1])
-        forward(model, batches)
-        alternatives: dict[str, Callable[[], object]] = {"forward": lambda model=model: forward(model, batches)}
-        for richness in RICHNESS:
-            alternatives[richness] = lambda model=model, graph=graph, richness=richness: score(
-                model, batches, richness=richness, graph=graph
-            )
-        times = alternate(arguments.rounds, alternatives)
-        row: dict[str, object] = {
-            "seconds_per_image": {what: seconds / len(store) for what, seconds in times.items()},
-            "score_over_forward": {richness: times[richness] / times["forward"] for richness in RICHNESS},
-        }
-        if name == "vgg16":
-            few = batches[:1]
-            began = time.perf_counter()
-            best_in_torch(model, few)
-            per_image = (time.perf_counter() - began) / len(few[0][0])
-            row["torch_over_forward"] = per_image * len(store) / times["forward"]
-        peaks = {what: peak(arguments, name, what) for what in ("forward", *RICHNESS)}
-        row["peak_kib"] = peaks
-        row["peak_score_over_forward"] = {richness: peaks[richness] / peaks["forward"] for richness in RICHNESS}
-        results[name] = row
-        print(json.dumps({name: row}, indent=2))
     facts = {
         "cpu": processor(),
         "threads": arguments.threads,
-        "images": len(store),
         "rounds": arguments.rounds,
         "torch": torch.__version__,
         "core": cfp_core.build_info(),
         "python": platform.python_version(),
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({**facts, "results": results}, indent=2) + "\n")
+    earlier = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    results: dict[str, Any] = earlier["results"] if earlier.get("facts") == facts else {}
+    for name in arguments.cells:
+        if name not in results:
+            results[name] = measure(arguments, CELLS[name])
+            print(json.dumps({name: results[name]}, indent=2), flush=True)
+            arguments.out.write_text(json.dumps({"facts": facts, "results": results}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,14 @@ def test_help(script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert capsys.readouterr().out.startswith("usage:")
 
 
+def test_scoring_measures_the_defaults_of_cfp_score() -> None:
+    import scoring
+
+    defaults = {parameter.name: parameter.default for parameter in cli.commands["score"].params}
+    assert {cell.richness[0] for cell in scoring.CELLS.values()} == {defaults["richness"]}
+    assert max(cell.images for cell in scoring.CELLS.values()) == defaults["images"]
+
+
 def test_experiments_name_known_methods_and_have_results() -> None:
     import experiments
 
