@@ -40,7 +40,7 @@ def _defaults(group: click.Group, content: dict[str, Any], path: Path, parents: 
         group: the group.
         content: the table of the group.
         path: the file, for messages.
-        parents: names of the group and of those that contain it; empty for the whole file.
+        parents: names of the group and of the groups around it; empty for the whole file.
     """
     defaults: dict[str, Any] = {name: {} for name in group.commands}
     tables = {name: value for name, value in content.items() if isinstance(value, dict)}

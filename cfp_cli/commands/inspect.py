@@ -34,11 +34,13 @@ def inspect(console: Console, model: Path, arch: str | None, input_size: int | N
     from cfp_cli.foundation.progress import working
     from cfp_cli.graph import channel_sets
     from cfp_cli.runs.inputs import ModelInput
+    from cfp_cli.runs.network_check import warn_of_problems
 
     network = ModelInput(model, arch, input_size, unsafe_pickle).load(console)
     spec = spec_of(network)
     with working(console, "tracing the network"):
         graph = channel_sets(network, torch.zeros(1, 3, *spec.input_size))
+    warn_of_problems(network, torch.zeros(1, 3, *spec.input_size), console)
     parameters = sum(each.numel() for each in network.parameters())
     data = {
         "arch": spec.arch,

@@ -159,14 +159,28 @@ def _from_file(path: Path, name: str) -> Callable[[int, dict[str, Any]], Any]:
     finally:
         sys.path.remove(folder)
     factory = getattr(module, name, None)
+    if isinstance(factory, nn.Module):
+        raise UsageError(
+            f"'{name}' in {path} is a network, not a function; write `def factory(num_classes): return NETWORK(...)` and "
+            f"pass {path}:factory"
+        )
     if not callable(factory):
         raise UsageError(f"{path} has no function '{name}'; pass FILE.py:FACTORY")
     return lambda classes, kwargs: _call_with_class_count(factory, classes, kwargs)
 
 
+# Names that factories give to the number of classes, without underscores.
+_CLASS_COUNT = frozenset(
+    ("numclasses", "classes", "nclasses", "nclass", "nbclasses", "numclass", "classnum", "numlabels")
+)
+
+
 def _call_with_class_count(factory: Callable[..., Any], classes: int, kwargs: dict[str, Any]) -> Any:
+    """Call a factory with the number of classes, by name or as its first argument; without it if it takes nothing."""
     parameters = inspect.signature(factory).parameters
-    for name in ("num_classes", "classes"):
-        if name in parameters:
+    for name in parameters:
+        if name.replace("_", "").lower() in _CLASS_COUNT:
             return factory(**{name: classes}, **kwargs)
+    if not parameters:
+        return factory(**kwargs)
     return factory(classes, **kwargs)

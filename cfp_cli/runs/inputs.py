@@ -22,6 +22,7 @@ from cfp_cli.foundation.errors import DataError, RunError
 from cfp_cli.foundation.files import sha256, write_json
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.directory import Run
+from cfp_cli.runs.network_check import ONE_LOGIT
 from cfp_cli.runs.records import DataRecord, ModelRecord, ScoreRecord
 
 LOGGER = logging.getLogger(__name__)
@@ -232,6 +233,8 @@ def fit_classes(
             f"{path} and {dataset.root} name their classes differently ('{absent[0]}' is only in the first, "
             f"'{unknown[0]}' only in the second); {OTHER_CLASSES}"
         )
+    if len(spec.classes) == 1:
+        raise DataError(f"{path} has {ONE_LOGIT}")
     if unknown or (absent and "train" in dataset.splits):
         example = f"'{unknown[0]}' is only in the second" if unknown else f"'{absent[0]}' is only in the first"
         raise DataError(

@@ -19,6 +19,7 @@ from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.graph import channel_sets
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes, write_splits
+from cfp_cli.runs.network_check import warn_of_problems
 from cfp_cli.runs.records import Inputs, ScoreMetrics, ScoreRecord, output_files
 from cfp_cli.scoring.criteria import DEFAULT_RICHNESS, DEFAULT_SIMILARITY, Richness, Similarity
 from cfp_cli.scoring.score import score
@@ -76,6 +77,7 @@ def run_score(
             f"the network returns {len(graph.traced.outputs)} outputs, not logits [N, classes]; "
             "prune it with cfp.score and cfp.prune from Python, or wrap it so that it returns its logits alone"
         )
+    warn_of_problems(network, example, progress)
     scores = score(
         network,
         store.batches(options.batch_size, part),

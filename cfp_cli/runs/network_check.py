@@ -1,0 +1,80 @@
+"""Warn at the first command about a network that a later command would refuse or measure wrongly."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cfp_cli.checkpoints.spec import spec_of
+from cfp_cli.foundation.progress import Progress
+
+ONE_LOGIT = (
+    "one logit, for a sigmoid, but cfp needs one for each class; train a head with two by "
+    "`cfp train DATA --init CKPT --new-head`, or convert it as docs/own-network.md shows"
+)
+
+
+def warn_of_problems(model: nn.Module, image: Tensor, progress: Progress) -> None:
+    """Report, each in one line with its remedy, what later commands cannot do with a network.
+
+    These are batch norms without running statistics, a head with one logit, and outputs that are not logits, also those
+    that a network returns only in training.
+
+    Args:
+        model: a network with its spec; it is not changed.
+        image: one image float32 [1, C, H, W] on the network's device.
+        progress: gets the lines.
+    """
+    for problem in (_without_statistics(model), _one_logit(model), _outputs(model, image)):
+        if problem is not None:
+            progress.say(f"warning: {problem}")
+
+
+def _without_statistics(model: nn.Module) -> str | None:
+    names = [
+        name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module.running_var is None
+    ]
+    if not names:
+        return None
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f"the batch norm '{names[0]}'{more} has no running statistics, so the logits of an image depend on the other "
+        "images of its batch; build it with track_running_stats=True and train the network again"
+    )
+
+
+def _one_logit(model: nn.Module) -> str | None:
+    if len(spec_of(model).classes) != 1:
+        return None
+    return f"the network has {ONE_LOGIT}"
+
+
+def _outputs(model: nn.Module, image: Tensor) -> str | None:
+    """Run a copy on two images in both modes."""
+    count = len(spec_of(model).classes)
+    trial = copy.deepcopy(model)
+    images = image.expand(2, *image.shape[1:]).contiguous()
+    for training in (False, True):
+        trial.train(training)
+        try:
+            with torch.no_grad():
+                output = trial(images)
+        # The network is code of the user. The commands that need this mode report its errors.
+        except Exception:
+            return None
+        mode = "in training mode " if training else ""
+        commands = "`cfp train` and `cfp finetune`" if training else "`cfp score`, `cfp eval` and `cfp train`"
+        if not isinstance(output, Tensor):
+            return (
+                f"{mode}the network returns a {type(output).__name__}, not logits [images, classes], which {commands} "
+                "cannot use; wrap it so that its forward returns only the logits in both modes"
+            )
+        if tuple(output.shape) != (2, count):
+            return (
+                f"{mode}the network returns {list(output.shape)} for 2 images, not logits [2, {count}], which "
+                f"{commands} cannot use; wrap it so that its forward returns them"
+            )
+    return None
