@@ -161,7 +161,7 @@ def _from_file(path: Path, name: str) -> Callable[[int, dict[str, Any]], Any]:
     factory = getattr(module, name, None)
     if isinstance(factory, nn.Module):
         raise UsageError(
-            f"'{name}' in {path} is a network, not a function; write `def factory(num_classes): return NETWORK(...)` and "
+            f"'{name}' in {path} is a network, not a function; write `def factory(num_classes): return NET(...)` and "
             f"pass {path}:factory"
         )
     if not callable(factory):
