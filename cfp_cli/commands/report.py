@@ -16,10 +16,15 @@ from cfp_cli.commands.options import (
     run_option,
 )
 
+# Stands for the file of this name in the run directory.
+DEFAULT_CARD = Path("RUN/model-card.md")
+
 
 @click.command(
     short_help="Write an HTML page about a run.",
-    epilog=examples("cfp report", "cfp report other-run --image scratch_17.png --out report.html"),
+    epilog=examples(
+        "cfp report", "cfp report other-run --image scratch_17.png --out report.html", "cfp report --card card.md"
+    ),
 )
 @click.argument("folder", metavar="[RUN]", type=click.Path(path_type=Path), required=False)
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Page to write.  [default: RUN/report.html]")
@@ -39,6 +44,15 @@ from cfp_cli.commands.options import (
     show_default=True,
     help="Mistakes to show for each class, those with the highest confidence.",
 )
+@click.option(
+    "--card",
+    type=click.Path(path_type=Path),
+    is_flag=False,
+    flag_value=DEFAULT_CARD,
+    default=None,
+    metavar="[FILE]",
+    help="Also write a model card in Markdown.  [without FILE: RUN/model-card.md]",
+)
 @permission_options
 @run_option
 @compute_options(batch_size=64)
@@ -51,6 +65,7 @@ def report(
     image: Path | None,
     bench: bool,
     worst: int,
+    card: Path | None,
     arch: str | None,
     unsafe_pickle: bool,
     run_folder: Path,
@@ -68,12 +83,14 @@ def report(
     from cfp_cli.runs.inputs import Permission
     from cfp_cli.runs.report import run_report
 
+    run = Run.open(folder or run_folder)
     done = run_report(
-        Run.open(folder or run_folder),
+        run,
         out=out,
         image=image,
         bench=bench,
         worst=worst,
+        card=run.folder / DEFAULT_CARD.name if card == DEFAULT_CARD else card,
         batch_size=batch_size,
         permission=Permission(arch, unsafe_pickle),
         device=choose_device(device, threads),
@@ -86,4 +103,5 @@ def report(
         *done.verdict.facts,
         *missing,
         f"written {done.out} ({done.bytes / 1e6:.2f} MB, {done.layers} layers)",
+        *([f"written {done.card}"] if done.card else []),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import nn
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
-from cfp_cli.data.images import ImageStore, load_images, sample
+from cfp_cli.data.images import sample
 from cfp_cli.data.transforms import BrokenImageError, Preprocessing
 from cfp_cli.exporting.benchmark import Benchmark, benchmark, count_macs
 from cfp_cli.foundation.errors import DataError
@@ -22,19 +21,18 @@ from cfp_cli.foundation.files import sha256, write_bytes
 from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.foundation.versions import versions
 from cfp_cli.graph import channel_sets
-from cfp_cli.measuring.intervals import Interval, paired_difference
-from cfp_cli.measuring.metrics import Metrics, compute_metrics
-from cfp_cli.measuring.mistakes import Mistake, worst_mistakes
-from cfp_cli.measuring.predictions import Predictions, predict
+from cfp_cli.measuring.intervals import Interval
+from cfp_cli.measuring.metrics import Metrics
+from cfp_cli.measuring.mistakes import Mistake
 from cfp_cli.pruning.plan import Plan
+from cfp_cli.report.card import DataFacts, render_card
 from cfp_cli.report.collect_layers import collect_layers, set_widths
 from cfp_cli.report.page import render_page, require_extra
-from cfp_cli.report.page_data import Example, MistakeImage, ModelFacts, PageData, Provenance
+from cfp_cli.report.page_data import Example, ModelFacts, PageData, Provenance
 from cfp_cli.report.verdict import Verdict, give_verdict
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import (
     NO_PERMISSION,
-    DataInput,
     ModelInput,
     Permission,
     load_for,
@@ -55,13 +53,13 @@ from cfp_cli.runs.records import (
     ScoreRecord,
     output_files,
 )
+from cfp_cli.runs.tested import TestSplit, accuracy_change, mistake_images, shown_mistakes
 from cfp_cli.scoring.scores import Scores
 from cfp_cli.training.history import read_csv
 
 BATCHES = (1, 16)
-# Mistakes shown for each class, and in all.
+# Mistakes shown for each class.
 WORST = 4
-MOST = 60
 NOT_PRUNED = "The run is not pruned yet."
 NOT_TUNED = "The run is not fine-tuned yet."
 TEACHERS = ("representation teacher", "class-balanced teacher")
@@ -73,6 +71,7 @@ class Reported:
 
     Attributes:
         out: the page.
+        card: the model card; None if none was written.
         bytes: size of the page.
         layers: number of channel sets on the page.
         left_out: why a section is missing, by the section's id.
@@ -84,6 +83,7 @@ class Reported:
     """
 
     out: Path
+    card: Path | None
     bytes: int
     layers: int
     left_out: dict[str, str]
@@ -97,6 +97,7 @@ class Reported:
         """Return the report as plain data."""
         return {
             "out": str(self.out),
+            "card": str(self.card) if self.card else None,
             "bytes": self.bytes,
             "layers": self.layers,
             "left_out": self.left_out,
@@ -115,6 +116,7 @@ def run_report(
     image: Path | None = None,
     bench: bool = True,
     worst: int = WORST,
+    card: Path | None = None,
     batch_size: int = 64,
     permission: Permission = NO_PERMISSION,
     device: torch.device,
@@ -130,6 +132,7 @@ def run_report(
         image: image whose feature maps are shown; None takes the first scored image.
         bench: measure latency where the run has no record of it.
         worst: number of mistakes to show for each class.
+        card: model card to write, a Markdown file; None writes none.
         batch_size: images per batch of a test.
         permission: what the user allows for a model that the run directory names.
         device: where to compute.
@@ -146,6 +149,8 @@ def run_report(
     path = out or run.folder / "report.html"
     inputs = [source.path, data.path, *([image] if image is not None else [])]
     check_output(path, inputs=inputs, run=run.folder, own=["report.html"])
+    if card is not None:
+        check_output(card, inputs=[*inputs, path], run=run.folder, own=["model-card.md"])
     scores = Scores.load(recorded_output(run, run.require(ScoreRecord), "scores"))
     network, dataset = load_for(dataset, source, progress)
     network = network.to(device)
@@ -161,7 +166,7 @@ def run_report(
     if finetune is not None:
         finetuned = finetuned_model(run, permission)
         networks.append(_Network("fine-tuned", finetuned, load_teacher(dataset, finetuned, progress).to(device)))
-    test_metrics = _TestMetrics(run, data, dataset, batch_size, progress)
+    test_metrics = TestSplit(run, data, dataset, batch_size, progress)
     models = tuple(_facts(each, test_metrics) for each in networks)
     example, tensor = _example(dataset, scores, Preprocessing.of(spec), image)
     with working(progress, "tracing the network"):
@@ -182,8 +187,8 @@ def run_report(
     elif not latency:
         left_out["latency"] = "Latency was not measured." if plan is not None else NOT_PRUNED
     tested = [test_metrics.run(each.model, sha256(each.file.path)) for each in (networks[0], networks[-1])]
-    change = _change(tested) if len(networks) > 1 else None
-    mistakes, wrong = _worst(tested[-1], dataset, worst)
+    change = accuracy_change(tested) if len(networks) > 1 else None
+    mistakes, wrong = shown_mistakes(tested[-1], dataset, worst)
     page_data = PageData(
         arch=spec.arch,
         classes=spec.classes,
@@ -206,24 +211,35 @@ def run_report(
         versions=versions(),
         left_out=left_out,
         change=change,
-        mistakes=tuple(_image_of(each, tested[-1], dataset) for each in mistakes),
+        mistakes=mistake_images(mistakes, tested[-1], dataset),
         wrong=wrong,
         written=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     content = render_page(page_data)
     write_bytes(path, content)
+    outputs = {"report": path}
+    if card is not None:
+        facts = DataFacts(
+            str(data.path),
+            dataset.fingerprint,
+            {name: len(items) for name, items in dataset.splits.items()},
+            dataset.split_origin,
+        )
+        write_bytes(card, render_card(page_data, spec_of(networks[-1].model), facts).encode("utf-8", "replace"))
+        outputs["card"] = card
     run.add(
         ReportRecord(
             arguments={"image": str(image) if image else None, "bench": bench, "batch_size": batch_size},
             seed=0,
             inputs=Inputs(model=source.record(), data=data.record(dataset)),
-            outputs=output_files(report=path),
+            outputs=output_files(**outputs),
             seconds=time.perf_counter() - began,
             metrics=ReportMetrics(len(content), left_out),
         )
     )
     return Reported(
         path,
+        card,
         len(content),
         len(page_data.layers),
         left_out,
@@ -258,86 +274,7 @@ def _current_records(run: Run, source: ModelInput) -> tuple[PruneRecord | None, 
     return prune, finetune, {}
 
 
-class _Tested(NamedTuple):
-    """The images of the test split, and the predictions of a network."""
-
-    images: ImageStore
-    predictions: Predictions
-
-
-def _change(tested: Sequence[_Tested | None]) -> Interval | None:
-    """Return the interval of the change of accuracy between two networks; None unless both saw the same images."""
-    first, last = tested
-    if first is None or last is None or first.images.paths != last.images.paths:
-        return None
-    before, after = (each.predictions.classes == each.predictions.labels for each in (first, last))
-    counts = (before & after, before & ~after, ~before & after, ~before & ~after)
-    return paired_difference(*(int(each.sum()) for each in counts))
-
-
-def _worst(tested: _Tested | None, dataset: Dataset, count: int) -> tuple[tuple[Mistake, ...], int | None]:
-    """Return the mistakes to show and the number of all mistakes; of too many, those with most confidence are shown."""
-    if tested is None:
-        return (), None
-    predictions = tested.predictions
-    mistakes = worst_mistakes(predictions, tested.images.paths, dataset.classes, count)
-    shown = sorted(mistakes, key=lambda each: -each.confidence)[:MOST]
-    return tuple(each for each in mistakes if each in shown), int((predictions.classes != predictions.labels).sum())
-
-
-def _image_of(mistake: Mistake, tested: _Tested | None, dataset: Dataset) -> MistakeImage:
-    assert tested is not None
-    path = mistake.path
-    name = path.relative_to(dataset.root) if path.is_relative_to(dataset.root) else path
-    pixels = tested.images.images[mistake.index].numpy()
-    return MistakeImage(str(name), mistake.label, mistake.predicted, mistake.confidence, pixels)
-
-
-class _TestMetrics:
-    """Test metrics by file hash: recorded ones for the same file, images and splits, else measured now."""
-
-    def __init__(self, run: Run, data: DataInput, dataset: Dataset, batch_size: int, progress: Progress) -> None:
-        self.dataset, self.batch_size, self.progress = dataset, batch_size, progress
-        self.by_hash: dict[str, Metrics] = {}
-        self._tested: dict[str, _Tested] = {}
-        self._images: dict[Preprocessing, ImageStore] = {}
-        record = run.latest(FinetuneRecord)
-        # The same images under another path are the same data; another seed may have made other splits of them.
-        current = data.record(dataset)
-        if record is None or record.inputs.data is None or replace(record.inputs.data, path=current.path) != current:
-            return
-        if record.metrics.test is not None:
-            self.by_hash[record.outputs["finetuned"].sha256] = record.metrics.test
-        for teacher, metrics in zip(record.inputs.teachers, record.metrics.teachers, strict=True):
-            if metrics is not None:
-                self.by_hash[teacher.sha256] = metrics
-
-    def of(self, model: nn.Module, digest: str) -> Metrics | None:
-        """Return metrics on the test split; None if the data have none."""
-        if digest not in self.by_hash:
-            tested = self.run(model, digest)
-            if tested is None:
-                return None
-            predictions = tested.predictions
-            self.by_hash[digest] = compute_metrics(predictions.classes, predictions.labels, self.dataset.classes)
-        return self.by_hash[digest]
-
-    def run(self, model: nn.Module, digest: str) -> _Tested | None:
-        """Return the images of the test split and the network's predictions of them; None if the data have none."""
-        if "test" not in self.dataset.splits:
-            return None
-        if digest not in self._tested:
-            preprocessing = Preprocessing.of(spec_of(model))
-            if preprocessing not in self._images:
-                self._images[preprocessing] = load_images(self.dataset, "test", preprocessing, progress=self.progress)
-            images = self._images[preprocessing]
-            batches = images.batches(self.batch_size)
-            shown = self.progress.track(batches, "evaluating", total=len(batches))
-            self._tested[digest] = _Tested(images, predict(model, shown))
-        return self._tested[digest]
-
-
-def _facts(network: _Network, test_metrics: _TestMetrics) -> ModelFacts:
+def _facts(network: _Network, test_metrics: TestSplit) -> ModelFacts:
     digest = sha256(network.file.path)
     return ModelFacts(
         role=network.role,
