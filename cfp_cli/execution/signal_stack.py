@@ -1,8 +1,8 @@
 """The stack on which signals are handled.
 
 OpenVINO registers one in `compile_model` (`sigaltstack`) that holds the processor's registers and hardly more. Python's
-handler does not fit in the rest, so the next signal, such as Ctrl-C, ends the process with a segmentation fault and without
-a message.
+handler does not fit in the rest, so the next signal, such as Ctrl-C, ends the process with a segmentation fault and no
+message.
 """
 
 from __future__ import annotations
