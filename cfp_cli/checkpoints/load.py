@@ -15,18 +15,17 @@ from cfp_cli.checkpoints.choose import Choice, choose, misfit
 from cfp_cli.checkpoints.fill import fill, shapes_of
 from cfp_cli.checkpoints.foreign_facts import foreign_facts
 from cfp_cli.checkpoints.permission import permitted_arch
+from cfp_cli.checkpoints.preprocessing import Assumed, complete, images_of, per_channel
 from cfp_cli.checkpoints.read import Contents, read_contents, require_plain_tensor
 from cfp_cli.checkpoints.spec import DEFAULT_INPUT_SIZE, ModelSpec, describe
-from cfp_cli.foundation.errors import CheckpointError, UsageError
+from cfp_cli.foundation.errors import CheckpointError
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.foundation.typed_json import FieldError
 from cfp_cli.models.attributes import set_attributes
 from cfp_cli.models.head import tensor_shapes
+from cfp_cli.models.input_channels import input_channels, set_input_channels
 from cfp_cli.models.registry import create, is_factory_file, is_known
 from cfp_cli.models.resize import resize_tensors
 from cfp_cli.models.state_dict import module_versions, with_versions
-
-_NO_MEAN, _NO_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def load(
@@ -34,8 +33,11 @@ def load(
     arch: str | None = None,
     *,
     input_size: tuple[int, int] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
     classes: tuple[str, ...] | None = None,
     weights: str | None = None,
+    like: ModelSpec | None = None,
     unsafe_pickle: bool = False,
     progress: Progress = SILENT,
 ) -> nn.Module:
@@ -47,9 +49,13 @@ def load(
         arch: the architecture of a file that is not a cfp checkpoint. A cfp checkpoint stores its own, which is used;
             but where that is a `FILE.py:FACTORY`, its code runs only if `arch` names it too.
         input_size: height and width in pixels, for files that do not store them.
+        mean: mean of each channel, for files that do not store it; one value counts for all channels.
+        std: standard deviation of each channel, likewise.
         classes: class names, for files that do not store them.
         weights: the entry of the file or the prefix of the names that holds the weights, for files in which several
             fit. By default a moving average comes before the weights that it averages.
+        like: a network of the same run, whose preprocessing a file takes that does not store its own, if the arguments
+            do not state it.
         unsafe_pickle: also read files that can run code when they are loaded, such as a pickled module.
         progress: reports which tensors of a file of another tool are taken, and the assumptions about preprocessing.
 
@@ -59,25 +65,31 @@ def load(
         UsageError: the architecture cannot be built.
     """
     contents = read_contents(Path(path), unsafe_pickle=unsafe_pickle)
-    line = None
+    assumed = Assumed(input_size, mean, std, like)
+    line: str | None = None
+    stored: tuple[str, ...] = ()
     if contents.own:
         spec, tensors = _own_spec(contents, arch), dict(contents.candidates[0].state)
         versions = module_versions(contents.candidates[0].state)
     else:
-        spec, choice = _foreign_spec(contents, arch, input_size, classes, weights)
+        spec, choice, stored = _foreign_spec(contents, arch, assumed, classes, weights)
         tensors, versions = dict(choice.fit.tensors), choice.fit.versions
         for name, value in tensors.items():
             require_plain_tensor(contents.path, name, value)
         line = choice.describe(contents.path)
     tensors = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     model = create(spec.arch, len(spec.classes), **spec.arch_kwargs)
+    source = ""
+    if not contents.own:
+        spec, source = complete(spec, model, assumed, stored)
+    set_input_channels(model, spec.channels, spec.input_size)
     if spec.plan is not None:
         resize_tensors(model, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         set_attributes(model, spec.plan.get("attributes") or {})
     fill(contents, model, spec.arch, with_versions(tensors, versions))
     if line is not None:
         progress.say(line)
-    _report_assumptions(contents, spec, input_size, progress)
+    _report_assumptions(contents, spec, assumed, source, progress)
     return describe(model.eval(), spec)
 
 
@@ -102,11 +114,11 @@ def _own_spec(contents: Contents, arch: str | None) -> ModelSpec:
 def _foreign_spec(
     contents: Contents,
     arch: str | None,
-    input_size: tuple[int, int] | None,
+    assumed: Assumed,
     classes: tuple[str, ...] | None,
     weights: str | None,
-) -> tuple[ModelSpec, Choice]:
-    """Return the spec of a file of another tool, completed by what the caller passed, and its tensors."""
+) -> tuple[ModelSpec, Choice, tuple[str, ...]]:
+    """Return the spec that a file of another tool states, its tensors, and the fields of the spec that it states."""
     path = contents.path
     arch = arch or _stored_arch(contents)
     shapes = tensor_shapes(arch, {})
@@ -114,7 +126,7 @@ def _foreign_spec(
     given = shapes_of(choice.fit.tensors)
     count = shapes.class_count(given)
     if count is None and not shapes.head:
-        count = _output_count(arch, input_size or DEFAULT_INPUT_SIZE)
+        count = _output_count(arch, assumed.input_size or DEFAULT_INPUT_SIZE)
     if count is None:
         raise misfit(contents, arch, given, shapes.two)
     facts = foreign_facts(contents.facts, count)
@@ -123,11 +135,7 @@ def _foreign_spec(
         raise CheckpointError(
             f"{path} names {len(names)} classes but its head has {count} outputs; correct its classes"
         )
-    spec = ModelSpec.from_json({**facts, "arch": arch, "classes": list(names)}, path)
-    try:
-        return (spec if input_size is None or "input_size" in facts else replace(spec, input_size=input_size)), choice
-    except FieldError as error:
-        raise UsageError(f"{error}; pass another input size") from error
+    return ModelSpec.from_json({**facts, "arch": arch, "classes": list(names)}, path), choice, tuple(facts)
 
 
 def _stored_arch(contents: Contents) -> str:
@@ -153,7 +161,7 @@ def _output_count(arch: str, input_size: tuple[int, int]) -> int:
     size = " x ".join(map(str, input_size))
     try:
         with torch.inference_mode():
-            logits = model(torch.zeros(1, 3, *input_size))
+            logits = model(torch.zeros(1, input_channels(model, input_size), *input_size))
     except Exception as error:
         # The network is code of the user and can raise anything.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
@@ -169,22 +177,22 @@ def _output_count(arch: str, input_size: tuple[int, int]) -> int:
     return int(logits.shape[1])
 
 
-def _report_assumptions(
-    contents: Contents, spec: ModelSpec, input_size: tuple[int, int] | None, progress: Progress
-) -> None:
+def _report_assumptions(contents: Contents, spec: ModelSpec, assumed: Assumed, source: str, progress: Progress) -> None:
     size = " x ".join(map(str, spec.input_size))
-    if input_size is not None and spec.input_size != input_size:
+    if assumed.input_size is not None and spec.input_size != assumed.input_size:
         progress.say(f"{contents.path} stores its input size, {size}; the size that you pass is not used")
+    for name, given, used in (("mean", assumed.mean, spec.mean), ("std", assumed.std, spec.std)):
+        if given is not None and per_channel(given, spec.channels) != used:
+            progress.say(f"{contents.path} stores its {name}; the {name} that you pass is not used")
     if contents.own and not contents.verified:
         progress.say(
             f"{contents.path} stores no hash of its content, because an earlier version of cfp wrote it; "
             "damage cannot be detected"
         )
-    if not contents.own and (spec.mean, spec.std) == (_NO_MEAN, _NO_STD):
-        progress.say(
-            f"{contents.path} does not store how its images are normalised; assuming {size} pixels with values in "
-            "[0, 1], without mean and std; to set them see cfp_cli.describe"
-        )
+    if source:
+        progress.say(f"{contents.path}: {images_of(spec)}, {source}")
     elif not contents.own:
-        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (spec.mean, spec.std))
-        progress.say(f"{contents.path}: {size} pixels, mean {mean}, std {std}, as the file stores them")
+        progress.say(
+            f"{contents.path} does not store how its images are normalised; assuming {images_of(spec)}; "
+            "pass --mean and --std, or --normalise imagenet, if it was trained with others"
+        )

@@ -9,6 +9,7 @@ from torch import nn
 from cfp_cli.checkpoints.spec import describe, spec_of
 from cfp_cli.foundation.errors import CheckpointError
 from cfp_cli.models.head import head_tensors
+from cfp_cli.models.input_channels import set_input_channels
 from cfp_cli.models.registry import create
 from cfp_cli.models.state_dict import load_state, module_versions, with_versions
 
@@ -36,6 +37,7 @@ def with_new_head(model: nn.Module, classes: tuple[str, ...]) -> nn.Module:
             "use an architecture with a classifier"
         )
     copy = create(spec.arch, len(classes), **spec.arch_kwargs)
+    set_input_channels(copy, spec.channels, spec.input_size)
     state = model.state_dict()
     body = {name: value for name, value in state.items() if name not in head}
     load_state(copy, with_versions(body, module_versions(state)), strict=False)

@@ -7,17 +7,20 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torch import nn
 
 from cfp_cli.checkpoints.permission import require_plain_arguments
+from cfp_cli.data.choices import BitDepth
 from cfp_cli.foundation.errors import CheckpointError
 from cfp_cli.foundation.typed_json import FieldError, read
 
 FORMAT = "cfp/1"
 DEFAULT_INPUT_SIZE = (224, 224)
 MAX_SIDE = 2**15
+MAX_CHANNELS = 4096
+BIT_DEPTHS: tuple[int, ...] = get_args(BitDepth)
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,13 @@ class ModelSpec:
         arch_kwargs: further arguments of its factory.
         classes: class names, in the order of the logits.
         input_size: height and width of the input in pixels.
-        mean: per-channel mean that is subtracted from images in [0, 1].
-        std: per-channel standard deviation that the differences are divided by.
+        mean: mean of each channel that is subtracted from images in [0, 1].
+        std: standard deviation of each channel that the differences are divided by.
         plan: the pruning plan, or None for a network that was not pruned.
         lineage: one entry of plain data for each stage that changed the weights, oldest first.
+        channels: number of channels of the images: 1 for grey, 3 for red, green and blue. If all values of `mean` and
+            all values of `std` are equal, they may be fewer.
+        bit_depth: number of bits of white in images of more than 8 bits; None where the training images had none.
     """
 
     arch: str
@@ -43,6 +49,8 @@ class ModelSpec:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     plan: dict[str, Any] | None = None
     lineage: tuple[dict[str, Any], ...] = ()
+    channels: int = 3
+    bit_depth: int | None = None
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -60,8 +68,16 @@ class ModelSpec:
             raise FieldError(f"mean is {list(self.mean)}, not finite numbers")
         if not (self.std and all(0 < value < math.inf for value in self.std)):
             raise FieldError(f"std is {list(self.std)}, not finite numbers above 0")
-        if len(self.mean) != len(self.std):
-            raise FieldError(f"mean has {len(self.mean)} values and std has {len(self.std)}")
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise FieldError(f"channels is {self.channels}, not a number from 1 to {MAX_CHANNELS}")
+        if self.bit_depth is not None and self.bit_depth not in BIT_DEPTHS:
+            raise FieldError(f"bit_depth is {self.bit_depth}, not one of {', '.join(map(str, BIT_DEPTHS))}")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != self.channels:
+                if len(set(values)) > 1:
+                    raise FieldError(f"{name} has {len(values)} values and the images have {self.channels} channels")
+                object.__setattr__(self, name, values[:1] * self.channels)
         require_plain_arguments(self.arch_kwargs)
 
     def to_json(self) -> dict[str, Any]:
@@ -75,7 +91,15 @@ class ModelSpec:
         Raises:
             CheckpointError: a field is missing, unknown or wrong.
         """
-        return read(cls, dict(data), file, "", CheckpointError, "save the network again")
+        mean = data.get("mean")
+        # Earlier versions did not store the number of channels.
+        channels = {"channels": len(mean)} if isinstance(mean, list | tuple) and mean else {}
+        return read(cls, {**channels, **data}, file, "", CheckpointError, "save the network again")
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return (self.channels, *self.input_size)
 
     def followed_by(self, stage: str, **facts: Any) -> ModelSpec:
         """Return a copy with one more stage at the end of its lineage."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import device_options, examples, model_options, output_options, pass_console, run_option
+from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.options import device_options, examples, output_options, pass_console, run_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -58,9 +59,7 @@ def bench(
     channels_last: bool,
     onnx: bool,
     openvino: bool,
-    arch: str | None,
-    input_size: int | None,
-    unsafe_pickle: bool,
+    how: ModelOptions,
     run_folder: Path,
     device: str,
     threads: int | None,
@@ -73,11 +72,10 @@ def bench(
     from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.bench import run_bench
     from cfp_cli.runs.directory import Run
-    from cfp_cli.runs.inputs import ModelInput
 
     benchmarks = run_bench(
         Run.open(run_folder),
-        [ModelInput(model, arch, input_size, unsafe_pickle) for model in models],
+        [how.file(model) for model in models],
         batches=batches,
         seconds=seconds,
         memory="channels-last" if channels_last else "contiguous",

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import device_options, examples, output_options, pass_console, reconstruct_option
+from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.options import (
+    data_options,
+    device_options,
+    examples,
+    output_options,
+    pass_console,
+    reconstruct_option,
+)
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.training import show_epochs, take_options, training_options
 from cfp_cli.comparing.methods import METHODS
@@ -42,9 +50,7 @@ _MANY = 64
     metavar="RL.pt [CL.pt]",
     help="Unpruned teachers: representation, which is pruned, then class-balanced. One alone is allowed.",
 )
-@click.option(
-    "--arch", default=None, metavar="NAME", help="Architecture of teachers, if their files do not contain it."
-)
+@model_options
 @click.option(
     "--ratios",
     multiple=True,
@@ -86,6 +92,7 @@ _MANY = 64
     show_default=True,
     help="Folder of results.csv. Finished rows are not computed again.",
 )
+@data_options
 @training_options("student", distillation=True, resume=False)
 @device_options
 @output_options
@@ -95,7 +102,7 @@ def compare(
     /,
     data: Path,
     teachers: tuple[Path, ...],
-    arch: str | None,
+    how: ModelOptions,
     ratios: tuple[float, ...],
     methods: tuple[str, ...],
     seeds: tuple[int, ...],
@@ -103,6 +110,8 @@ def compare(
     reconstruct: bool,
     finetune: bool,
     out: Path,
+    max_bad: float,
+    bit_depth: int | None,
     device: str,
     threads: int | None,
     **values: Any,
@@ -117,13 +126,13 @@ def compare(
     from cfp_cli.pruning.refit import Refit
     from cfp_cli.runs.comparison import run_compare
     from cfp_cli.runs.directory import lock_folder
-    from cfp_cli.runs.inputs import DataInput, ModelInput
+    from cfp_cli.runs.inputs import DataInput
 
     options = take_options(values, seed=0)
     with lock_folder(out), show_epochs(console, options) as listen:
         rows = run_compare(
-            DataInput(data),
-            [ModelInput(teacher, arch) for teacher in teachers],
+            DataInput(data, max_bad=max_bad, bit_depth=bit_depth),
+            [how.file(teacher) for teacher in teachers],
             methods,
             ratios,
             seeds,

@@ -10,7 +10,8 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.figures import collapse_verdict, figure, with_interval, worst_class
-from cfp_cli.commands.options import compute_options, examples, model_options, output_options, pass_console, seed_option
+from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.options import compute_options, data_options, examples, output_options, pass_console, seed_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,6 +51,7 @@ _FEWEST, _MOST, _NAME_WIDTH = 10, 50, 30
     show_default=True,
     help="Mistakes to show for each class, those with the highest confidence.",
 )
+@data_options
 @seed_option
 @compute_options(batch_size=64)
 @output_options
@@ -58,11 +60,11 @@ def evaluate(
     console: Console,
     model: Path,
     data: Path,
-    arch: str | None,
-    input_size: int | None,
-    unsafe_pickle: bool,
+    how: ModelOptions,
     split: str,
     worst: int,
+    max_bad: float,
+    bit_depth: int | None,
     seed: int,
     device: str,
     threads: int | None,
@@ -71,11 +73,11 @@ def evaluate(
     """Measure MODEL on a split of DATA: accuracy, macro averages, figures of each class, confusion matrix, mistakes."""
     from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.evaluate import run_evaluate
-    from cfp_cli.runs.inputs import DataInput, ModelInput
+    from cfp_cli.runs.inputs import DataInput
 
     done = run_evaluate(
-        ModelInput(model, arch, input_size, unsafe_pickle),
-        DataInput(data, seed),
+        how.file(model),
+        DataInput(data, seed, max_bad=max_bad, bit_depth=bit_depth),
         split,
         worst=worst,
         batch_size=batch_size,

@@ -9,7 +9,8 @@ import click
 
 from cfp_cli.checkpoints.export_formats import FORMATS, Format
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, model_options, output_options, pass_console, run_option, seed_option
+from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.options import examples, output_options, pass_console, run_option, seed_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,9 +61,7 @@ def export(
     out: Path,
     int8: bool,
     data: Path | None,
-    arch: str | None,
-    input_size: int | None,
-    unsafe_pickle: bool,
+    how: ModelOptions,
     run_folder: Path,
     seed: int,
     batch_size: int,
@@ -75,18 +74,18 @@ def export(
     """
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.export import run_export
-    from cfp_cli.runs.inputs import DataInput, ModelInput, Permission
+    from cfp_cli.runs.inputs import DataInput
 
     report = run_export(
         Run.open(run_folder),
-        ModelInput(model, arch, input_size, unsafe_pickle) if model is not None else None,
+        how.file(model) if model is not None else None,
         DataInput(data, seed) if data is not None else None,
         out,
         format,
         int8=int8,
         batch_size=batch_size,
         seed=seed,
-        permission=Permission(arch, unsafe_pickle),
+        permission=how.permission,
         progress=console,
     )
     console.result(report.to_json(), export_table(report), f"written {out}")

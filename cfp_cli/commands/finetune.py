@@ -9,6 +9,7 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.figures import collapse_verdict, figure, worst_class
+from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import device_options, examples, output_options, pass_console, run_option, seed_option
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.training import show_epochs, take_options, training_options
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     metavar="RL.pt [CL.pt]",
     help="Unpruned teachers: the representation teacher, then the class-balanced teacher, which is optional.",
 )
-@click.option("--arch", default=None, metavar="NAME", help="Architecture of teachers whose files do not contain it.")
+@model_options
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Checkpoint.  [default: RUN/finetuned.pt]")
 @click.option(
     "--tensorboard",
@@ -60,7 +61,7 @@ def finetune(
     model: Path | None,
     data: Path | None,
     teachers: tuple[Path, ...],
-    arch: str | None,
+    how: ModelOptions,
     out: Path | None,
     tensorboard: Path | None,
     resume: bool,
@@ -80,20 +81,20 @@ def finetune(
         from cfp_cli.execution.device import choose_device
         from cfp_cli.runs.directory import Run
         from cfp_cli.runs.finetune import run_finetune
-        from cfp_cli.runs.inputs import DataInput, ModelInput, Permission
+        from cfp_cli.runs.inputs import DataInput
 
         options = take_options(values, seed=seed)
         with Run.exclusive(run_folder) as run, show_epochs(console, options) as listen:
             done = run_finetune(
                 run,
-                ModelInput(model, arch) if model is not None else None,
+                how.file(model) if model is not None else None,
                 DataInput(data, seed) if data is not None else None,
-                [ModelInput(teacher, arch) for teacher in teachers],
+                [how.file(teacher) for teacher in teachers],
                 options,
                 resume=resume,
                 out=out,
                 tensorboard=tensorboard,
-                permission=Permission(arch),
+                permission=how.permission,
                 device=choose_device(device, threads),
                 progress=console,
                 listen=listen,

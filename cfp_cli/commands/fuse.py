@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, model_options, output_options, pass_console
+from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.options import examples, output_options, pass_console
 
 
 @click.command(
@@ -19,17 +20,14 @@ from cfp_cli.commands.options import examples, model_options, output_options, pa
 @model_options
 @output_options
 @pass_console
-def fuse(
-    console: Console, model: Path, out: Path, arch: str | None, input_size: int | None, unsafe_pickle: bool
-) -> None:
+def fuse(console: Console, model: Path, out: Path, how: ModelOptions) -> None:
     """Merge each RepVGG training block of MODEL into one convolution.
 
     MODEL may be pruned. The result is written only if it gives the same logits.
     """
     from cfp_cli.runs.fuse import run_fuse
-    from cfp_cli.runs.inputs import ModelInput
 
-    done = run_fuse(ModelInput(model, arch, input_size, unsafe_pickle), out)
+    done = run_fuse(how.file(model), out)
     console.result(
         done,
         f"{done.params_before:,} to {done.params_after:,} parameters, "

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import examples, model_options, output_options, pass_console
+from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.options import examples, output_options, pass_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,26 +27,26 @@ if TYPE_CHECKING:
 @model_options
 @output_options
 @pass_console
-def inspect(console: Console, model: Path, arch: str | None, input_size: int | None, unsafe_pickle: bool) -> None:
+def inspect(console: Console, model: Path, how: ModelOptions) -> None:
     """Show the channel sets of MODEL: which layers they couple, which are frozen, and why."""
     import torch
 
     from cfp_cli.checkpoints.spec import spec_of
     from cfp_cli.foundation.progress import working
     from cfp_cli.graph import channel_sets
-    from cfp_cli.runs.inputs import ModelInput
     from cfp_cli.runs.network_check import warn_of_problems
 
-    network = ModelInput(model, arch, input_size, unsafe_pickle).load(console)
+    network = how.file(model).load(console)
     spec = spec_of(network)
     with working(console, "tracing the network"):
-        graph = channel_sets(network, torch.zeros(1, 3, *spec.input_size))
-    warn_of_problems(network, torch.zeros(1, 3, *spec.input_size), console)
+        graph = channel_sets(network, torch.zeros(1, *spec.input_shape))
+    warn_of_problems(network, torch.zeros(1, *spec.input_shape), console)
     parameters = sum(each.numel() for each in network.parameters())
     data = {
         "arch": spec.arch,
         "classes": list(spec.classes),
         "input_size": list(spec.input_size),
+        "channels": spec.channels,
         "params": parameters,
         "sets": [
             {

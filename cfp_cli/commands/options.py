@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from cfp_cli.commands.console import Console
+from cfp_cli.data.choices import BitDepth
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -137,17 +138,6 @@ def permission_options(command: Command) -> Command:
     return arch_option(unsafe_pickle_option(command))
 
 
-def model_options(command: Command) -> Command:
-    """Add `--arch`, `--input-size` and `--unsafe-pickle`, for a model that is not a cfp checkpoint."""
-    size = click.option(
-        "--input-size",
-        type=click.IntRange(8, 2**15),
-        default=None,
-        help="Input side in pixels, if the file does not contain it.",
-    )
-    return arch_option(size(unsafe_pickle_option(command)))
-
-
 def _fraction(_context: click.Context, _parameter: click.Parameter, text: str) -> float:
     """Parse a fraction such as `1%` or `0.01`.
 
@@ -170,3 +160,20 @@ max_bad_option = click.option(
     callback=_fraction,
     help="Largest fraction of unreadable images; more is an error.",
 )
+
+
+def _bit_depth(_context: click.Context, _parameter: click.Parameter, value: str) -> int | None:
+    return None if value == "auto" else int(value)
+
+
+def data_options(command: Command) -> Command:
+    """Add `--max-bad` and `--bit-depth`, how the images of a data set are read."""
+    depth = click.option(
+        "--bit-depth",
+        type=click.Choice(["auto", *map(str, get_args(BitDepth))]),
+        default="auto",
+        show_default=True,
+        callback=_bit_depth,
+        help="Bits of white in images of more than 8 bits; 1 for values in [0, 1]. A checkpoint stores its own.",
+    )
+    return max_bad_option(depth(command))

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from cfp_cli.commands.console import Console
+from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import (
     compute_options,
+    data_options,
     examples,
-    max_bad_option,
-    model_options,
     output_options,
     pass_console,
 )
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Mark predictions with a smaller confidence as unsure.",
 )
-@max_bad_option
+@data_options
 @model_options
 @compute_options(batch_size=64)
 @output_options
@@ -53,9 +53,8 @@ def predict(
     out: Path | None,
     threshold: float,
     max_bad: float,
-    arch: str | None,
-    input_size: int | None,
-    unsafe_pickle: bool,
+    bit_depth: int | None,
+    how: ModelOptions,
     device: str,
     threads: int | None,
     batch_size: int,
@@ -69,15 +68,15 @@ def predict(
     line. Labels are not needed; to measure accuracy on labelled images, use cfp eval.
     """
     from cfp_cli.execution.device import choose_device
-    from cfp_cli.runs.inputs import ModelInput
     from cfp_cli.runs.predict import run_predict
 
     done = run_predict(
-        ModelInput(model, arch, input_size, unsafe_pickle),
+        how.file(model),
         images,
         threshold=threshold,
         out=out,
         max_bad=max_bad,
+        bit_depth=bit_depth,
         batch_size=batch_size,
         device=choose_device(device, threads),
         progress=console,

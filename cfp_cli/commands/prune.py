@@ -10,10 +10,10 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.figures import collapse_verdict, figure, worst_class
+from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import (
     compute_options,
     examples,
-    model_options,
     output_options,
     pass_console,
     reconstruct_option,
@@ -149,9 +149,7 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
 def prune(
     console: Console,
     model: Path | None,
-    arch: str | None,
-    input_size: int | None,
-    unsafe_pickle: bool,
+    how: ModelOptions,
     ratio: float | None,
     rates: str | None,
     target: Target,
@@ -185,7 +183,6 @@ def prune(
     from cfp_cli.pruning.plan import Plan
     from cfp_cli.pruning.refit import Refit
     from cfp_cli.runs.directory import Run
-    from cfp_cli.runs.inputs import ModelInput, Permission
     from cfp_cli.runs.output_path import check_output
     from cfp_cli.runs.prune import plan_prune, run_prune
 
@@ -207,8 +204,8 @@ def prune(
             published=compat == "reference",
         )
     )
-    source = ModelInput(model, arch, input_size, unsafe_pickle) if model is not None else None
-    permission = Permission(arch, unsafe_pickle)
+    source = how.file(model) if model is not None else None
+    permission = how.permission
     where = choose_device(device, threads)
     if dry_run:
         plan = plan_prune(

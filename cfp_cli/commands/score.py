@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from cfp_cli.commands.console import Console
+from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import (
     compute_options,
+    data_options,
     examples,
-    max_bad_option,
-    model_options,
     output_options,
     pass_console,
     run_option,
@@ -58,7 +58,7 @@ from cfp_cli.scoring.criteria import (
     show_default=True,
     help="Only with --richness rank: decimals to which maps are rounded before their rank is computed.",
 )
-@max_bad_option
+@data_options
 @run_option
 @seed_option
 @compute_options(batch_size=8)
@@ -68,14 +68,13 @@ def score(
     console: Console,
     model: Path,
     data: Path,
-    arch: str | None,
-    input_size: int | None,
-    unsafe_pickle: bool,
+    how: ModelOptions,
     images: int,
     similarity: Similarity,
     richness: Richness,
     decimals: int,
     max_bad: float,
+    bit_depth: int | None,
     run_folder: Path,
     seed: int,
     device: str,
@@ -91,15 +90,15 @@ def score(
 
     from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.directory import Run
-    from cfp_cli.runs.inputs import DataInput, ModelInput
+    from cfp_cli.runs.inputs import DataInput
     from cfp_cli.runs.score import ScoreOptions, run_score
     from cfp_cli.scoring.clusters import ClusterRule, cut
 
     with Run.exclusive(run_folder) as run:
         scores = run_score(
             run,
-            ModelInput(model, arch, input_size, unsafe_pickle),
-            DataInput(data, seed, max_bad=max_bad),
+            how.file(model),
+            DataInput(data, seed, max_bad=max_bad, bit_depth=bit_depth),
             ScoreOptions(images, similarity, richness, decimals, seed, batch_size),
             device=choose_device(device, threads),
             progress=console,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import device_options, examples, output_options, pass_console, seed_option
+from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.options import data_options, device_options, examples, output_options, pass_console, seed_option
 from cfp_cli.commands.training import show_epochs, take_options, training_options
 from cfp_cli.execution import launch
 from cfp_cli.runs.fold_outputs import outputs_of
@@ -32,12 +33,15 @@ if TYPE_CHECKING:
     ),
 )
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "--arch", default=None, metavar="NAME", help="vgg16_bn_gap, torchvision:NAME, timm:NAME or file.py:factory."
-)
+@model_options
 @click.option("--init", type=click.Path(path_type=Path), default=None, help="Checkpoint to start from.")
 @click.option("--new-head", is_flag=True, help="With --init: replace the head, for data with other classes.")
-@click.option("--input-size", type=click.IntRange(8, 2**15), default=None, help="Input side in pixels.  [default: 224]")
+@click.option(
+    "--channels",
+    type=click.IntRange(1, 4096),
+    default=None,
+    help="Channels of the images: 1 for grey, 3 for colours.  [default: those of the architecture]",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
 @click.option(
     "--folds",
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
     default=None,
     help="Folder of TensorBoard logs. Needs the package tensorboard: pip install tensorboard.",
 )
+@data_options
 @training_options("teacher", distillation=False)
 @seed_option
 @device_options
@@ -60,13 +65,15 @@ def train(
     console: Console,
     /,
     data: Path,
-    arch: str | None,
+    how: ModelOptions,
     init: Path | None,
     new_head: bool,
-    input_size: int | None,
+    channels: int | None,
     out: Path,
     folds: int | None,
     tensorboard: Path | None,
+    max_bad: float,
+    bit_depth: int | None,
     resume: bool,
     seed: int,
     device: str,
@@ -91,18 +98,21 @@ def train(
         from cfp_cli.commands.figures import collapse_verdict
         from cfp_cli.execution.device import choose_device
         from cfp_cli.runs.directory import lock_output
-        from cfp_cli.runs.inputs import DataInput, ModelInput
+        from cfp_cli.runs.inputs import DataInput
         from cfp_cli.runs.train import run_train
 
         options = take_options(values, seed=seed)
         with lock_output(out), show_epochs(console, options) as listen:
             trained = run_train(
-                DataInput(data, seed),
-                arch,
+                DataInput(data, seed, max_bad=max_bad, bit_depth=bit_depth),
+                how.arch,
                 out,
                 options,
-                input_size=input_size,
-                init=ModelInput(init, arch) if init is not None else None,
+                input_size=how.input_size,
+                mean=how.mean,
+                std=how.std,
+                channels=channels,
+                init=how.file(init) if init is not None else None,
                 new_head=new_head,
                 folds=folds or 0,
                 resume=resume,

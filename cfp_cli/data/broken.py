@@ -5,21 +5,26 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from cfp_cli.data.remarks import Remarks
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
 
 
 class BrokenImages:
-    """The broken images of one dataset, over all its splits.
+    """The broken images of one dataset, over all its splits, and remarks about the others.
 
     Args:
         total: number of images in the dataset.
         max_bad: largest fraction of `total` that may be broken.
+
+    Attributes:
+        remarks: the rules of reading that applied to images of the dataset.
     """
 
     def __init__(self, total: int, max_bad: float) -> None:
         self.total = total
         self.max_bad = max_bad
+        self.remarks = Remarks()
         self._reasons: dict[Path, str] = {}
         self._lock = threading.Lock()
 

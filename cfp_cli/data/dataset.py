@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from cfp_cli.data.bit_depth import choose_bit_depth
 from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.class_order import class_order
 from cfp_cli.data.folders import class_images, note_left_out, relative_name, subfolders
@@ -44,6 +45,7 @@ class Dataset:
         fingerprint: SHA-256 over the relative paths, byte sizes and classes of the images, in hex. It does not change
             when the dataset is moved, and does not depend on how splits are made.
         broken: the images that could not be decoded so far, over all splits.
+        bit_depth: number of bits of white in images of more than 8 bits; None where no image has more.
     """
 
     root: Path
@@ -52,6 +54,7 @@ class Dataset:
     split_origin: Mapping[str, str]
     fingerprint: str
     broken: BrokenImages = field(compare=False)
+    bit_depth: int | None = None
 
     def split(self, name: str) -> tuple[Item, ...]:
         """Return the images of a split.
@@ -97,6 +100,7 @@ def open_dataset(
     val_fraction: float = 0.15,
     test_fraction: float = 0.2,
     max_bad: float = 0.01,
+    bit_depth: int | None = None,
     progress: Progress = SILENT,
 ) -> Dataset:
     """List the classes, splits and image files of a dataset.
@@ -113,6 +117,8 @@ def open_dataset(
         val_fraction: fraction of the images of each class that go to `val`, where it is made.
         test_fraction: fraction of the images of each class that go to `test`, where it is made.
         max_bad: largest fraction of images that may be missing or broken.
+        bit_depth: number of bits of white in images of more than 8 bits; None chooses it for all images from the
+            largest value in a sample, see `choose_bit_depth`.
         progress: reports each missing image, everything in the folders that is not read, and classes without images in
             a split.
 
@@ -149,7 +155,22 @@ def open_dataset(
         for name in SPLITS
         if name in splits
     }
-    return Dataset(source.root, classes, items, origin, _fingerprint(source.root, classes, items), source.broken)
+    if bit_depth is None:
+        bit_depth = _chosen_bit_depth(path, items, progress)
+    fingerprint = _fingerprint(source.root, classes, items)
+    return Dataset(source.root, classes, items, origin, fingerprint, source.broken, bit_depth)
+
+
+def _chosen_bit_depth(path: Path, splits: Mapping[str, Sequence[Item]], progress: Progress) -> int | None:
+    choice = choose_bit_depth(sorted(item.path for items in splits.values() for item in items))
+    if choice is None:
+        return None
+    depth, largest = choice
+    progress.say(
+        f"{path} has images of more than 8 bits; the largest value of a sample is {largest:g}, so the bit depth is "
+        f"{depth} and white is {2**depth - 1}; pass --bit-depth to change it"
+    )
+    return depth
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,9 @@ import torch
 
 from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.dataset import Item
-from cfp_cli.data.transforms import BrokenImageError, Preprocessing, UInt8
+from cfp_cli.data.raster import UInt8
+from cfp_cli.data.remarks import Remarks
+from cfp_cli.data.transforms import BrokenImageError, Preprocessing
 from cfp_cli.execution.cores import usable_cores
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import Progress
@@ -30,7 +32,8 @@ class DecodedImages:
     Args:
         items: image files and their labels.
         preprocessing: the deterministic transform of the model.
-        read: returns the uint8 pixels of item number `index` at `path`, or raises BrokenImageError.
+        read: returns the uint8 pixels of item number `index` at `path`, or raises BrokenImageError; it also adds the
+            rules that applied to the remarks.
         shape: shape of the array that `read` returns.
         description: name of the work for `progress`.
         budget: largest number of bytes to keep in memory; larger arrays go to a file.
@@ -54,7 +57,7 @@ class DecodedImages:
         self,
         items: Sequence[Item],
         preprocessing: Preprocessing,
-        read: Callable[[int, Path], UInt8],
+        read: Callable[[int, Path, Remarks], UInt8],
         shape: tuple[int, ...],
         description: str,
         *,
@@ -99,7 +102,7 @@ def _allocate(shape: tuple[int, ...], budget: int, cache_folder: Path | None) ->
 
 def _decode(
     items: Sequence[Item],
-    read: Callable[[int, Path], UInt8],
+    read: Callable[[int, Path, Remarks], UInt8],
     array: UInt8,
     description: str,
     threads: int,
@@ -111,7 +114,7 @@ def _decode(
 
     def attempt(index: int) -> UInt8 | str:
         try:
-            return read(index, items[index].path)
+            return read(index, items[index].path, broken.remarks)
         except BrokenImageError as error:
             return str(error)
 
@@ -128,6 +131,7 @@ def _decode(
             else:
                 array[len(decoded)] = result
                 decoded.append(index)
+    broken.remarks.report(progress)
     if not decoded:
         raise DataError(
             f"none of {len(items)} images can be decoded, such as {items[0].path}; replace them"

@@ -20,7 +20,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 class ImageStore(DecodedImages):
-    """Images at the input size of a model: `images` is uint8 [N, 3, H, W]. See `DecodedImages`."""
+    """Images at the input size of a model: `images` is uint8 [N, C, H, W]. See `DecodedImages`."""
 
     def __init__(
         self,
@@ -36,8 +36,8 @@ class ImageStore(DecodedImages):
         super().__init__(
             items,
             preprocessing,
-            lambda _, path: preprocessing.pixels(path),
-            (3, *preprocessing.input_size),
+            lambda _, path, remarks: preprocessing.pixels(path, remarks),
+            (preprocessing.channels, *preprocessing.input_size),
             "decoding images",
             broken=broken,
             cache_folder=cache_folder,
@@ -60,7 +60,7 @@ class Batches:
     """A loader that yields the same batches each time it is iterated.
 
     Yields:
-        Preprocessed images float32 [n, 3, H, W] and labels int64 [n].
+        Preprocessed images float32 [n, C, H, W] and labels int64 [n].
     """
 
     def __init__(self, store: ImageStore, batch_size: int, indices: Int64) -> None:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.folders import images_below, is_image
-from cfp_cli.data.transforms import BrokenImageError, Preprocessing, UInt8
+from cfp_cli.data.raster import UInt8
+from cfp_cli.data.transforms import BrokenImageError, Preprocessing
 from cfp_cli.execution.cores import usable_cores
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.files import path_hint
@@ -123,6 +124,7 @@ class ImageStream:
                 paths, pixels = [], []
         if paths:
             yield self._batch(paths, pixels)
+        self._broken.remarks.report(self._progress)
 
     def _batch(self, paths: list[Path], pixels: list[UInt8]) -> Batch:
         return Batch(tuple(paths), self._preprocessing.normalise(torch.from_numpy(np.stack(pixels))))
@@ -150,6 +152,6 @@ class ImageStream:
         if not path.is_file():
             return "no such file"
         try:
-            return self._preprocessing.pixels(path)
+            return self._preprocessing.pixels(path, self._broken.remarks)
         except BrokenImageError as error:
             return str(error)

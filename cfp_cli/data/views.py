@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
@@ -22,7 +23,9 @@ from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.choices import Augment
 from cfp_cli.data.dataset import Item
 from cfp_cli.data.decoding import DEFAULT_BUDGET, DecodedImages
-from cfp_cli.data.transforms import Preprocessing, UInt8, channels_first, decode, resized
+from cfp_cli.data.raster import UInt8
+from cfp_cli.data.remarks import Remarks
+from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import SILENT, Progress
@@ -30,11 +33,11 @@ from cfp_cli.foundation.progress import SILENT, Progress
 Int64 = npt.NDArray[np.int64]
 
 # Increase this number whenever the pixels of a view change, so that no cache of older views is used.
-_VERSION = 2
+_VERSION = 3
 
 
 class ViewStore(DecodedImages):
-    """All views of the images of a split: `images` is uint8 [N, distinct views, 3, H, W]. See `DecodedImages`.
+    """All views of the images of a split: `images` is uint8 [N, distinct views, C, H, W]. See `DecodedImages`.
 
     Args:
         items: image files and their labels.
@@ -84,10 +87,10 @@ class ViewStore(DecodedImages):
         self._stored = torch.tensor(stored)
         size = preprocessing.input_size
 
-        def read(index: int, path: Path) -> UInt8:
-            image = decode(path)
+        def read(index: int, path: Path, remarks: Remarks) -> UInt8:
+            image = preprocessing.decode(path, remarks)
             if augment == "none":
-                return channels_first(resized(image, size))[None]
+                return image.resized(size).channels_first()[None]
             if augment == "paper":
                 return paper_views(image, size)
             random_view = strong_view if augment == "strong" else geometric_view
@@ -97,7 +100,7 @@ class ViewStore(DecodedImages):
             items,
             preprocessing,
             read,
-            (max(stored) + 1, 3, *size),
+            (max(stored) + 1, preprocessing.channels, *size),
             "decoding views",
             budget=budget,
             cache_folder=cache_folder,
@@ -108,7 +111,7 @@ class ViewStore(DecodedImages):
         self.key = self._key(items, augment, seed)
 
     def get(self, indices: Int64 | Sequence[int] | Tensor, view_indices: Int64 | Sequence[int] | Tensor) -> Tensor:
-        """Return preprocessed views, float32 [n, 3, H, W].
+        """Return preprocessed views, float32 [n, C, H, W].
 
         Args:
             indices: [n] indices of images.
@@ -120,7 +123,7 @@ class ViewStore(DecodedImages):
     def _key(self, items: Sequence[Item], augment: str, seed: int) -> str:
         preprocessing = self.preprocessing
         digest = hashlib.sha256(json.dumps([_VERSION, augment, self.views, seed]).encode())
-        digest.update(json.dumps([preprocessing.input_size, preprocessing.mean, preprocessing.std]).encode())
+        digest.update(json.dumps(asdict(preprocessing)).encode())
         for index in self.indices:
             # Hash the content: size and time of a file may stay when it is edited, and change when it is copied.
             digest.update(json.dumps([index, sha256(items[index].path), items[index].label]).encode())

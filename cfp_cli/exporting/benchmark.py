@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.foundation.errors import CfpError
-from cfp_cli.foundation.extras import is_installed
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.measuring.latency import Latency, Memory, measure_latency, summarise, time_in_turns
+from cfp_cli.measuring.latency import Latency, Memory, Shape, measure_latency, summarise, time_in_turns
 
 Pass = Callable[[np.ndarray[Any, Any]], Any]
 
@@ -82,29 +82,29 @@ def benchmark(
     Raises:
         CheckpointError: a network has no spec.
     """
-    sizes = {name: spec_of(model).input_size for name, model in models.items()}
+    shapes = {name: spec_of(model).input_shape for name, model in models.items()}
     threads = threads or torch.get_num_threads()
-    times = measure_latency(models, sizes, batches, threads, seconds, memory, progress)
+    times = measure_latency(models, shapes, batches, threads, seconds, memory, progress)
     openers = _openers(onnx, openvino, threads)
-    contents = _onnx_contents(models, sizes, progress) if openers else {}
+    contents = _onnx_contents(models, shapes, progress) if openers else {}
     for runtime, opener in openers.items():
         passes = _open(runtime, opener, contents, progress)
-        for name, latencies in _times(runtime, passes, sizes, batches, threads, seconds, progress).items():
+        for name, latencies in _times(runtime, passes, shapes, batches, threads, seconds, progress).items():
             times[name] += latencies
     return [
         Benchmark(
             model=name,
             params=sum(parameter.numel() for parameter in model.parameters()),
-            macs=count_macs(model, sizes[name]),
+            macs=count_macs(model, shapes[name]),
             bytes=files[name].stat().st_size if files and name in files else _state_bytes(model),
-            input_size=sizes[name],
+            input_size=shapes[name][1:],
             latency_ms=tuple(times[name]),
         )
         for name, model in models.items()
     ]
 
 
-def count_macs(model: nn.Module, input_size: tuple[int, int]) -> int:
+def count_macs(model: nn.Module, input_shape: Shape) -> int:
     """Count multiply-adds of all convolutions and matrix products with weights, for one image in eval mode.
 
     Additions of biases, norms, activations and pools are not counted.
@@ -112,7 +112,7 @@ def count_macs(model: nn.Module, input_size: tuple[int, int]) -> int:
     network = copy.deepcopy(model).cpu().eval()
     aten = torch.ops.aten
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, *input_size))
+        network(torch.zeros(1, *input_shape))
     counts = counter.get_flop_counts()["Global"]
     # The counter counts a multiply-add as two operations.
     return sum(int(count) for target, count in counts.items() if target in (aten.convolution, aten.mm, aten.addmm)) // 2
@@ -139,11 +139,15 @@ def _openers(onnx: bool, openvino: bool, threads: int) -> dict[str, Callable[[by
         ("onnxruntime", onnx, onnx_file.NEEDS, onnxruntime_pass),
         ("openvino", openvino, openvino_file.NEEDS, openvino_pass),
     )
-    return {name: opener for name, requested, needs, opener in runtimes if requested and all(map(is_installed, needs))}
+    return {
+        name: opener
+        for name, requested, needs, opener in runtimes
+        if requested and all(importlib.util.find_spec(package) is not None for package in needs)
+    }
 
 
 def _onnx_contents(
-    models: Mapping[str, nn.Module], sizes: Mapping[str, tuple[int, int]], progress: Progress
+    models: Mapping[str, nn.Module], shapes: Mapping[str, Shape], progress: Progress
 ) -> dict[str, bytes]:
     from cfp_cli.exporting import onnx_file
 
@@ -152,7 +156,7 @@ def _onnx_contents(
         progress.say(f"exporting {name} to time it in other runtimes")
         network = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
         try:
-            contents[name] = onnx_file.to_bytes(network, torch.rand(2, 3, *sizes[name]), {})
+            contents[name] = onnx_file.to_bytes(network, torch.rand(2, *shapes[name]), {})
         except CfpError as error:
             progress.say(f"{name} is timed in torch only: {error}")
     return contents
@@ -173,7 +177,7 @@ def _open(
 def _times(
     runtime: str,
     passes: Mapping[str, Pass],
-    sizes: Mapping[str, tuple[int, int]],
+    shapes: Mapping[str, Shape],
     batches: Sequence[int],
     threads: int,
     seconds: float,
@@ -183,7 +187,7 @@ def _times(
     for batch in progress.track(batches, f"timing {runtime}", total=len(batches), unit="batch size"):
         generator = np.random.default_rng(0)
         calls = {
-            name: partial(each, generator.random((batch, 3, *sizes[name]), np.float32)) for name, each in passes.items()
+            name: partial(each, generator.random((batch, *shapes[name]), np.float32)) for name, each in passes.items()
         }
         for name, each in time_in_turns(calls, seconds).items():
             latencies[name].append(summarise(each, batch, threads, runtime))

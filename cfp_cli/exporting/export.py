@@ -131,7 +131,7 @@ def export(
     images = procedural_images(spec) if samples is None else samples.cpu()
     _check_images(images, spec)
     progress.say(f"tracing {spec.arch}")
-    example = torch.rand(2, len(spec.mean), *spec.input_size, generator=torch.Generator().manual_seed(0))
+    example = torch.rand(2, *spec.input_shape, generator=torch.Generator().manual_seed(0))
     metadata = describe_file(spec, int8=False)
     content = writer.to_bytes(network, example, metadata)
     quantiser: Quantiser | None = None
@@ -189,7 +189,7 @@ def _metrics(run: Runner | nn.Module, loader: Loader, spec: ModelSpec) -> Metric
 
 
 def _check_images(images: Tensor, spec: ModelSpec) -> None:
-    shape = (len(spec.mean), *spec.input_size)
+    shape = spec.input_shape
     if images.dim() != 4 or images.shape[1:] != shape or images.dtype != torch.float32 or not len(images):
         raise UsageError(
             f"images of shape {list(images.shape)} and {images.dtype} do not fit the network; "

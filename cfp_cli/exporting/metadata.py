@@ -16,7 +16,7 @@ OUTPUT = "logits"
 
 
 def describe_file(spec: ModelSpec, int8: bool) -> dict[str, str]:
-    """Return metadata as text by key. `classes`, `input_size`, `mean`, `std` and `lineage` are JSON.
+    """Return metadata as text by key. All but `format`, `arch`, `precision` and `preprocessing` are JSON.
 
     Args:
         spec: spec of the network.
@@ -27,14 +27,19 @@ def describe_file(spec: ModelSpec, int8: bool) -> dict[str, str]:
         "input_size": list(spec.input_size),
         "mean": list(spec.mean),
         "std": list(spec.std),
+        "channels": spec.channels,
+        "bit_depth": spec.bit_depth,
         "lineage": list(spec.lineage),
     }
     size = "x".join(map(str, spec.input_size))
+    channels = {1: "grey", 3: "RGB", 4: "RGBA"}.get(spec.channels, f"{spec.channels} channels")
+    depth = f", white is {2**spec.bit_depth - 1} in images of more than 8 bits" if spec.bit_depth else ""
     return {
         "format": FORMAT,
         "arch": spec.arch,
         "precision": "int8" if int8 else "float32",
-        "preprocessing": f"RGB, antialiased bilinear resize to {size}, values in [0, 1], minus mean, over std",
+        "preprocessing": f"{channels}{depth}, antialiased bilinear resize to {size}, values in [0, 1], minus mean, "
+        "over std",
         **{name: json.dumps(value) for name, value in facts.items()},
     }
 
@@ -54,7 +59,7 @@ def read_spec(metadata: Mapping[str, str], file: Path) -> ModelSpec:
             f"{file} does not say which classes and preprocessing it needs; use a file that `cfp export` wrote"
         )
     facts: dict[str, Any] = {"arch": metadata.get("arch", "")}
-    for name in ("classes", "input_size", "mean", "std", "lineage"):
+    for name in ("classes", "input_size", "mean", "std", "channels", "bit_depth", "lineage"):
         try:
             facts[name] = json.loads(metadata[name])
         except KeyError as error:

@@ -61,9 +61,12 @@ class Latency:
         return asdict(self)
 
 
+Shape = tuple[int, int, int]
+
+
 def measure_latency(
     models: Mapping[str, nn.Module],
-    input_size: tuple[int, int] | Mapping[str, tuple[int, int]],
+    input_shape: Shape | Mapping[str, Shape],
     batches: Sequence[int] = (1, 64),
     threads: int | None = None,
     seconds: float = 1.0,
@@ -74,7 +77,7 @@ def measure_latency(
 
     Args:
         models: networks by name; they are copied and not changed.
-        input_size: height and width in pixels, of all networks or by name.
+        input_shape: channels, height and width of the images, of all networks or by name.
         batches: batch sizes; each is timed separately.
         threads: CPU threads, or None for the number that torch uses now, which is restored afterwards.
         seconds: time for each network and batch size. At least ten passes are timed, even if they take longer.
@@ -85,7 +88,7 @@ def measure_latency(
         The latencies of each network, in the order of `batches`.
     """
     before = torch.get_num_threads()
-    sizes = dict.fromkeys(models, input_size) if isinstance(input_size, tuple) else input_size
+    shapes = dict.fromkeys(models, input_shape) if isinstance(input_shape, tuple) else input_shape
     order = torch.channels_last if memory == "channels-last" else torch.contiguous_format
     latencies: dict[str, list[Latency]] = {name: [] for name in models}
     try:
@@ -97,7 +100,7 @@ def measure_latency(
             devices = {name: _device(model) for name, model in copies.items()}
             for batch in progress.track(batches, "timing", total=len(batches), unit="batch size"):
                 passes = {
-                    name: _eager(model, _images(batch, sizes[name], devices[name], order), devices[name])
+                    name: _eager(model, _images(batch, shapes[name], devices[name], order), devices[name])
                     for name, model in copies.items()
                 }
                 for name, times in time_in_turns(passes, seconds).items():
@@ -139,10 +142,10 @@ def summarise(
     return Latency(batch, threads, median, p25, p75, len(times), runtime, memory, device)
 
 
-def _images(batch: int, size: tuple[int, int], device: torch.device, order: torch.memory_format) -> Tensor:
+def _images(batch: int, shape: Shape, device: torch.device, order: torch.memory_format) -> Tensor:
     # Random values, because some kernels are faster on zeros.
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(batch, 3, *size, generator=generator).to(device).contiguous(memory_format=order)
+    return torch.rand(batch, *shape, generator=generator).to(device).contiguous(memory_format=order)
 
 
 def _eager(model: nn.Module, images: Tensor, device: torch.device) -> Callable[[], None]:

@@ -153,7 +153,7 @@ class _Planner:
     def _milliseconds(self, network: nn.Module) -> float:
         from cfp_cli.measuring.latency import measure_latency
 
-        return measure_latency({"model": network}, self.scores.input_size, batches=(1,))["model"][0].median
+        return measure_latency({"model": network}, self.scores.input_shape, batches=(1,))["model"][0].median
 
 
 def _full_sets(prunable: Sequence[ChannelSet], options: PruneOptions) -> frozenset[str]:

@@ -146,7 +146,7 @@ class Pruner:
         """A few images for the proof: the first of the loader, or seeded noise of the scored input size."""
         for images, _ in self.loader or ():
             return images[:PROOF_IMAGES]
-        return torch.rand(PROOF_IMAGES, 3, *scores.input_size, generator=torch.Generator().manual_seed(0))
+        return torch.rand(PROOF_IMAGES, *scores.input_shape, generator=torch.Generator().manual_seed(0))
 
 
 def round_options(options: PruneOptions, number: int, count: int, done: Plan | None = None) -> PruneOptions:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.comparing.grid import compare
 from cfp_cli.comparing.methods import chosen
 from cfp_cli.comparing.rows import Comparison
@@ -44,7 +46,9 @@ def run_compare(
     dataset = data.open(progress)
     first, dataset = load_for(dataset, teachers[0], progress)
     networks = [first.to(device)]
-    networks += [load_teacher(dataset, teacher, progress).to(device) for teacher in teachers[1:]]
+    networks += [
+        load_teacher(dataset, replace(teacher, like=spec_of(first)), progress).to(device) for teacher in teachers[1:]
+    ]
     return compare(
         networks,
         dataset,

@@ -26,7 +26,7 @@ from cfp_cli.training.options import TrainOptions
 
 ARCH = "dddn"
 SIZE = 64
-INPUT_SIZE = 48
+INPUT_SIZE = (48, 48)
 PER_CLASS = 240
 TEST_PER_CLASS = 50
 IMBALANCE = 3.0

@@ -14,7 +14,7 @@ from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.mistakes import Mistake, worst_mistakes
 from cfp_cli.measuring.predictions import predict
-from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes
+from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run_evaluate(
     """
     network = model.load(progress)
     dataset = data.open(progress)
-    network, dataset = fit_classes(network, dataset, model.path, progress)
+    network, dataset = fit_to_data(network, dataset, model.path, progress)
     images = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)
     batches = images.batches(batch_size)
     predictions = predict(network.to(device), progress.track(batches, "evaluating", total=len(batches)))

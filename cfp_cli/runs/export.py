@@ -19,7 +19,7 @@ from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, fit_classes, scored_data
+from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, fit_to_data, scored_data
 from cfp_cli.runs.output_path import check_output
 from cfp_cli.runs.outputs import is_file_of, newest_model
 from cfp_cli.runs.records import ExportRecord, Inputs, ScoreRecord, output_files
@@ -72,7 +72,7 @@ def run_export(
         source_of_images, dataset = scored_data(run, None, progress)
     samples, calibration, evaluation = None, None, None
     if dataset is not None:
-        network, dataset = fit_classes(network, dataset, source.path, progress)
+        network, dataset = fit_to_data(network, dataset, source.path, progress)
         preprocessing = Preprocessing.of(spec_of(network))
         store = load_images(dataset, _held_out(dataset), preprocessing, progress=progress)
         samples = _images(store, IMAGES_TO_COMPARE, seed)

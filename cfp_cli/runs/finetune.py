@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -89,9 +89,8 @@ def run_finetune(
     if tensorboard is not None:
         check_output_folder(tensorboard, inputs=files)
     network, dataset = load_for(dataset, student, progress)
-    network = network.to(device)
-    teacher_networks = [load_teacher(dataset, teacher, progress).to(device) for teacher in teachers]
-    spec = spec_of(network)
+    network, spec = network.to(device), spec_of(network)
+    teacher_networks = [load_teacher(dataset, replace(teacher, like=spec), progress).to(device) for teacher in teachers]
     validation = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
     before = evaluate(network, validation.batches(options.batch_size), progress=progress)
     inputs = Inputs(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 from cfp_cli.checkpoints.class_order import in_class_order
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.permission import permitted_arch
-from cfp_cli.checkpoints.spec import describe, spec_of
+from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.data.class_order import differs_from_text_order
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.duplicates import report_images_in_two_splits
@@ -53,14 +53,21 @@ class ModelInput:
     Attributes:
         path: the file.
         arch: architecture, where the file does not name it.
-        input_size: input side in pixels, where the file does not contain it.
         unsafe_pickle: also load files that can run code.
+        input_size: height and width in pixels, where the file does not contain them.
+        mean, std: of each channel, or one value for all, where the file does not contain them.
+        classes: class names in the order of the logits, where the file does not contain them.
+        like: a network of the same run, whose preprocessing is taken where nothing else states it.
     """
 
     path: Path
     arch: str | None = None
-    input_size: int | None = None
     unsafe_pickle: bool = False
+    input_size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    like: ModelSpec | None = None
 
     def load(self, progress: Progress = SILENT) -> nn.Module:
         """Load the network in eval mode, with its spec attached; report assumptions to `progress`.
@@ -68,8 +75,17 @@ class ModelInput:
         Raises:
             CheckpointError: the file cannot be read, built or trusted.
         """
-        size = (self.input_size, self.input_size) if self.input_size else None
-        model = load(self.path, self.arch, input_size=size, unsafe_pickle=self.unsafe_pickle, progress=progress)
+        model = load(
+            self.path,
+            self.arch,
+            input_size=self.input_size,
+            mean=self.mean,
+            std=self.std,
+            classes=self.classes,
+            like=self.like,
+            unsafe_pickle=self.unsafe_pickle,
+            progress=progress,
+        )
         spec, params = spec_of(model), sum(parameter.numel() for parameter in model.parameters())
         LOGGER.info("read %s: %s, %d parameters, %d classes", self.path, spec.arch, params, len(spec.classes))
         return model
@@ -77,7 +93,14 @@ class ModelInput:
     def record(self) -> ModelRecord:
         """Return the record of this input for `run.json`."""
         return ModelRecord(
-            self.path.resolve(), sha256(self.path), self.arch, self.input_size, unsafe_pickle=self.unsafe_pickle
+            self.path.resolve(),
+            sha256(self.path),
+            self.arch,
+            self.input_size,
+            self.mean,
+            self.std,
+            self.classes,
+            unsafe_pickle=self.unsafe_pickle,
         )
 
     @classmethod
@@ -90,7 +113,15 @@ class ModelInput:
         arch = permission.arch or record.arch
         if record.arch is not None:
             arch = permitted_arch(record.arch, permission.arch, file)
-        return cls(record.path, arch, record.input_size, permission.unsafe_pickle)
+        return cls(
+            record.path,
+            arch,
+            permission.unsafe_pickle,
+            input_size=record.input_size,
+            mean=record.mean,
+            std=record.std,
+            classes=record.classes,
+        )
 
 
 @dataclass(frozen=True)
@@ -102,12 +133,14 @@ class DataInput:
         seed: seed of the splits, where the folder has none.
         val_fraction: part of the training images that becomes the validation split, where the folder has none.
         max_bad: largest accepted fraction of broken images.
+        bit_depth: number of bits of white in images of more than 8 bits; None chooses it from a sample.
     """
 
     path: Path
     seed: int = 0
     val_fraction: float = 0.15
-    max_bad: float = field(default=0.01)
+    max_bad: float = 0.01
+    bit_depth: int | None = None
 
     def open(self, progress: Progress = SILENT, *, compare_splits: bool = True) -> Dataset:
         """List the images and their classes.
@@ -120,7 +153,12 @@ class DataInput:
             DataError: the path contains no usable images.
         """
         dataset = open_dataset(
-            self.path, self.seed, val_fraction=self.val_fraction, max_bad=self.max_bad, progress=progress
+            self.path,
+            self.seed,
+            val_fraction=self.val_fraction,
+            max_bad=self.max_bad,
+            bit_depth=self.bit_depth,
+            progress=progress,
         )
         if compare_splits:
             report_images_in_two_splits(dataset, progress)
@@ -130,12 +168,14 @@ class DataInput:
 
     def record(self, dataset: Dataset) -> DataRecord:
         """Return the record of this input for `run.json`."""
-        return DataRecord(self.path.resolve(), dataset.fingerprint, self.seed, self.val_fraction, self.max_bad)
+        return DataRecord(
+            self.path.resolve(), dataset.fingerprint, self.seed, self.val_fraction, self.max_bad, dataset.bit_depth
+        )
 
     @classmethod
     def recorded(cls, record: DataRecord) -> DataInput:
         """Return the input of a record."""
-        return cls(record.path, record.seed, record.val_fraction, record.max_bad)
+        return cls(record.path, record.seed, record.val_fraction, record.max_bad, record.bit_depth)
 
 
 def scored_model(run: Run, given: ModelInput | None, permission: Permission = NO_PERMISSION) -> ModelInput:
@@ -155,7 +195,13 @@ def scored_model(run: Run, given: ModelInput | None, permission: Permission = NO
     if not chosen.path.is_file():
         chosen.load()
     run.require_scored("model", chosen.path, sha256(chosen.path))
-    return replace(chosen, input_size=chosen.input_size or recorded.input_size)
+    return replace(
+        chosen,
+        input_size=chosen.input_size or recorded.input_size,
+        mean=chosen.mean or recorded.mean,
+        std=chosen.std or recorded.std,
+        classes=chosen.classes or recorded.classes,
+    )
 
 
 def scored_data(run: Run, given: DataInput | None, progress: Progress = SILENT) -> tuple[DataInput, Dataset]:
@@ -176,8 +222,8 @@ def scored_data(run: Run, given: DataInput | None, progress: Progress = SILENT) 
 
 
 def load_for(dataset: Dataset, model: ModelInput, progress: Progress = SILENT) -> tuple[nn.Module, Dataset]:
-    """Load a network for the classes of the data; see `ModelInput.load` and `fit_classes`."""
-    return fit_classes(model.load(progress), dataset, model.path, progress)
+    """Load a network for the classes of the data; see `ModelInput.load` and `fit_to_data`."""
+    return fit_to_data(model.load(progress), dataset, model.path, progress)
 
 
 def load_teacher(dataset: Dataset, model: ModelInput, progress: Progress = SILENT) -> nn.Module:
@@ -197,10 +243,10 @@ def load_teacher(dataset: Dataset, model: ModelInput, progress: Progress = SILEN
     return network if ordered.classes == dataset.classes else in_class_order(network, dataset.classes)
 
 
-def fit_classes(
+def fit_to_data(
     model: nn.Module, dataset: Dataset, path: Path, progress: Progress = SILENT
 ) -> tuple[nn.Module, Dataset]:
-    """Match the classes of a network and of the data by name.
+    """Match the classes of a network and of the data by name, and the bit depth.
 
     The order of the network's logits decides: the data take this order. Data without a train split, such as a lot of
     bad parts, may lack classes of the network. A network without class names takes the names of the data, in the order
@@ -212,7 +258,8 @@ def fit_classes(
     Raises:
         DataError: the data have a class that the network does not have, or lack training images of a class.
     """
-    spec = spec_of(model)
+    spec = _with_bit_depth(spec_of(model), dataset, path, progress)
+    describe(model, spec)
     _warn_of_other_splits(spec.lineage, dataset, path, progress)
     # A file of another tool that does not name its classes has no lineage either.
     unnamed = spec.classes == tuple(str(index) for index in range(len(spec.classes)))
@@ -244,6 +291,16 @@ def fit_classes(
     if absent:
         progress.say(f"{dataset.root} has no images of class {', '.join(map(repr, absent[:3]))} of {path}")
     return model, dataset.in_order(spec.classes)
+
+
+def _with_bit_depth(spec: ModelSpec, dataset: Dataset, path: Path, progress: Progress) -> ModelSpec:
+    """Return the spec with the bit depth that it stores, or else with that of the data."""
+    if spec.bit_depth is not None and dataset.bit_depth not in (None, spec.bit_depth):
+        progress.say(
+            f"{path} was trained with a bit depth of {spec.bit_depth}, which is used; {dataset.root} has one of "
+            f"{dataset.bit_depth}"
+        )
+    return replace(spec, bit_depth=spec.bit_depth or dataset.bit_depth)
 
 
 def _warn_of_other_splits(

@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cfp_cli.checkpoints.spec import ModelSpec, spec_of
+from cfp_cli.data.bit_depth import choose_bit_depth
 from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.unlabelled import ImageStream, find_images
@@ -83,6 +84,7 @@ def run_predict(
     threshold: float = 0.0,
     out: Path | None = None,
     max_bad: float = 0.01,
+    bit_depth: int | None = None,
     batch_size: int = 64,
     device: torch.device,
     progress: Progress = SILENT,
@@ -95,6 +97,8 @@ def run_predict(
         threshold: predictions with a smaller confidence are marked as unsure.
         out: CSV file to write.
         max_bad: largest accepted fraction of images that cannot be read.
+        bit_depth: number of bits of white in images of more than 8 bits, where the model does not store it; None
+            chooses it from a sample.
         batch_size: images in a batch.
         device: where a checkpoint is computed; exported files run on the CPU.
         progress: reports progress and images that cannot be read.
@@ -106,6 +110,9 @@ def run_predict(
         check_output(out, inputs=[model.path, *sources])
     paths = find_images(sources)
     network, spec = _open(model, device, progress)
+    if spec.bit_depth is None:
+        chosen = choose_bit_depth(paths) if bit_depth is None else (bit_depth, 0.0)
+        spec = replace(spec, bit_depth=chosen[0] if chosen is not None else None)
     broken = BrokenImages(len(paths), max_bad)
     rows = []
     stream = ImageStream(paths, Preprocessing.of(spec), batch_size, broken, progress)

@@ -38,14 +38,19 @@ class ModelRecord:
         path: the file.
         sha256: hash of its content.
         arch: `--arch`, where it was given.
-        input_size: `--input-size` in pixels, where it was given.
+        input_size: height and width of `--input-size` in pixels, where it was given.
+        mean, std: `--mean` and `--std`, where they were given.
+        classes: `--classes`, where it was given.
         unsafe_pickle: whether `--unsafe-pickle` was given.
     """
 
     path: Path
     sha256: str
     arch: str | None = None
-    input_size: int | None = None
+    input_size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    classes: tuple[str, ...] | None = None
     unsafe_pickle: bool = False
 
     def __post_init__(self) -> None:
@@ -62,6 +67,7 @@ class DataRecord:
         seed: seed of the splits that the command made.
         val_fraction: part of the training images that the validation split took.
         max_bad: largest accepted fraction of broken images.
+        bit_depth: number of bits of white in images of more than 8 bits, given or chosen; None where there are none.
     """
 
     path: Path
@@ -69,6 +75,7 @@ class DataRecord:
     seed: int
     val_fraction: float
     max_bad: float
+    bit_depth: int | None = None
 
     def __post_init__(self) -> None:
         _require_sha256(self.sha256)

@@ -14,6 +14,7 @@ from torch import nn
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import sample
+from cfp_cli.data.raster import as_colours
 from cfp_cli.data.transforms import BrokenImageError, Preprocessing
 from cfp_cli.exporting.benchmark import Benchmark, benchmark, count_macs
 from cfp_cli.foundation.errors import DataError
@@ -281,7 +282,7 @@ def _facts(network: _Network, test_metrics: TestSplit) -> ModelFacts:
         path=str(network.file.path),
         sha256=digest,
         params=sum(parameter.numel() for parameter in network.model.parameters()),
-        macs=count_macs(network.model, spec_of(network.model).input_size),
+        macs=count_macs(network.model, spec_of(network.model).input_shape),
         bytes=network.file.path.stat().st_size,
         metrics=test_metrics.of(network.model, digest),
     )
@@ -306,7 +307,7 @@ def _example(
             pixels = torch.from_numpy(preprocessing.pixels(image))
         except (BrokenImageError, OSError) as error:
             raise DataError(f"{image} cannot be read ({error}); pass another --image") from error
-    return Example(path.name, label, pixels.numpy()), preprocessing.normalise(pixels[None])
+    return Example(path.name, label, as_colours(pixels.numpy())), preprocessing.normalise(pixels[None])
 
 
 def _recorded_latency(run: Run, models: tuple[ModelFacts, ...]) -> tuple[Benchmark, ...]:

@@ -18,7 +18,7 @@ from cfp_cli.foundation.errors import GraphError
 from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.graph import channel_sets
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes, write_splits
+from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data, write_splits
 from cfp_cli.runs.network_check import warn_of_problems
 from cfp_cli.runs.records import Inputs, ScoreMetrics, ScoreRecord, output_files
 from cfp_cli.scoring.criteria import DEFAULT_RICHNESS, DEFAULT_SIMILARITY, Richness, Similarity
@@ -66,7 +66,7 @@ def run_score(
     workers, device = distributed.join(device)
     network = model.load(progress)
     dataset = data.open(progress)
-    network, dataset = fit_classes(network, dataset, model.path, progress)
+    network, dataset = fit_to_data(network, dataset, model.path, progress)
     store = sample(dataset, options.images, options.seed, Preprocessing.of(spec_of(network)), progress)
     part = workers.shard(len(store))
     example = next(iter(store.batches(1)))[0].to(device)

@@ -11,6 +11,7 @@ from torch import nn
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import ImageStore, load_images
+from cfp_cli.data.raster import as_colours
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.progress import Progress
 from cfp_cli.measuring.intervals import Interval, paired_difference
@@ -64,7 +65,7 @@ def mistake_images(mistakes: Sequence[Mistake], tested: Tested | None, dataset: 
             each.label,
             each.predicted,
             each.confidence,
-            pixels[each.index].numpy(),
+            as_colours(pixels[each.index].numpy()),
         )
         for each in mistakes
     )

@@ -11,16 +11,18 @@ import torch
 from torch import nn
 
 from cfp_cli.checkpoints.new_head import with_new_head
+from cfp_cli.checkpoints.preprocessing import Assumed, complete, images_of
 from cfp_cli.checkpoints.readable import require_readable
-from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
+from cfp_cli.checkpoints.spec import DEFAULT_INPUT_SIZE, ModelSpec, describe, spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.duplicates import report_images_in_two_splits
 from cfp_cli.data.folds import stratified_folds
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.models.input_channels import set_input_channels
 from cfp_cli.models.registry import create
 from cfp_cli.runs.fold_outputs import outputs_of
-from cfp_cli.runs.inputs import DataInput, ModelInput, fit_classes
+from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data
 from cfp_cli.runs.output_path import check_output, check_output_folder
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
@@ -86,7 +88,10 @@ def run_train(
     out: Path,
     options: TrainOptions,
     *,
-    input_size: int | None = None,
+    input_size: tuple[int, int] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    channels: int | None = None,
     init: ModelInput | None = None,
     new_head: bool = False,
     folds: int = 0,
@@ -106,7 +111,10 @@ def run_train(
         arch: architecture of the network; None with `init` uses the architecture of the checkpoint.
         out: checkpoint of the best epoch.
         options: the training options.
-        input_size: side of the input in pixels; None is that of `init`, or 224.
+        input_size: height and width in pixels; None is that of `init`, of timm for a network of timm, or 224 x 224.
+        mean: mean of each channel, or one value for all; None is that of `init`, of timm, or 0.
+        std: standard deviation of each channel, likewise; None is that of `init`, of timm, or 1.
+        channels: channels of the images; None is that of `init` or of the architecture.
         init: checkpoint to start from.
         new_head: replace the head of `init`, for data with other classes.
         folds: number of folds of a cross-validation; 0 is none.
@@ -133,8 +141,10 @@ def run_train(
         check_output_folder(tensorboard, inputs=inputs)
     dataset = data.open(progress)
 
+    assumed = Assumed(input_size, mean, std)
+
     def train_on(images: Dataset, path: Path, logs: Path | None) -> History:
-        network, images = _start(images, arch, options.seed, input_size, init, new_head, progress)
+        network, images = _start(images, arch, options.seed, assumed, channels, init, new_head, progress)
         require_readable(network, path.parent)
         _, history = train(
             network.to(device),
@@ -165,7 +175,8 @@ def _start(
     dataset: Dataset,
     arch: str | None,
     seed: int,
-    input_size: int | None,
+    assumed: Assumed,
+    channels: int | None,
     init: ModelInput | None,
     new_head: bool,
     progress: Progress,
@@ -175,16 +186,22 @@ def _start(
     if init is None:
         if arch is None:
             raise UsageError("no architecture; pass --arch, such as --arch vgg16_bn_gap, or --init CKPT")
-        side = input_size or 224
-        spec = ModelSpec(arch, dataset.classes, input_size=(side, side))
-        return describe(create(arch, len(dataset.classes)), spec), dataset
+        network = create(arch, len(dataset.classes))
+        if channels is not None:
+            set_input_channels(network, channels, assumed.input_size or DEFAULT_INPUT_SIZE)
+        spec, source = complete(ModelSpec(arch, dataset.classes, bit_depth=dataset.bit_depth), network, assumed, ())
+        if source and assumed.mean is None and assumed.std is None:
+            progress.say(f"{images_of(spec)}, {source}")
+        return describe(network, spec), dataset
     network = init.load(progress)
     if new_head:
         network = with_new_head(network, dataset.classes)
     else:
-        network, dataset = fit_classes(network, dataset, init.path, progress)
-    if input_size is not None:
-        describe(network, replace(spec_of(network), input_size=(input_size, input_size)))
+        network, dataset = fit_to_data(network, dataset, init.path, progress)
+    spec = spec_of(network)
+    if channels not in (None, spec.channels):
+        raise UsageError(f"{init.path} takes {spec.channels} channels, not {channels}; leave out --channels")
+    describe(network, replace(spec, input_size=assumed.input_size or spec.input_size))
     if arch is not None and arch != spec_of(network).arch:
         raise UsageError(f"{init.path} is {spec_of(network).arch}, not {arch}; leave out --arch")
     return network, dataset

@@ -124,6 +124,7 @@ def score(
         richness=richness,
         images=images,
         input_size=(int(batch.shape[2]), int(batch.shape[3])),
+        channels=int(batch.shape[1]),
         seconds=time.perf_counter() - began,
         forward_seconds=pass_seconds - core_seconds,
         options={"decimals": decimals, **(options or {})},

@@ -17,7 +17,7 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from cfp_cli.checkpoints.spec import MAX_SIDE
+from cfp_cli.checkpoints.spec import MAX_CHANNELS, MAX_SIDE
 from cfp_cli.foundation.content_hash import KEY, MISMATCH, Array, hash_content
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import write_bytes
@@ -101,6 +101,7 @@ class Scores:
         forward_seconds: wall time of the forward passes alone.
         options: further options and hashes, as plain data.
         network: fingerprint of the scored network's weights; empty if the scores were not made by `cfp_cli.score`.
+        channels: number of channels of the images.
     """
 
     taps: tuple[TapScores, ...]
@@ -113,6 +114,12 @@ class Scores:
     forward_seconds: float
     options: dict[str, Any]
     network: str = ""
+    channels: int = 3
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return (self.channels, *self.input_size)
 
     def by_set(self) -> dict[str, SetScores]:
         """Scores of the sets by name."""
@@ -200,6 +207,7 @@ class _Facts:
     forward_seconds: float
     options: dict[str, Any]
     network: str
+    channels: int
 
     def __post_init__(self) -> None:
         for kind, names in (("tap", [tap.name for tap in self.taps]), ("set", [each.name for each in self.sets])):
@@ -210,6 +218,8 @@ class _Facts:
             raise FieldError(f"images is {self.images}, not a number of images")
         if not all(1 <= side <= MAX_SIDE for side in self.input_size):
             raise FieldError(f"input_size is {list(self.input_size)}, not a height and width from 1 to {MAX_SIDE}")
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise FieldError(f"channels is {self.channels}, not a number from 1 to {MAX_CHANNELS}")
         convert(_KnownOptions, {name: self.options.get(name) for name in _KNOWN_OPTIONS}, "options")
 
     @classmethod

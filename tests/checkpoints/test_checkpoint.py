@@ -50,6 +50,7 @@ def test_a_checkpoint_is_plain_data(tmp_path: Path, network: nn.Module) -> None:
     content = torch.load(tmp_path / "m.pt", weights_only=True)
     assert content["format"] == "cfp/1"
     wanted = {"format", "arch", "arch_kwargs", "classes", "input_size", "mean", "std", "state_dict", "plan", "lineage"}
+    wanted |= {"channels", "bit_depth"}
     assert set(content) == wanted | {"content_sha256"}
 
 

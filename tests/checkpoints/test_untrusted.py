@@ -170,6 +170,8 @@ def test_every_changed_field_is_detected(tmp_path: Path, small: tuple[nn.Module,
         "std": [1.0, 1.0, 1.1],
         "plan": {},
         "lineage": [{"stage": "train"}],
+        "channels": 1,
+        "bit_depth": 12,
         "format": "other",
         "state_dict": {name: value + 1 for name, value in content["state_dict"].items()},
     }

@@ -242,7 +242,7 @@ def test_an_input_size_for_a_file_that_contains_one(cfp, model: Path, images: Pa
     arch = torch.load(model, weights_only=True)["arch"]
     bare = cfp("eval", tmp_path / "bare.pt", images, "--arch", arch, "--input-size", 32, "--json")
     assert bare.json == plain.json
-    assert "assuming 32 x 32 pixels with values in [0, 1], without mean and std" in bare.err
+    assert "assuming images of 32 x 32 pixels, mean 0, std 1" in bare.err
 
 
 def test_warning_that_a_network_was_trained_on_other_splits(cfp, arch: str, images: Path, tmp_path: Path) -> None:

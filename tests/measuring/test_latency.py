@@ -36,7 +36,7 @@ def small(classes: int = 4) -> nn.Module:
 
 def test_times_are_those_of_the_clock() -> None:
     models = {"slow": Sleeper(4).train(), "fast": Sleeper(1).train()}
-    found = measure_latency(models, (8, 8), batches=(1, 3), seconds=0.05)
+    found = measure_latency(models, (3, 8, 8), batches=(1, 3), seconds=0.05)
     assert {name: [each.batch for each in times] for name, times in found.items()} == {"slow": [1, 3], "fast": [1, 3]}
     for name, milliseconds in {"slow": 4, "fast": 1}.items():
         for each in found[name]:
@@ -50,9 +50,9 @@ def test_times_are_those_of_the_clock() -> None:
 def test_networks_and_torch_stay_as_they_are() -> None:
     model = small().train()
     before, threads = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_num_threads()
-    found = measure_latency({"a": model}, (12, 16), batches=(2,), threads=1, seconds=0.01, memory="channels-last")["a"][
-        0
-    ]
+    found = measure_latency({"a": model}, (3, 12, 16), batches=(2,), threads=1, seconds=0.01, memory="channels-last")[
+        "a"
+    ][0]
     assert (found.threads, found.memory, found.runtime, found.device) == (1, "channels-last", "torch", "cpu")
     assert model.training
     assert torch.get_num_threads() == threads

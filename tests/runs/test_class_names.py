@@ -10,7 +10,7 @@ from torch import nn
 from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.foundation.errors import DataError
-from cfp_cli.runs.inputs import ModelInput, fit_classes, load_teacher
+from cfp_cli.runs.inputs import ModelInput, fit_to_data, load_teacher
 
 
 class Lines:
@@ -47,7 +47,7 @@ def data(root: Path, *classes: str, splits: tuple[str, ...] = ("train", "test"))
 
 def test_data_take_the_order_of_the_network(tmp_path: Path) -> None:
     given = data(tmp_path, "a", "b", "c")
-    model, ordered = fit_classes(network("c", "a", "b"), given, tmp_path / "m.pt")
+    model, ordered = fit_to_data(network("c", "a", "b"), given, tmp_path / "m.pt")
     assert ordered.classes == spec_of(model).classes == ("c", "a", "b")
     for item in ordered.split("test"):
         assert item.path.parent.name == ordered.classes[item.label]
@@ -66,23 +66,23 @@ def test_a_teacher_of_another_order_is_put_into_the_order_of_the_data(
 def test_a_lot_of_one_class_can_be_evaluated(tmp_path: Path) -> None:
     told = Lines()
     lot = data(tmp_path, "b", splits=("test",))
-    _, ordered = fit_classes(network("a", "b", "c"), lot, tmp_path / "m.pt", told)
+    _, ordered = fit_to_data(network("a", "b", "c"), lot, tmp_path / "m.pt", told)
     assert ordered.counts("test") == (0, 3, 0)
     assert told.lines == [f"{tmp_path} has no images of class 'a', 'c' of {tmp_path}/m.pt"]
     with pytest.raises(DataError, match="has 3 classes but"):
-        fit_classes(network("0", "1", "2", lineage=()), lot, tmp_path / "m.pt")
+        fit_to_data(network("0", "1", "2", lineage=()), lot, tmp_path / "m.pt")
 
 
 def test_data_to_train_on_need_every_class(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"3 classes but .* has 2 \('c' is only in the first\)"):
-        fit_classes(network("a", "b", "c"), data(tmp_path, "a", "b"), tmp_path / "m.pt")
+        fit_to_data(network("a", "b", "c"), data(tmp_path, "a", "b"), tmp_path / "m.pt")
 
 
 @pytest.mark.parametrize(("lineage", "lines"), [((), 1), (({"stage": "train"},), 0)])
 def test_unnamed_networks_of_other_tools_are_warned_about_numbers(tmp_path: Path, lineage, lines: int) -> None:
     given = data(tmp_path, *map(str, range(11)))
     told = Lines()
-    _, ordered = fit_classes(network(*map(str, range(11)), lineage=lineage), given, tmp_path / "m.pth", told)
+    _, ordered = fit_to_data(network(*map(str, range(11)), lineage=lineage), given, tmp_path / "m.pth", told)
     assert ordered.classes == given.classes
     assert len(told.lines) == lines
     assert all("pass --classes" in line for line in told.lines)

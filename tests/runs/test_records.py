@@ -37,7 +37,7 @@ from cfp_cli.runs.records import (
 )
 
 HASH = "0123456789abcdef" * 4
-MODEL = ModelRecord(Path("/model.pt"), HASH, "vgg16_bn_gap", 64, unsafe_pickle=True)
+MODEL = ModelRecord(Path("/model.pt"), HASH, "vgg16_bn_gap", (64, 48), unsafe_pickle=True)
 DATA = DataRecord(Path("/data"), HASH, 3, 0.15, 0.01)
 METRICS = Metrics(
     0.9, 0.8, 0.7, 0.6, 0.5, {name: ClassMetrics(0.9, 0.8, 0.7, 3, 3) for name in ("a", "b")}, ((2, 1), (0, 3)), 6

@@ -1,0 +1,119 @@
+"""The preprocessing of a network whose file does not store it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from cfp_cli.checkpoints.spec import DEFAULT_INPUT_SIZE, ModelSpec
+from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.typed_json import FieldError
+from cfp_cli.models.input_channels import COLOURS, input_channels
+
+_PLAIN = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """What the caller states about a file that does not store its preprocessing.
+
+    Attributes:
+        input_size: height and width in pixels.
+        mean, std: of each channel, or one value for all.
+        like: another network of the same run, whose preprocessing is taken where nothing else states it.
+    """
+
+    input_size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    like: ModelSpec | None = None
+
+
+def complete(spec: ModelSpec, model: nn.Module, assumed: Assumed, stored: Sequence[str]) -> tuple[ModelSpec, str]:
+    """Complete the preprocessing of a spec: what the file stores, then what the caller states, then a default.
+
+    The default is that of the network `like`, else the one that timm publishes for a network of timm, else images of
+    224 x 224 pixels without mean and std.
+
+    Args:
+        spec: the spec, as far as the file states it.
+        model: the network.
+        assumed: what the caller states.
+        stored: the fields that the file states, of `input_size`, `mean` and `std`.
+
+    Returns:
+        The spec, and where its mean and std come from, as words for a message.
+
+    Raises:
+        UsageError: the stated values do not fit the network.
+    """
+    published = _published(model) if assumed.like is None else {}
+    size = spec.input_size
+    if "input_size" not in stored:
+        like_size = assumed.like.input_size if assumed.like is not None else None
+        size = assumed.input_size or like_size or published.get("input_size") or DEFAULT_INPUT_SIZE
+    try:
+        spec = replace(spec, input_size=size)
+        stated_mean, stated_std = assumed.mean, assumed.std
+        channels = input_channels(model, size)
+        # Values for another number of channels cannot be those of this network.
+        if "mean" in stored and (len(spec.mean) == channels or len({*spec.mean}) == len({*spec.std}) == 1):
+            return replace(spec, channels=channels), "as the file stores them"
+        source = "as you passed"
+        if stated_mean is None and stated_std is None:
+            like = assumed.like
+            if like is not None and like.channels == channels:
+                stated_mean, stated_std, source = like.mean, like.std, "as the network of the run"
+            elif "mean" in published and channels == len(published["mean"]):
+                stated_mean, stated_std, source = published["mean"], published["std"], "as timm publishes them"
+            else:
+                source = ""
+        mean, std = stated_mean or (_PLAIN[0],), stated_std or (_PLAIN[1],)
+        return replace(
+            spec, channels=channels, mean=per_channel(mean, channels), std=per_channel(std, channels)
+        ), source
+    except FieldError as error:
+        raise UsageError(f"{error}; pass other values") from error
+
+
+def images_of(spec: ModelSpec) -> str:
+    """Return the preprocessing of a spec as words, such as `images of 224 x 224 pixels, mean 0.5, std 0.5`."""
+    size = " x ".join(map(str, spec.input_size))
+    channels = {COLOURS: "", 1: " and 1 channel"}.get(spec.channels, f" and {spec.channels} channels")
+    # One value is enough where all channels have the same.
+    mean, std = (
+        ", ".join(f"{value:.4g}" for value in (values if len(set(values)) > 1 else values[:1]))
+        for values in (spec.mean, spec.std)
+    )
+    return f"images of {size} pixels{channels}, mean {mean}, std {std}"
+
+
+def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Return one value for each channel; one value is that of all channels.
+
+    Raises:
+        UsageError: there are several values, but not one for each channel.
+    """
+    if len(values) not in (1, channels):
+        raise UsageError(
+            f"mean or std has {len(values)} values but the network takes {channels} channels; pass 1 or {channels}"
+        )
+    return tuple(values) * (channels // len(values)) if len(values) == 1 else tuple(values)
+
+
+def _published(model: nn.Module) -> dict[str, Any]:
+    """Return the preprocessing that timm publishes for a network of timm; empty for another network."""
+    config = getattr(model, "pretrained_cfg", None)
+    if not isinstance(config, dict):
+        return {}
+    facts: dict[str, Any] = {}
+    size = config.get("input_size")
+    if isinstance(size, tuple | list) and len(size) == 3:
+        facts["input_size"] = (int(size[1]), int(size[2]))
+    mean, std = config.get("mean"), config.get("std")
+    if isinstance(mean, tuple | list) and isinstance(std, tuple | list) and len(mean) == len(std):
+        facts |= {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
+    return facts
