@@ -400,6 +400,11 @@ def test_a_page_too_large_loses_detail_before_it_fails(contents: PageData) -> No
         page.render_page(contents, 1000)
 
 
+def test_a_fine_tuning_that_kept_the_start_is_shown(contents: PageData) -> None:
+    shown = parsed(page.render_page(replace(contents, best_epoch=None))).section("curves")
+    assert "The weights from before the fine-tuning were kept" in shown
+
+
 def test_a_hundred_classes_fit(contents: PageData) -> None:
     names = [f"class {index}" for index in range(100)]
     each = ClassMetrics(1.0, 1.0, 1.0, 7, 7)
