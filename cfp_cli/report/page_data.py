@@ -164,8 +164,8 @@ class PageData:
         example: the image of the feature maps.
         max_abs_logit_error: largest logit difference in the proof of the rebuild; None before pruning.
         epochs: epochs of the fine-tuning; empty without one.
-        best_epoch: the epoch whose weights were kept, from 0; None without fine-tuning, or if the weights from before it were
-            kept.
+        best_epoch: the epoch whose weights were kept, from 0; None without fine-tuning, or if the weights from before
+            it were kept.
         latency: latency of the original and of the final network; empty if it was not measured.
         lineage: how the final network was made, oldest first, from its checkpoint.
         records: commands of the run except earlier reports, oldest first.
