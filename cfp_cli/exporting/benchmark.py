@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.foundation.errors import CfpError
+from cfp_cli.foundation.extras import is_installed
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.latency import Latency, Memory, Shape, measure_latency, summarise, time_in_turns
 
@@ -139,11 +139,7 @@ def _openers(onnx: bool, openvino: bool, threads: int) -> dict[str, Callable[[by
         ("onnxruntime", onnx, onnx_file.NEEDS, onnxruntime_pass),
         ("openvino", openvino, openvino_file.NEEDS, openvino_pass),
     )
-    return {
-        name: opener
-        for name, requested, needs, opener in runtimes
-        if requested and all(importlib.util.find_spec(package) is not None for package in needs)
-    }
+    return {name: opener for name, requested, needs, opener in runtimes if requested and all(map(is_installed, needs))}
 
 
 def _onnx_contents(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import logging
 import warnings
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from cfp_cli.exporting.metadata import INPUT, OUTPUT
 from cfp_cli.exporting.pt2_file import trace
-from cfp_cli.foundation.errors import CfpError, MissingExtraError
+from cfp_cli.foundation.errors import CfpError
+from cfp_cli.foundation.extras import require_packages
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 # Protocol buffers are limited to 2 GiB. Larger networks would need a second file for the weights.
@@ -31,11 +31,9 @@ def require_extra(purpose: str = "ONNX export", needs: Sequence[str] = NEEDS) ->
         needs: the packages.
 
     Raises:
-        MissingExtraError: one is missing; the message says how to install it.
+        MissingExtraError: one is missing or broken; the message says how to install it.
     """
-    missing = [name for name in needs if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(f"{purpose} needs {', '.join(missing)}; run pip install {' '.join(missing)}")
+    require_packages(purpose, needs)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ The IR is converted from the ONNX form of the network, so both formats contain t
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,8 +13,10 @@ from xml.etree import ElementTree
 import torch
 from torch import Tensor
 
+from cfp_cli.execution.signal_stack import keep_signal_stack
 from cfp_cli.exporting.metadata import INPUT, OUTPUT
-from cfp_cli.foundation.errors import CfpError, MissingExtraError, UsageError
+from cfp_cli.foundation.errors import CfpError, UsageError
+from cfp_cli.foundation.extras import require_packages
 from cfp_cli.foundation.files import write_atomic
 
 NEEDS = ("onnx", "onnxscript", "openvino")
@@ -28,11 +29,9 @@ def require_extra() -> None:
     """Check that the packages of this format are installed.
 
     Raises:
-        MissingExtraError: one is missing; the message says how to install it.
+        MissingExtraError: one is missing or broken; the message says how to install it.
     """
-    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(f"OpenVINO export needs {', '.join(missing)}; run pip install {' '.join(missing)}")
+    require_packages("OpenVINO", NEEDS)
 
 
 def require_name(path: Path) -> None:
@@ -142,7 +141,8 @@ def compiled(content: Path | bytes, threads: int | None = None) -> Any:
         config["INFERENCE_NUM_THREADS"] = threads
     core = openvino.Core()
     try:
-        return core.compile_model(core.read_model(content), "CPU", config)
+        with keep_signal_stack():
+            return core.compile_model(core.read_model(content), "CPU", config)
     except (OSError, MemoryError):
         raise
     except Exception as error:

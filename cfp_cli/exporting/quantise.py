@@ -7,7 +7,6 @@ those of the network on the training images is used; test images take no part in
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -16,10 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from cfp_cli.execution.signal_stack import keep_signal_stack
 from cfp_cli.exporting.agreement import BATCH, compute_logits
 from cfp_cli.exporting.metadata import INPUT
 from cfp_cli.exporting.onnx_file import quiet, require_extra, runner, strip
 from cfp_cli.foundation.errors import CfpError
+from cfp_cli.foundation.extras import is_installed
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.scratch import scratch_folder
 
@@ -47,7 +48,7 @@ def quantise(
     """
     require_extra()
     quantisers: dict[Quantiser, Callable[[bytes, Tensor], Any]] = {"onnxruntime": _by_onnxruntime}
-    if importlib.util.find_spec("nncf") is not None:
+    if is_installed("nncf"):
         quantisers["nncf"] = _by_nncf
     expected = compute_logits(network, calibration)
     candidates: list[tuple[float, bytes, Quantiser]] = []
@@ -113,7 +114,7 @@ def _by_nncf(content: bytes, calibration: Tensor) -> Any:
     import onnx
 
     # NNCF shows its own progress bars.
-    with _without_telemetry(), contextlib.redirect_stderr(io.StringIO()):
+    with keep_signal_stack(), _without_telemetry(), contextlib.redirect_stderr(io.StringIO()):
         import nncf
 
         images = nncf.Dataset([{INPUT: image.unsqueeze(0).contiguous().numpy()} for image in calibration])

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from cfp_cli.foundation.errors import CfpError, UsageError
+from cfp_cli.foundation.extras import require_packages
 
 TORCHVISION = "torchvision:"
 TIMM = "timm:"
@@ -129,10 +130,9 @@ def _torchvision(name: str) -> Callable[[int, dict[str, Any]], Any]:
 
 
 def _timm(name: str) -> Callable[[int, dict[str, Any]], Any]:
-    try:
-        import timm
-    except ImportError as error:
-        raise UsageError(f"'{TIMM}{name}' needs timm; run pip install timm") from error
+    require_packages(f"'{TIMM}{name}'", ("timm",))
+    import timm
+
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), 3)
         hint = f"did you mean {' or '.join(close)}" if close else "see timm.list_models()"

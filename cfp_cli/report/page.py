@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from cfp_cli.exporting.benchmark import Benchmark
-from cfp_cli.foundation.errors import CfpError, MissingExtraError
+from cfp_cli.foundation.errors import CfpError
+from cfp_cli.foundation.extras import require_packages
 from cfp_cli.measuring.intervals import Interval
 from cfp_cli.measuring.latency import Latency
 from cfp_cli.report.draw_layer import Detail, draw_layer
@@ -33,10 +33,9 @@ def require_extra() -> None:
     """Check that jinja2 is installed, which only the report needs.
 
     Raises:
-        MissingExtraError: jinja2 is not installed; the message says how to install it.
+        MissingExtraError: jinja2 is missing or broken; the message says how to install it.
     """
-    if importlib.util.find_spec("jinja2") is None:
-        raise MissingExtraError("the report needs jinja2; run pip install jinja2")
+    require_packages("the report", ("jinja2",))
 
 
 def render_page(data: PageData, limit: int = LIMIT) -> bytes:

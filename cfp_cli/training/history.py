@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from cfp_cli.foundation.errors import RunError, UsageError
+from cfp_cli.foundation.errors import RunError
+from cfp_cli.foundation.extras import require_packages
 from cfp_cli.foundation.files import write_bytes
 from cfp_cli.foundation.typed_json import convert, read
 from cfp_cli.measuring.metrics import Metrics
@@ -156,14 +157,13 @@ class TensorBoard:
         first_epoch: first epoch of a resumed run; TensorBoard hides older events from this epoch on.
 
     Raises:
-        UsageError: the package tensorboard is not installed.
+        MissingExtraError: the package tensorboard is missing or broken.
     """
 
     def __init__(self, folder: Path, first_epoch: int = 0) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise UsageError("TensorBoard is not installed; run pip install tensorboard") from error
+        require_packages("--tensorboard", ("tensorboard",))
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer = SummaryWriter(str(folder), purge_step=first_epoch)
 
     def write(self, row: EpochRow) -> None:

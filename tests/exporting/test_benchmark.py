@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 from torch import nn
 
 from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.exporting.benchmark import Benchmark, benchmark, count_macs
 from cfp_cli.foundation.errors import CheckpointError
+from cfp_cli.foundation.progress import Silent
 
 
 def small(classes: int = 4) -> nn.Module:
@@ -77,3 +80,22 @@ def test_benchmark_by_openvino() -> None:
 def test_a_network_without_spec_is_refused() -> None:
     with pytest.raises(CheckpointError, match="carries no spec"):
         benchmark({"a": nn.Linear(3, 2)})
+
+
+def test_a_broken_runtime_is_reported_and_left_out(tmp_path, monkeypatch) -> None:
+    pytest.importorskip("onnxscript")
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("raise RuntimeError('built for another system')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.split(".")[0] == "openvino"]:
+        monkeypatch.delitem(sys.modules, name)
+    said: list[str] = []
+
+    class Listener(Silent):
+        def say(self, message: str) -> None:
+            said.append(message)
+
+    (result,) = benchmark({"small": small()}, batches=(1,), threads=1, seconds=0.01, onnx=False, progress=Listener())
+    assert {each.runtime for each in result.latency_ms} == {"torch"}
+    line = next(line for line in said if "not timed in openvino" in line)
+    assert "openvino, which cannot be imported (RuntimeError: built for another system)" in line

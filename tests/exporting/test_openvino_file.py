@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +119,7 @@ def test_what_openvino_cannot_read_is_one_line(tmp_path: Path) -> None:
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None if name == "openvino" else object())
-    with pytest.raises(MissingExtraError, match=r"OpenVINO export needs openvino; run pip install openvino$"):
+    with pytest.raises(MissingExtraError, match=r"OpenVINO needs openvino; run pip install openvino$"):
         export(network(0), tmp_path / "net.xml", "openvino")
 
 
@@ -166,3 +168,32 @@ def test_int8(tmp_path: Path, nncf: bool, monkeypatch: pytest.MonkeyPatch) -> No
     errors = [(float(line.split(" by ")[1].split()[0]), line) for line in lines if "root mean square" in line]
     assert report.quantiser is not None
     assert report.quantiser in min(errors)[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signal stacks are restored on Linux")
+def test_a_signal_after_a_conversion_reaches_python(tmp_path: Path) -> None:
+    onnx_path = tmp_path / "net.onnx"
+    onnx_path.write_bytes(onnx_file.to_bytes(network(0), torch.rand(2, 3, 16, 16), {}))
+    source = f"""
+import ctypes, faulthandler, os, signal
+from pathlib import Path
+import torch
+from cfp_cli.execution.signal_stack import _Stack
+from cfp_cli.exporting import openvino_file
+faulthandler.enable()
+received, library = [], ctypes.CDLL(None)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, frame: received.append(number))
+before, after = _Stack(), _Stack()
+library.sigaltstack(None, ctypes.byref(before))
+folder = Path({str(tmp_path)!r})
+openvino_file.convert((folder / "net.onnx").read_bytes(), folder / "net.xml", {{}})
+openvino_file.runner(folder / "net.xml")(torch.rand(2, 3, 16, 16))
+library.sigaltstack(None, ctypes.byref(after))
+assert (before.sp, before.size) == (after.sp, after.size)
+os.kill(os.getpid(), signal.SIGINT)
+os.kill(os.getpid(), signal.SIGTERM)
+assert received == [signal.SIGINT, signal.SIGTERM]
+"""
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
