@@ -68,7 +68,9 @@ def deep_values(image: Image.Image) -> npt.NDArray[Any]:
     """
     if image.mode.startswith(("I", "F")):
         values = np.asarray(image)
-        unsigned = image.mode == "I" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT) == _UNSIGNED
+        tags = getattr(image, "tag_v2", None)
+        # The TIFF standard says that numbers are unsigned where the tag is missing.
+        unsigned = image.mode == "I" and tags is not None and tags.get(_SAMPLE_FORMAT, _UNSIGNED) == _UNSIGNED
         return values.view(np.uint32) if unsigned and values.dtype == np.int32 else values
     # Pillow keeps the upper byte of 16-bit colours. Decoding once more with the bytes exchanged returns the lower one.
     upper = np.asarray(image).astype(np.uint16)

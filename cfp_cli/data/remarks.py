@@ -13,8 +13,8 @@ Rule = Literal["transparency", "orientation", "pages", "above white", "below bla
 _TEXTS: dict[Rule, str] = {
     "transparency": "are partly transparent; the transparency is dropped and the colours below it are used, as in "
     "ImageFolder",
-    "orientation": "have an EXIF orientation; it is not applied, as in ImageFolder; rotate the files if they must be "
-    "upright",
+    "orientation": "have an EXIF orientation; as in ImageFolder, it is applied to TIFF files and to no others; rotate "
+    "the files if they must be upright",
     "pages": "have several pages; the first is used, as in ImageFolder",
     "above white": "have values above the white of the bit depth and are clipped; pass --bit-depth if that is wrong",
     "below black": "have values below 0, which become black",

@@ -142,9 +142,11 @@ def decode(path: Path, channels: int = 3, bit_depth: int | None = None, remarks:
             if pages > 1:
                 remarks.add("pages", path)
                 image.seek(0)
-            if image.getexif().get(_ORIENTATION, 1) != 1:
-                remarks.add("orientation", path)
+            # Pillow turns TIFF files when it loads them, and then removes the tag.
+            turned = getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) != 1
             plain = _page(image, path, bit_depth, remarks)
+            if turned or image.getexif().get(_ORIENTATION, 1) != 1:
+                remarks.add("orientation", path)
             if channels not in (1, 3):
                 return _all_channels(plain, channels)
             if "A" in plain.getbands() or "transparency" in plain.info:
