@@ -85,7 +85,7 @@ def load(
     set_input_channels(model, spec.channels, spec.input_size)
     if spec.plan is not None:
         resize_tensors(model, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-        set_attributes(model, spec.plan.get("attributes") or {})
+        set_attributes(model, _plan_attributes(spec.plan, contents.path))
     fill(contents, model, spec.arch, with_versions(tensors, versions))
     if line is not None:
         progress.say(line)
@@ -136,6 +136,14 @@ def _foreign_spec(
             f"{path} names {len(names)} classes but its head has {count} outputs; correct its classes"
         )
     return ModelSpec.from_json({**facts, "arch": arch, "classes": list(names)}, path), choice, tuple(facts)
+
+
+def _plan_attributes(plan: Mapping[str, Any], path: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Return the channel counts that a plan stores for attributes of modules."""
+    attributes = plan.get("attributes", {})
+    if not isinstance(attributes, dict) or not all(isinstance(each, dict) for each in attributes.values()):
+        raise CheckpointError(f"{path}: plan.attributes is not an object of objects; prune the network again")
+    return attributes
 
 
 def _stored_arch(contents: Contents) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -66,13 +66,13 @@ class EpochRow:
         )
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> EpochRow:
-        """Build a row from the output of `to_json`.
+    def from_json(cls, data: object, field: str = "row") -> EpochRow:
+        """Build a row from the output of `to_json`, which is at `field` of a file.
 
         Raises:
             FieldError: a value is missing, unknown or wrong.
         """
-        row: EpochRow = convert(cls, dict(data), "row")
+        row: EpochRow = convert(cls, data, field)
         return row
 
 

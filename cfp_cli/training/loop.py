@@ -32,6 +32,7 @@ from cfp_cli.training.norm_statistics import update_statistics
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.restart import mark_of
 from cfp_cli.training.state import OtherRunError, finite, read_state, write_state
+from cfp_cli.training.state_check import check_state
 from cfp_cli.training.trainer import Trainer
 
 Listener = Callable[[Sequence[EpochRow]], None]
@@ -348,6 +349,7 @@ class _Run:
         if self.workers.first and self.files.last.exists():
             try:
                 state = read_state(self.files.last, self.identity)
+                check_state(self.files.last, state, self._state(), self.trainer.parameters)
             except OtherRunError:
                 if not mark_of(self.files.last).exists():
                     raise

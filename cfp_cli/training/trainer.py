@@ -85,6 +85,11 @@ class Trainer:
             self._ema.update(self.model, step)
         return losses.detach().double()
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters that the optimiser changes, in its order."""
+        return [parameter for group in self._optimizer.param_groups for parameter in group["params"]]
+
     def state(self) -> dict[str, Any]:
         """All state that the next step depends on, for `restore`."""
         return {

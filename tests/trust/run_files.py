@@ -16,7 +16,7 @@ from cfp_cli.checkpoints.content_hash import content_hash
 from cfp_cli.checkpoints.save import save
 from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.data.synthetic import generate
-from cfp_cli.foundation.content_hash import KEY, write_hashed_json
+from cfp_cli.foundation.content_hash import KEY, hash_content
 from cfp_cli.foundation.files import sha256
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.options import PruneOptions
@@ -27,6 +27,7 @@ from cfp_cli.runs.prune import run_prune
 from cfp_cli.runs.score import ScoreOptions, run_score
 from cfp_cli.scoring import scores as scores_module
 from cfp_cli.training import state as state_module
+from cfp_cli.training import teacher_cache as cache_module
 from cfp_cli.training.options import TrainOptions
 
 CPU = torch.device("cpu")
@@ -67,7 +68,10 @@ def rewrite_json(path: Path, change: Callable[[Any], Any]) -> None:
     """Change the content of a JSON file, and give it a right hash again."""
     content = json.loads(path.read_text())
     content.pop(KEY, None)
-    write_hashed_json(path, change(content))
+    new = change(content)
+    if isinstance(new, dict):
+        new = {**new, KEY: hash_content(new)}
+    path.write_text(json.dumps(new, indent=2))
 
 
 def rewrite_scores(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
@@ -98,6 +102,11 @@ def rewrite_state(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     change(content)
     content[KEY] = state_module._hash(content, path)
     torch.save(content, path)
+
+
+def rewrite_table(path: Path, table: Any) -> None:
+    """Write cached logits with a right hash."""
+    cache_module._write(path, table)
 
 
 def record_again(run: Path, name: str) -> None:
