@@ -5,8 +5,10 @@ A pruned network is rebuilt from the name of its architecture and the shapes of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from cfp_cli.foundation.errors import CheckpointError
-from cfp_cli.foundation.typed_json import FieldError
+from cfp_cli.foundation.typed_json import FieldError, quoted
 from cfp_cli.models.registry import is_factory_file
 
 # Arguments of these names download weights, whatever their value.
 _DOWNLOADS = re.compile(r"pretrain|download", re.IGNORECASE)
 # Text in arguments of these names is read as a file or an address. A number is harmless, such as `drop_path_rate`.
 _READS = re.compile(r"checkpoint|weight|path|file|dir|url|hub|cache|load", re.IGNORECASE)
+# Numbers are widths, depths and sizes, of which larger ones would take all memory or all time.
+_MAX_NUMBER = 2**16
+_MAX_VALUES = 4096
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -52,9 +55,17 @@ def require_plain_arguments(arguments: Mapping[str, Any]) -> None:
     """Check arguments of an architecture that come from a file: they must not make its constructor read files.
 
     Raises:
-        FieldError: an argument loads files, or a value is not a number, a plain word, None, or a list or dict of these.
+        FieldError: an argument loads files, there are too many, or a value is not a number of limited size, a plain
+            word, None, or a list or dict of these.
     """
     _require_plain(dict(arguments), "arch_kwargs")
+    if _count(dict(arguments)) > _MAX_VALUES:
+        raise FieldError(f"arch_kwargs has more than {_MAX_VALUES} values")
+
+
+def _count(value: object) -> int:
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return 1 + sum(map(_count, children))
 
 
 def _require_plain(value: object, field: str) -> None:
@@ -70,8 +81,8 @@ def _require_plain(value: object, field: str) -> None:
     elif isinstance(value, str):
         if not _WORD.fullmatch(value):
             raise FieldError(f"{field} is {value[:40]!r}, not a plain word of letters, digits, '_' and '-'")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise FieldError(f"{field} is {value}, not a finite number")
-    elif value is not None and not isinstance(value, bool | int):
+    elif isinstance(value, int | float):
+        if not (math.isfinite(value) and abs(value) <= _MAX_NUMBER):
+            raise FieldError(f"{field} is {quoted(value)}, not a number from -{_MAX_NUMBER} to {_MAX_NUMBER}")
+    elif value is not None:
         raise FieldError(f"{field} is a {type(value).__name__}, not a number or a plain word")

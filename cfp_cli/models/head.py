@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from cfp_cli.models.registry import create
+from cfp_cli.models.size_limit import size_limit
 
 Shape = tuple[int, ...]
 
@@ -54,14 +55,17 @@ class Shapes:
 
 
 def tensor_shapes(arch: str, arch_kwargs: Mapping[str, Any]) -> Shapes:
-    """Return the tensor shapes of an architecture. No memory is allocated for weights."""
-    with torch.device("meta"):
-        two, three = (create(arch, classes, **arch_kwargs).state_dict() for classes in (2, 3))
+    """Return the tensor shapes of an architecture. No memory is allocated for weights.
+
+    Raises:
+        UsageError: the architecture cannot be built, or is too large.
+    """
+    states = []
+    for classes in (2, 3):
+        with torch.device("meta"), size_limit(arch):
+            states.append(create(arch, classes, **arch_kwargs).state_dict())
     return Shapes(
-        *(
-            {name: tuple(value.shape) for name, value in state.items() if hasattr(value, "shape")}
-            for state in (two, three)
-        )
+        *({name: tuple(value.shape) for name, value in state.items() if hasattr(value, "shape")} for state in states)
     )
 
 

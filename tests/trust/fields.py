@@ -1,8 +1,8 @@
 """Replaces fields of the files that cfp reads, gives each file a right hash again, and runs a command that reads it.
 
-Run as a program: `python tests/trust/fields.py FOLDER [--kinds NAME...] [--limit N]`. Prints one JSON object of counts,
-and a line for each broken promise on stderr; exits with 1 if there is one. The promise: the command works, or it ends
-with an exit code of its own and one line.
+Run as a program: `python tests/trust/fields.py FOLDER [--kinds NAME...] [--limit N] [--seconds S]`. Prints one JSON
+object of counts, and a line for each broken promise on stderr; exits with 1 if there is one. The promise: the command
+works, or it ends with an exit code of its own and one line.
 """
 
 from __future__ import annotations
@@ -363,17 +363,23 @@ def run() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kinds", nargs="*", default=list(KINDS))
-    parser.add_argument("--limit", type=int, default=10**9)
+    parser.add_argument("--limit", type=int, default=10**9, help="mutations of each kind")
+    parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     options.folder.mkdir(parents=True)
     os.chdir(options.folder)
     began = time.monotonic()
     harness = Harness(make_run(options.folder.resolve()))
+    chosen: list[Mutation] = []
     for kind in options.kinds:
         mutations = list(harness.mutations(kind))
-        for mutation in random.Random(0).sample(mutations, min(options.limit, len(mutations))):
-            harness.check(mutation)
-        sys.stderr.write(f"{kind}: {dict(harness.counts)}\n")
+        chosen += random.Random(options.seed).sample(mutations, min(options.limit, len(mutations)))
+    random.Random(options.seed).shuffle(chosen)
+    for mutation in chosen:
+        if time.monotonic() - began > options.seconds:
+            break
+        harness.check(mutation)
     report = {**harness.counts, "broken": len(harness.broken), "seconds": round(time.monotonic() - began)}
     sys.stdout.write(json.dumps(report) + "\n")
     sys.exit(bool(harness.broken))
