@@ -13,7 +13,7 @@ from cfp_cli.training.restart import mark_of, replacing
 
 
 def train(folder: Path, seed: int, resume: bool) -> int:
-    options = TrainOptions(epochs=1, batch_size=12, lr=1e-2, augment="none", ema=0.0, seed=seed)
+    options = TrainOptions(epochs=1, batch_size=12, lr=1e-2, warmup=0.0, augment="none", ema=0.0, seed=seed)
     return len(fit(network(), data(), CrossEntropy(), options, files(folder), resume=resume).rows)
 
 
