@@ -89,6 +89,22 @@ def convert(kind: Any, value: object, field: str) -> Any:
     return _plain(kind, value, field)
 
 
+def require_int64(value: object, field: str) -> None:
+    """Check that no integer in decoded JSON is too large for an array.
+
+    Raises:
+        FieldError: an integer needs more than 64 bits.
+    """
+    if type(value) is int and not -(2**63) <= value < 2**63:
+        raise FieldError(f"{field} is {quoted(value)}, which needs more than 64 bits")
+    if isinstance(value, dict):
+        for name, each in value.items():
+            require_int64(each, f"{field}.{_name(name)}".removeprefix("."))
+    if isinstance(value, list):
+        for index, each in enumerate(value):
+            require_int64(each, f"{field}[{index}]")
+
+
 def _dataclass(kind: type, value: object, field: str) -> Any:
     if not isinstance(value, dict):
         raise FieldError(f"{field or 'the content'} is {quoted(value)}, not an object")

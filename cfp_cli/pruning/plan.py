@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cfp_cli.foundation.content_hash import read_hashed_json, write_hashed_json
 from cfp_cli.foundation.errors import RunError
-from cfp_cli.foundation.typed_json import FieldError, read, to_json
+from cfp_cli.foundation.typed_json import FieldError, read, require_int64, to_json
 from cfp_cli.pruning.options import Target
 
 FORMAT = "cfp-plan/2"
@@ -138,6 +138,10 @@ class Plan:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = repr(data.get("format")) if isinstance(data, dict) else "no format"
             raise RunError(f"{file} is not a plan of this version ({found}, not '{FORMAT}'); {ADVICE}")
+        try:
+            require_int64(data, "")
+        except FieldError as error:
+            raise RunError(f"{file}: {error}; {ADVICE}") from error
         return read(cls, {name: value for name, value in data.items() if name != "format"}, file, "", RunError, ADVICE)
 
     def save(self, path: Path) -> None:

@@ -20,7 +20,7 @@ from cfp_cli.exporting.export import ExportReport
 from cfp_cli.foundation.content_hash import read_hashed_json, write_hashed_json
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import sha256
-from cfp_cli.foundation.typed_json import FieldError, quoted, read, to_json
+from cfp_cli.foundation.typed_json import FieldError, quoted, read, require_int64, to_json
 from cfp_cli.foundation.versions import versions
 from cfp_cli.measuring.metrics import Metrics
 
@@ -331,6 +331,10 @@ def _read_record(path: Path, name: str, value: object) -> Record:
     command = rest.pop("command", None)
     if not isinstance(command, str) or command not in KINDS:
         raise RunError(f"{path}: {name}.command is {quoted(command)}, not one of {', '.join(KINDS)}; {ADVICE}")
+    try:
+        require_int64(rest, name)
+    except FieldError as error:
+        raise RunError(f"{path}: {error}; {ADVICE}") from error
     return read(KINDS[command], rest, path, name, RunError, ADVICE)
 
 

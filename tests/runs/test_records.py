@@ -178,3 +178,9 @@ def test_a_file_that_is_no_run_json(tmp_path: Path, text: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RunError, match=r"run\.json"):
         Run.open(tmp_path)
+
+
+def test_an_integer_of_more_than_64_bits_is_refused(written: dict[str, Any], tmp_path: Path) -> None:
+    content = copy.deepcopy(written)
+    content["records"][2]["metrics"]["val"]["confusion"][0][0] = 10**30
+    assert "records[2].metrics.val.confusion[0][0] is 1" in refusal(tmp_path, content)
