@@ -56,7 +56,7 @@ class Choice:
         if fit.left_out:
             line += f"; leaves out {_quoted(fit.left_out)}"
         if self.others:
-            line += f"; {_quoted(self.others)} would fit too; cfp_cli.load takes it with weights='{self.others[0]}'"
+            line += f"; {_quoted(self.others)} would fit too, pass --weights {self.others[0]} to take it"
         return line
 
 
@@ -82,12 +82,12 @@ def choose(contents: Contents, shapes: Shapes, arch: str, weights: str | None) -
         chosen = next((each for each in fits if each.names(weights)), None)
         if chosen is None:
             known = _quoted(dict.fromkeys(each.source for each in alike if each.source))
-            advice = f"pass {known}" if known else "leave out weights"
+            advice = f"pass {known}" if known else "leave out --weights"
             raise CheckpointError(f"{contents.path} holds no weights of {arch} in '{weights}'; {advice}")
         return Choice(chosen, ())
     own = {id(value) for value in best.tensors.values()}
     others = dict.fromkeys(
-        each.source for each in alike if each.source and own.isdisjoint(id(value) for value in each.tensors.values())
+        each.source for each in alike if each.source and any(id(value) not in own for value in each.tensors.values())
     )
     return Choice(best, tuple(others))
 

@@ -36,6 +36,7 @@ class ModelOptions:
         input_size: `--input-size`, height and width in pixels.
         mean, std: `--mean` and `--std`, or those of `--normalise`.
         classes: `--classes`.
+        weights: `--weights`.
     """
 
     arch: str | None
@@ -44,12 +45,22 @@ class ModelOptions:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     classes: tuple[str, ...] | None
+    weights: str | None
 
     def file(self, path: Path) -> ModelInput:
         """Return the model file of a path, with these options."""
         from cfp_cli.runs.inputs import ModelInput
 
-        return ModelInput(path, self.arch, self.unsafe_pickle, self.input_size, self.mean, self.std, self.classes)
+        return ModelInput(
+            path,
+            self.arch,
+            self.unsafe_pickle,
+            self.input_size,
+            self.mean,
+            self.std,
+            self.classes,
+            weights=self.weights,
+        )
 
     @property
     def permission(self) -> Permission:
@@ -209,9 +220,11 @@ def model_options(command: Command) -> Command:
         mean: tuple[float, ...] | None,
         std: tuple[float, ...] | None,
         classes: tuple[str, ...] | None,
+        weights: str | None,
         **kwargs: Any,
     ) -> Any:
-        return command(*args, how=ModelOptions(arch, unsafe_pickle, input_size, mean, std, classes), **kwargs)
+        how = ModelOptions(arch, unsafe_pickle, input_size, mean, std, classes, weights)
+        return command(*args, how=how, **kwargs)
 
     classes_option = click.option(
         "--classes",
@@ -220,6 +233,12 @@ def model_options(command: Command) -> Command:
         callback=_class_names,
         help="Class names in the order of the outputs, if the file does not contain them.",
     )
+    weights_option = click.option(
+        "--weights",
+        default=None,
+        metavar="NAME",
+        help="Entry of the file or prefix of its names that holds the weights, if several fit.  [default: an average]",
+    )
     size = input_size_option(help="Input side, or height and width, if the file does not contain it.")
-    decorated: Any = normalisation_options(classes_option(unsafe_pickle_option(with_options)))
+    decorated: Any = normalisation_options(classes_option(weights_option(unsafe_pickle_option(with_options))))
     return arch_option(size(decorated))  # type: ignore[no-any-return]

@@ -58,6 +58,7 @@ class ModelInput:
         mean, std: of each channel, or one value for all, where the file does not contain them.
         classes: class names in the order of the logits, where the file does not contain them.
         like: a network of the same run, whose preprocessing is taken where nothing else states it.
+        weights: the entry of the file or the prefix of its names that holds the weights, where several fit.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class ModelInput:
     std: tuple[float, ...] | None = None
     classes: tuple[str, ...] | None = None
     like: ModelSpec | None = None
+    weights: str | None = None
 
     def load(self, progress: Progress = SILENT) -> nn.Module:
         """Load the network in eval mode, with its spec attached; report assumptions to `progress`.
@@ -82,6 +84,7 @@ class ModelInput:
             mean=self.mean,
             std=self.std,
             classes=self.classes,
+            weights=self.weights,
             like=self.like,
             unsafe_pickle=self.unsafe_pickle,
             progress=progress,
@@ -100,6 +103,7 @@ class ModelInput:
             self.mean,
             self.std,
             self.classes,
+            weights=self.weights,
             unsafe_pickle=self.unsafe_pickle,
         )
 
@@ -121,6 +125,7 @@ class ModelInput:
             mean=record.mean,
             std=record.std,
             classes=record.classes,
+            weights=record.weights,
         )
 
 
@@ -201,6 +206,7 @@ def scored_model(run: Run, given: ModelInput | None, permission: Permission = NO
         mean=chosen.mean or recorded.mean,
         std=chosen.std or recorded.std,
         classes=chosen.classes or recorded.classes,
+        weights=chosen.weights or recorded.weights,
     )
 
 

@@ -41,6 +41,7 @@ class ModelRecord:
         input_size: height and width of `--input-size` in pixels, where it was given.
         mean, std: `--mean` and `--std`, where they were given.
         classes: `--classes`, where it was given.
+        weights: `--weights`, where it was given.
         unsafe_pickle: whether `--unsafe-pickle` was given.
     """
 
@@ -51,6 +52,7 @@ class ModelRecord:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     classes: tuple[str, ...] | None = None
+    weights: str | None = None
     unsafe_pickle: bool = False
 
     def __post_init__(self) -> None:
