@@ -29,6 +29,8 @@ LOGGER = logging.getLogger(__name__)
 
 OTHER_CLASSES = "use the data that it was trained on, or train a new head with `cfp train --init CKPT --new-head`"
 
+NAME_THEM = "the file does not name its classes, so pass --classes with the names in the order of its outputs"
+
 
 @dataclass(frozen=True)
 class Permission:
@@ -292,7 +294,7 @@ def fit_to_data(
         example = f"'{unknown[0]}' is only in the second" if unknown else f"'{absent[0]}' is only in the first"
         raise DataError(
             f"{path} has {len(spec.classes)} classes but {dataset.root} has {len(dataset.classes)} ({example}); "
-            + OTHER_CLASSES
+            + (NAME_THEM if unnamed and not spec.lineage and "train" not in dataset.splits else OTHER_CLASSES)
         )
     if absent:
         progress.say(f"{dataset.root} has no images of class {', '.join(map(repr, absent[:3]))} of {path}")
