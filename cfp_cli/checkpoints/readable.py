@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from torch import nn
@@ -12,6 +11,7 @@ from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.save import save
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.foundation.errors import CfpError, CheckpointError
+from cfp_cli.foundation.scratch import scratch_folder
 
 
 def require_readable(model: nn.Module, folder: Path) -> None:
@@ -26,8 +26,8 @@ def require_readable(model: nn.Module, folder: Path) -> None:
     """
     spec = spec_of(model)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as trial:
-        path = Path(trial) / "trial.pt"
+    with scratch_folder(folder, ".cfp-trial-") as trial:
+        path = trial / "trial.pt"
         save(path, model)
         try:
             loaded = load(path, spec.arch)
