@@ -26,11 +26,16 @@ _CONTAINERS: Mapping[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT"
 _MARKED: Mapping[str, Callable[[list[Any]], Any]] = {
     "TUPLE": tuple,
     "LIST": list,
-    "FROZENSET": frozenset,
-    "DICT": lambda items: dict(zip(items[::2], items[1::2], strict=True)),
+    "FROZENSET": lambda items: frozenset(map(_key, items)),
+    "DICT": lambda items: dict(zip(map(_key, items[::2]), items[1::2], strict=True)),
 }
 _SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_MAX_KEY = 10_000
 _IGNORED = frozenset(("PROTO", "FRAME"))
+
+
+class CostlyKeyError(ValueError):
+    """A key of a dict or an element of a set takes too long to hash."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,10 @@ class Opaque:
 Handlers = Mapping[str, Callable[..., Any]]
 
 HANDLERS: Handlers = {
-    "collections.OrderedDict": lambda pairs=(): OrderedDict(pairs),
+    "collections.OrderedDict": lambda pairs=(): OrderedDict((_key(key), value) for key, value in pairs),
     "collections.defaultdict": lambda *_: {},
-    "builtins.set": lambda items=(): set(items),
-    "__builtin__.set": lambda items=(): set(items),
+    "builtins.set": lambda items=(): set(map(_key, items)),
+    "__builtin__.set": lambda items=(): set(map(_key, items)),
 }
 
 
@@ -85,6 +90,7 @@ def read_pickle(file: IO[bytes], persistent: Callable[[Any], Any], handlers: Han
         Plain data, `Name`, `Opaque`, and what `persistent` and `handlers` return.
 
     Raises:
+        CostlyKeyError: a key of a dict takes too long to hash.
         ValueError: the pickle is damaged or contains an unknown instruction. Damaged pickles also raise IndexError,
             KeyError and TypeError.
     """
@@ -172,17 +178,17 @@ class _Machine:
         elements = self._marked()
         target = self.stack[-1]
         if isinstance(target, set):
-            target.update(elements)
+            target.update(map(_key, elements))
         else:
             _elements(target).extend(elements)
 
     def _setitem(self, _: Any) -> None:
         key, value = self._take(2)
-        _items(self.stack[-1])[key] = value
+        _items(self.stack[-1])[_key(key)] = value
 
     def _setitems(self, _: Any) -> None:
         pairs = self._marked()
-        _items(self.stack[-1]).update(zip(pairs[::2], pairs[1::2], strict=True))
+        _items(self.stack[-1]).update(zip(map(_key, pairs[::2]), pairs[1::2], strict=True))
 
     def _persid(self, identity: Any) -> None:
         self.stack.append(self.persistent(identity))
@@ -229,6 +235,22 @@ class _Machine:
         elif isinstance(target, OrderedDict) and isinstance(state, dict) and isinstance(state.get("_metadata"), dict):
             # The module versions of a state dict.
             target._metadata = state["_metadata"]  # type: ignore[attr-defined]
+
+
+def _key(value: Any) -> Any:
+    """Return a key of a dict or an element of a set, if Python can hash it in short time.
+
+    A tuple that contains another one twice, which does so too, takes exponential time.
+    """
+    waiting, seen = [value], 0
+    while waiting:
+        part = waiting.pop()
+        seen += 1
+        if seen > _MAX_KEY:
+            raise CostlyKeyError("a key has too many parts")
+        if isinstance(part, tuple | frozenset):
+            waiting.extend(part)
+    return value
 
 
 def call(function: Any, arguments: tuple[Any, ...], handlers: Handlers) -> Any:

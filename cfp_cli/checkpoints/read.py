@@ -21,7 +21,7 @@ from cfp_cli.checkpoints.export_formats import ENDINGS
 from cfp_cli.checkpoints.pickle_data import Opaque
 from cfp_cli.checkpoints.shards import is_index, read_shards
 from cfp_cli.checkpoints.spec import FORMAT
-from cfp_cli.checkpoints.torch_file import read_torch_file
+from cfp_cli.checkpoints.torch_file import read_torch_file, refuse_costly_keys
 from cfp_cli.foundation.content_hash import KEY, MISMATCH
 from cfp_cli.foundation.errors import CfpError, CheckpointError
 from cfp_cli.foundation.files import path_hint
@@ -170,6 +170,7 @@ def _read(path: Path, unsafe_pickle: bool) -> Any:
         if is_index(path):
             return read_shards(path, lambda part: _read(part, unsafe_pickle))
         _refuse_programs(path, unsafe_pickle)
+        refuse_costly_keys(path)
         return _read_torch(path, unsafe_pickle)
     except CfpError:
         raise

@@ -15,7 +15,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from cfp_cli.checkpoints.pickle_data import HANDLERS, Handlers, Name, Opaque, call, read_pickle
+from cfp_cli.checkpoints.pickle_data import HANDLERS, CostlyKeyError, Handlers, Name, Opaque, call, read_pickle
 
 _DTYPES: Mapping[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
@@ -34,6 +34,7 @@ _DTYPES: Mapping[str, torch.dtype] = {
 }
 # `torch.serialization` before version 1.6: three pickles of these values stand before the content.
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+_OLD_PICKLES = 4
 
 
 def read_torch_file(path: Path) -> Any:
@@ -50,6 +51,29 @@ def read_torch_file(path: Path) -> Any:
             return _read_zip(archive)
     with path.open("rb") as file:
         return _read_old(file, path.stat().st_size)
+
+
+def refuse_costly_keys(path: Path) -> None:
+    """Refuse a file of `torch.save` on which torch's own reader would hang; no tensor is read.
+
+    Raises:
+        CostlyKeyError: a key of a dict takes too long to hash.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                main = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
+                with archive.open(main) as file:
+                    read_pickle(file, lambda _: None)
+        else:
+            with path.open("rb") as file:
+                for _ in range(_OLD_PICKLES):
+                    read_pickle(file, lambda _: None)
+    except CostlyKeyError:
+        raise
+    # Torch's reader and `read_torch_file` report all other faults.
+    except Exception:
+        return
 
 
 def _read_zip(archive: zipfile.ZipFile) -> Any:

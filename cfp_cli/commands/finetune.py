@@ -122,6 +122,13 @@ def summary_table(done: Finetuned) -> Table:
 
 
 def verdicts(done: Finetuned) -> tuple[str, ...]:
-    """One line if the fine-tuned network names one class for (nearly) all images."""
+    """Lines about a fine-tuning that kept the start, and about a student that collapsed."""
     metrics = done.history.test or done.history.val
-    return collapse_verdict(metrics, done.out.name, "prune less, use a lower --lr, or more epochs")
+    kept_start = (
+        "no epoch was better than the student before fine-tuning, so its weights are kept; use more --epochs or a "
+        "lower --lr"
+    )
+    return (
+        *([kept_start] if done.history.best_epoch < 0 else []),
+        *collapse_verdict(metrics, done.out.name, "prune less, use a lower --lr, or more epochs"),
+    )

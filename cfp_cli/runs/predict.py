@@ -111,8 +111,7 @@ def run_predict(
     paths = find_images(sources)
     network, spec = _open(model, device, progress)
     if spec.bit_depth is None:
-        chosen = choose_bit_depth(paths) if bit_depth is None else (bit_depth, 0.0)
-        spec = replace(spec, bit_depth=chosen[0] if chosen is not None else None)
+        spec = replace(spec, bit_depth=bit_depth or _chosen_bit_depth(model.path, paths, progress))
     broken = BrokenImages(len(paths), max_bad)
     rows = []
     stream = ImageStream(paths, Preprocessing.of(spec), batch_size, broken, progress)
@@ -135,6 +134,19 @@ def run_predict(
     if out is not None:
         write_csv(out, predicted)
     return predicted
+
+
+def _chosen_bit_depth(model: Path, paths: Sequence[Path], progress: Progress) -> int | None:
+    choice = choose_bit_depth(paths)
+    if choice is None:
+        return None
+    depth, largest = choice
+    progress.say(
+        f"warning: the images have more than 8 bits and {model} stores no bit depth; the largest value of these images "
+        f"is {largest:g}, so the bit depth is {depth} and white is {2**depth - 1}; pass --bit-depth, or other images "
+        "may be read differently"
+    )
+    return depth
 
 
 def write_csv(path: Path, predicted: Predicted) -> None:

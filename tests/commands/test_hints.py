@@ -13,8 +13,8 @@ import click
 import cfp_cli
 from cfp_cli.commands.cli import cli
 
-# The option of an example in a docstring.
-FOREIGN = {"--name"}
+# The option of an example in a docstring, and one of pip.
+FOREIGN = {"--name", "--force-reinstall"}
 
 
 def options(command: click.Command) -> set[str]:

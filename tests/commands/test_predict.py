@@ -7,6 +7,7 @@ import importlib.util
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -82,6 +83,14 @@ def test_exported_files_need_nothing_beside_them(cfp, format, varied, images, ex
         assert refused.code == 1
         assert "can run code" in refused.err
         assert "--unsafe-pickle" in refused.err
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_bit_depth_of_images_is_given_or_said(cfp, varied, tmp_path: Path, given: bool) -> None:
+    Image.fromarray(np.full((40, 40), 700, np.uint16)).save(tmp_path / "dark.png")
+    done = cfp("predict", varied, tmp_path, *(["--bit-depth", 12] if given else []))
+    assert done.code == 0, done.err
+    assert ("the bit depth is 10" in " ".join(done.err.split())) is not given
 
 
 def test_sources(cfp, varied, images, expected, classes, tmp_path, monkeypatch) -> None:

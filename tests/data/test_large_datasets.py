@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from cfp_cli.data import duplicates
+from cfp_cli.data.bit_depth import SAMPLE
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.duplicates import images_in_two_splits
 from cfp_cli.data.folders import images_below, is_image, relative_name, subfolders
@@ -47,12 +48,16 @@ def test_relative_names_are_those_of_pathlib(root: str, path: str) -> None:
     assert Path(relative_name(Path(path), Path(root))) == (Path(path).relative_to(root) if inside else Path(path))
 
 
-def test_many_files_are_listed_and_none_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_files_are_listed_and_only_a_sample_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     linked(tmp_path, 40, 250)
-    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("an image is opened"))
+    opened: list[Path] = []
+    open_image = Image.open
+    monkeypatch.setattr(Image, "open", lambda path, *_: opened.append(path) or open_image(path))
     began = time.process_time()
     dataset = open_dataset(tmp_path)
     assert time.process_time() - began < 2
+    # The bit depth is chosen from a sample.
+    assert len(opened) <= SAMPLE
     assert sum(map(len, dataset.splits.values())) == 10_000
 
 

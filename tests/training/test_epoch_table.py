@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from cfp_cli.commands.training import show_epochs
-from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.errors import MissingExtraError
 from cfp_cli.training.epoch_table import epoch_table, seconds_left
 from cfp_cli.training.history import EpochRow, TensorBoard, read_csv, write_csv
 from cfp_cli.training.options import TrainOptions
@@ -59,7 +59,7 @@ def test_csv_and_back(tmp_path):
 
 def test_tensorboard_is_an_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UsageError, match=r"run pip install tensorboard$"):
+    with pytest.raises(MissingExtraError, match=r"run pip install tensorboard$"):
         TensorBoard(tmp_path)
 
 
