@@ -1,7 +1,7 @@
 # Builds cfp and runs its demo:
 #   docker build --tag cfp .
-#   docker run --rm --volume "$PWD/cfp-run:/work/cfp-run" cfp
-# Other commands: docker run --rm --volume "$PWD:/work" cfp score model.pt data/
+#   docker run --rm --volume "$PWD/cfp-run:/workspace/cfp-run" cfp
+# Other commands: docker run --rm --volume "$PWD:/workspace" cfp score model.pt data/
 
 FROM python:3.11-slim AS build
 RUN apt-get update \
@@ -19,6 +19,6 @@ FROM python:3.11-slim
 COPY --from=build /wheels /wheels
 RUN pip install --no-cache-dir --extra-index-url https://download.pytorch.org/whl/cpu \
     "$(echo /wheels/cfp_prune-*.whl)[export,report]"
-WORKDIR /work
+WORKDIR /workspace
 ENTRYPOINT ["cfp"]
 CMD ["demo"]

@@ -166,7 +166,7 @@ def run_train(
             progress.say(f"fold {number + 1} of {folds}")
             report_images_in_two_splits(images, progress)
             histories.append(train_on(images, outs[number], None))
-        progress.say("all folds are done; training on all images")
+        progress.say("all folds are done; training the network itself")
     history = train_on(dataset, out, tensorboard)
     return Trained(history, CrossValidation(tuple(histories), outs[:-1]) if folds else None)
 
