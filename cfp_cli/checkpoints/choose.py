@@ -92,7 +92,9 @@ def choose(contents: Contents, shapes: Shapes, arch: str, weights: str | None) -
     return Choice(best, tuple(others))
 
 
-def misfit(contents: Contents, arch: str, given: Mapping[str, Shape], expected: Mapping[str, Shape]) -> CheckpointError:
+def misfit(
+    contents: Contents, arch: str, given: Mapping[str, Shape], expected: Mapping[str, Shape], head: Sequence[str] = ()
+) -> CheckpointError:
     """Return the error for tensors that are not those of an architecture: it shows three names of each side.
 
     Args:
@@ -100,6 +102,7 @@ def misfit(contents: Contents, arch: str, given: Mapping[str, Shape], expected: 
         arch: the name of the architecture.
         given: shapes by name in the file.
         expected: shapes by name of the network.
+        head: names of the head's tensors. If the file lacks nothing else, the advice is to train a head.
     """
     if contents.quantised is not None:
         return quantised(contents.path, contents.quantised)
@@ -119,6 +122,8 @@ def misfit(contents: Contents, arch: str, given: Mapping[str, Shape], expected: 
     hint = next((hint for part, hint in _HINTS.items() if any(part in name for name in unknown)), None)
     pickled = next((each.module for each in contents.candidates if each.module is not None), None)
     advice = hint or "pass the right --arch"
+    if missing and set(missing) <= set(head):
+        advice = "if it is an encoder without a head, train one with `cfp train DATA --init CKPT --new-head`"
     if pickled is not None:
         advice += f", or save model.state_dict() of the {pickled} again"
     return CheckpointError(f"{contents.path} does not fit {arch}: {' and '.join(problems)}; {advice}")

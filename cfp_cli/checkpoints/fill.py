@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +15,9 @@ from cfp_cli.models.registry import auxiliary_prefixes
 from cfp_cli.models.state_dict import load_state, module_versions, with_versions
 
 
-def fill(contents: Contents, model: nn.Module, arch: str, tensors: Mapping[str, Tensor]) -> None:
+def fill(
+    contents: Contents, model: nn.Module, arch: str, tensors: Mapping[str, Tensor], lacking: Collection[str] = ()
+) -> None:
     """Load tensors into a network that has just been built.
 
     Args:
@@ -23,6 +25,7 @@ def fill(contents: Contents, model: nn.Module, arch: str, tensors: Mapping[str, 
         model: the network; changed in place.
         arch: the name of its architecture.
         tensors: tensors by name, with the module versions attached.
+        lacking: names of the head's tensors if the file may lack the head. Other tensors in its module are ignored.
 
     Raises:
         CheckpointError: names or shapes differ, or a tensor contains NaN, infinity, a negative variance, or numbers of
@@ -31,8 +34,9 @@ def fill(contents: Contents, model: nn.Module, arch: str, tensors: Mapping[str, 
     require_finite(contents.path, tensors)
     expected: Mapping[str, Tensor] = model.state_dict()
     auxiliary = auxiliary_prefixes(arch)
-    used = {name: value for name, value in tensors.items() if not name.startswith(auxiliary)}
-    missing = [name for name in expected if name not in used and not is_counter(name)]
+    head = tuple({f"{name.rpartition('.')[0]}." for name in lacking})
+    used = {name: value for name, value in tensors.items() if not name.startswith((*auxiliary, *head))}
+    missing = [name for name in expected if not (name in used or name in lacking or is_counter(name))]
     if missing or any(name not in expected or value.shape != expected[name].shape for name, value in used.items()):
         raise misfit(contents, arch, shapes_of(used), shapes_of(expected))
     for name, value in used.items():

@@ -20,11 +20,12 @@ from cfp_cli.checkpoints.permission import permitted_arch
 from cfp_cli.checkpoints.preprocessing import Assumed, complete, images_of, per_channel
 from cfp_cli.checkpoints.read import Contents, read_contents, require_plain_tensor
 from cfp_cli.checkpoints.spec import DEFAULT_INPUT_SIZE, ModelSpec, describe
+from cfp_cli.execution.forward import forward_errors
 from cfp_cli.foundation.errors import CheckpointError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.models.attributes import set_attributes
 from cfp_cli.models.head import tensor_shapes
-from cfp_cli.models.input_channels import input_channels, set_input_channels
+from cfp_cli.models.input_channels import input_channels, set_input_channels, take_input_channels
 from cfp_cli.models.registry import create, is_factory_file, is_known
 from cfp_cli.models.resize import resize_tensors
 from cfp_cli.models.state_dict import module_versions, with_versions
@@ -41,6 +42,7 @@ def load(
     weights: str | None = None,
     like: ModelSpec | None = None,
     unsafe_pickle: bool = False,
+    without_head: bool = False,
     progress: Progress = SILENT,
 ) -> nn.Module:
     """Load a network in eval mode on the CPU, with its `ModelSpec` as attribute `spec`.
@@ -59,6 +61,8 @@ def load(
         like: a network of the same run, whose preprocessing a file takes that does not store its own, if the arguments
             do not state it.
         unsafe_pickle: also read files that can run code when they are loaded, such as a pickled module.
+        without_head: also accept a file of another tool that lacks the head of the architecture or has another one,
+            such as a self-supervised encoder. The head then keeps random weights, for `with_new_head`.
         progress: reports which tensors of a file of another tool are taken, and the assumptions about preprocessing.
 
     Raises:
@@ -70,11 +74,12 @@ def load(
     assumed = Assumed(input_size, mean, std, like)
     line: str | None = None
     stored: tuple[str, ...] = ()
+    lacking: tuple[str, ...] = ()
     if contents.own:
         spec, tensors = _own_spec(contents, arch), dict(contents.candidates[0].state)
         versions = module_versions(contents.candidates[0].state)
     else:
-        spec, choice, stored = _foreign_spec(contents, arch, assumed, classes, weights)
+        spec, choice, stored, lacking = _foreign_spec(contents, arch, assumed, classes, weights, without_head)
         tensors, versions = dict(choice.fit.tensors), choice.fit.versions
         for name, value in tensors.items():
             require_plain_tensor(contents.path, name, value)
@@ -83,12 +88,13 @@ def load(
     model = create(spec.arch, len(spec.classes), **spec.arch_kwargs)
     source = ""
     if not contents.own:
+        take_input_channels(model, shapes_of(tensors))
         spec, source = complete(spec, model, assumed, stored)
     set_input_channels(model, spec.channels, spec.input_size)
     if spec.plan is not None:
         resize_tensors(model, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
         set_attributes(model, _plan_attributes(spec.plan, contents.path))
-    fill(contents, model, spec.arch, with_versions(tensors, versions))
+    fill(contents, model, spec.arch, with_versions(tensors, versions), lacking)
     if line is not None:
         progress.say(line)
     _report_assumptions(contents, spec, assumed, source, progress)
@@ -119,25 +125,38 @@ def _foreign_spec(
     assumed: Assumed,
     classes: tuple[str, ...] | None,
     weights: str | None,
-) -> tuple[ModelSpec, Choice, tuple[str, ...]]:
-    """Return the spec that a file of another tool states, its tensors, and the fields of the spec that it states."""
+    without_head: bool,
+) -> tuple[ModelSpec, Choice, tuple[str, ...], tuple[str, ...]]:
+    """Return the spec that a file of another tool states, its tensors, the fields of the spec that it states, and the
+    tensors of the head if the file lacks them.
+    """
     path = contents.path
     arch = arch or _stored_arch(contents)
     shapes = tensor_shapes(arch, {})
     choice = choose(contents, shapes, arch, weights)
     given = shapes_of(choice.fit.tensors)
     count = shapes.class_count(given)
+    if count is None and without_head:
+        # Two classes stand for the head that is replaced.
+        spec = ModelSpec.from_json({**_without_classes(contents), "arch": arch, "classes": ["0", "1"]}, path)
+        return spec, choice, tuple(_without_classes(contents)), shapes.head
     if count is None and not shapes.head:
         count = _output_count(arch, assumed.input_size or DEFAULT_INPUT_SIZE)
     if count is None:
-        raise misfit(contents, arch, given, shapes.two)
+        raise misfit(contents, arch, given, shapes.two, shapes.head)
     facts = foreign_facts(contents.facts, count)
     names = facts.get("classes") or classes or tuple(str(index) for index in range(count))
     if len(names) != count:
         raise CheckpointError(
             f"{path} names {len(names)} classes but its head has {count} outputs; correct its classes"
         )
-    return ModelSpec.from_json({**facts, "arch": arch, "classes": list(names)}, path), choice, tuple(facts)
+    return ModelSpec.from_json({**facts, "arch": arch, "classes": list(names)}, path), choice, tuple(facts), ()
+
+
+def _without_classes(contents: Contents) -> dict[str, Any]:
+    facts = foreign_facts(contents.facts, 0)
+    facts.pop("classes", None)
+    return facts
 
 
 def _plan_attributes(plan: Mapping[str, Any], path: Path) -> Mapping[str, Mapping[str, Any]]:
@@ -168,21 +187,14 @@ def _stored_arch(contents: Contents) -> str:
 def _output_count(arch: str, input_size: tuple[int, int]) -> int:
     """Return the number of logits of a network whose factory ignores the number of classes."""
     model = create(arch, 2).eval()
-    size = " x ".join(map(str, input_size))
-    try:
-        with torch.inference_mode():
-            logits = model(torch.zeros(1, input_channels(model, input_size), *input_size))
-    except Exception as error:
-        # The network is code of the user and can raise anything.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise CheckpointError(
-            f"the factory of {arch} ignores the number of classes, and the network fails on an image of {size} "
-            f"({reason}); pass the right --input-size"
-        ) from error
+    images = torch.zeros(1, input_channels(model, input_size), *input_size)
+    with torch.inference_mode(), forward_errors(images.shape, CheckpointError):
+        logits = model(images)
     if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
         raise CheckpointError(
             f"the factory of {arch} ignores the number of classes, and the network does not return logits "
-            "[images, classes]; return them alone in evaluation"
+            "[images, classes]; return them alone in evaluation, or, if it is an encoder, train a head with "
+            "`cfp train DATA --init CKPT --new-head`"
         )
     return int(logits.shape[1])
 

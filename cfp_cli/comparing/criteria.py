@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from cfp_cli.execution.forward import forward_errors
 from cfp_cli.graph import ChannelGraph
 from cfp_cli.scoring.scores import Scores
 
@@ -102,7 +103,9 @@ def _taylor(model: nn.Module, graph: ChannelGraph, loader: Loader) -> dict[str, 
     total = {name: torch.zeros(len(parameter)) for name, parameter in parameters.items()}
     device = next(model.parameters()).device
     for images, labels in loader:
-        loss = cross_entropy(model(images.to(device)), labels.to(device))
+        with forward_errors(images.shape):
+            logits = model(images.to(device))
+        loss = cross_entropy(logits, labels.to(device))
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):
             total[name] += (parameter * gradient).detach().flatten(1).sum(1).square().cpu()

@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 
 from cfp_cli.exporting.fold import fold_batch_norms
 from cfp_cli.exporting.metadata import INPUT
+from cfp_cli.execution.forward import forward_errors
 from cfp_cli.foundation.errors import CfpError
 from cfp_cli.foundation.failures import outside_cause
 from cfp_cli.graph.trace import exporting_quietly
@@ -34,17 +35,8 @@ def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
         CfpError: the network fails on the example, or cannot be traced for any batch size.
     """
     named = _Named(model).eval()
-    try:
-        with torch.no_grad():
-            named(example)
-    except Exception as error:
-        if outside_cause(error) is not None:
-            raise
-        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
-        size = " x ".join(map(str, example.shape[1:]))
-        raise CfpError(
-            f"the network fails on images of {size} ({reason}); check its input size and its code"
-        ) from error
+    with torch.no_grad(), forward_errors(example.shape):
+        named(example)
     try:
         with exporting_quietly(), torch.no_grad():
             shapes = {INPUT: {0: Dim("batch", min=1)}}

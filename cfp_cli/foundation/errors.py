@@ -8,6 +8,7 @@
     ├── ProofError           1   the rebuilt network differs from the original with zeroed channels
     ├── RunError             1   a stage has not run, or its files do not fit the network or each other
     ├── TrainingError        1   training cannot continue
+    │   └── NotFiniteError   1   a network returns NaN or infinity
     ├── StorageError         1   a file cannot be written, such as on a full disk
     ├── UsageError           2   wrong usage
     └── TargetError          3   a target cannot be met
@@ -50,6 +51,10 @@ class RunError(CfpError):
 
 class TrainingError(CfpError):
     """Training cannot continue."""
+
+
+class NotFiniteError(TrainingError):
+    """A network returns NaN or infinity."""
 
 
 class StorageError(CfpError):

@@ -57,6 +57,12 @@ def outside_cause(error: BaseException) -> str | None:
     return None
 
 
+def first_line(error: BaseException, length: int = 200) -> str:
+    """Return the type of an error and the first line of its message, of at most `length` characters."""
+    first = (str(error).strip().splitlines() or [""])[0][:length]
+    return f"{type(error).__name__}: {first}"
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """Yield an error and its causes."""
     seen: set[int] = set()

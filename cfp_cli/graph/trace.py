@@ -24,8 +24,9 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.execution.forward import forward_errors
 from cfp_cli.foundation.errors import GraphError
-from cfp_cli.foundation.failures import outside_cause
+from cfp_cli.foundation.failures import first_line, outside_cause
 from cfp_cli.graph.outputs import Flattened
 
 # Batch size of the trace. A prime that is no usual channel count keeps the batch apart from channels in every reshape.
@@ -222,22 +223,8 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
 
 def _trial_output(model: nn.Module, batch: Tensor) -> Any:
     """The network's output for two images."""
-    try:
-        with evaluating(model), torch.no_grad():
-            return model(batch[:2])
-    except Exception as error:
-        if outside_cause(error) is not None:
-            raise
-        size = " x ".join(str(side) for side in batch.shape[1:])
-        raise GraphError(
-            f"the network fails on images of {size} ({first_line(error)}); check its input size and number of channels"
-        ) from error
-
-
-def first_line(error: Exception, length: int = 200) -> str:
-    """The type of an error and the first line of its message, of at most `length` characters."""
-    first = (str(error).strip().splitlines() or [""])[0][:length]
-    return f"{type(error).__name__}: {first}"
+    with evaluating(model), torch.no_grad(), forward_errors(batch.shape, GraphError):
+        return model(batch[:2])
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cfp_cli.execution.forward import forward_errors
 from cfp_cli.foundation.progress import SILENT, Progress
 
 Memory = Literal["contiguous", "channels-last"]
@@ -98,6 +99,10 @@ def measure_latency(
             # Copy the networks, so that mode and memory format of the originals do not change.
             copies = {name: copy.deepcopy(model).eval().to(memory_format=order) for name, model in models.items()}
             devices = {name: _device(model) for name, model in copies.items()}
+            for name, model in copies.items():
+                # The first pass of a network shows whether it runs.
+                with forward_errors((1, *shapes[name])):
+                    model(_images(1, shapes[name], devices[name], order))
             for batch in progress.track(batches, "timing", total=len(batches), unit="batch size"):
                 passes = {
                     name: _eager(model, _images(batch, shapes[name], devices[name], order), devices[name])

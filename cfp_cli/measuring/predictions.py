@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.execution.evaluation_mode import evaluating
-from cfp_cli.foundation.errors import TrainingError
+from cfp_cli.execution.forward import forward_errors
+from cfp_cli.foundation.errors import NotFiniteError, TrainingError
 
 
 class Predictions(NamedTuple):
@@ -37,7 +38,8 @@ def predict(
         device: device to compute on; the device of the network where None.
 
     Raises:
-        TrainingError: a logit is NaN or infinite.
+        CfpError: the network fails, or its output is not one tensor [n, classes].
+        NotFiniteError: a logit is NaN or infinite.
     """
     if device is None:
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
@@ -60,15 +62,18 @@ def finite_logits(network: Callable[[Tensor], Any], images: Tensor) -> Tensor:
         images: preprocessed images, float32 [n, channels, H, W].
 
     Raises:
-        TrainingError: the output is not one tensor [n, classes], or a logit is NaN or infinite.
+        CfpError: the network fails, or its output is not one tensor [n, classes].
+        NotFiniteError: a logit is NaN or infinite.
     """
-    logits = require_logits(network(images)).detach().double().cpu()
+    with forward_errors(images.shape):
+        output = network(images)
+    logits = require_logits(output).detach().double().cpu()
     if logits.dim() != 2:
         raise TrainingError(
             f"the network returns a tensor of shape {list(logits.shape)}, not [images, classes]; use a classifier"
         )
     if not bool(torch.isfinite(logits).all()):
-        raise TrainingError("the network returns NaN or infinite logits; use an earlier checkpoint")
+        raise NotFiniteError("the network returns NaN or infinite logits; use an earlier checkpoint")
     return logits
 
 

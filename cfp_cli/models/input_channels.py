@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import UsageError
@@ -50,11 +51,36 @@ def set_input_channels(model: nn.Module, channels: int, input_size: tuple[int, i
                 f"the first convolution has {convolution.groups} groups, so it cannot take {channels} channels; "
                 "pass an --arch file.py:factory whose network takes them"
             )
-        weight = convolution.weight
-        shape = (len(weight), channels, *weight.shape[2:])
-        convolution.in_channels = channels
-        convolution.weight = nn.Parameter(weight.new_empty(shape), requires_grad=weight.requires_grad)
-        convolution.reset_parameters()
+        _set_channels(convolution, channels)
+
+
+def take_input_channels(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Give the convolutions that read colours as many channels as their weights have in a file.
+
+    Other tools change them so for grey images: `model.conv1 = nn.Conv2d(1, 64, ...)`, or `in_chans=1` of timm.
+
+    Args:
+        model: a freshly built network for images of 3 channels; changed in place.
+        shapes: shapes of the file's tensors by name.
+    """
+    for name, module in model.named_modules():
+        if not isinstance(module, _ConvNd) or isinstance(module, _ConvTransposeNd):
+            continue
+        if module.in_channels != COLOURS or module.groups != 1:
+            continue
+        own = tuple(module.weight.shape)
+        given = tuple(shapes.get(f"{name}.weight" if name else "weight", own))
+        # Only the second dimension counts channels of the input.
+        if len(given) == len(own) and given[1] != own[1] and (given[0], *given[2:]) == (own[0], *own[2:]):
+            _set_channels(module, given[1])
+
+
+def _set_channels(convolution: _ConvNd, channels: int) -> None:
+    weight = convolution.weight
+    shape = (len(weight), channels, *weight.shape[2:])
+    convolution.in_channels = channels
+    convolution.weight = nn.Parameter(weight.new_empty(shape), requires_grad=weight.requires_grad)
+    convolution.reset_parameters()
 
 
 def _readers(model: nn.Module, channels: int, input_size: tuple[int, int]) -> list[_ConvNd]:

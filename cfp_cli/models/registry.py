@@ -15,6 +15,7 @@ from torch import nn
 
 from cfp_cli.foundation.errors import CfpError, UsageError
 from cfp_cli.foundation.extras import require_packages
+from cfp_cli.models.added_head import ADDED_HEAD, WithHead
 
 TORCHVISION = "torchvision:"
 TIMM = "timm:"
@@ -40,11 +41,13 @@ def create(arch: str, classes: int, **arch_kwargs: Any) -> nn.Module:
             `timm:NAME`, or `FILE.py:FACTORY`, a function that takes the number of classes (as `num_classes`, `classes`
             or its first argument) and returns a module.
         classes: number of logits.
-        arch_kwargs: further arguments of the factory.
+        arch_kwargs: further arguments of the factory. `added_head` is none: it is the number of features of a network
+            without a head, to which a head is added, see `WithHead`.
 
     Raises:
         UsageError: the architecture is unknown, or its factory does not accept these arguments.
     """
+    features = arch_kwargs.pop(ADDED_HEAD, None)
     try:
         model = _call_factory(_factory(arch), classes, arch_kwargs)
     except CfpError:
@@ -55,7 +58,7 @@ def create(arch: str, classes: int, **arch_kwargs: Any) -> nn.Module:
         raise UsageError(f"architecture '{arch}' cannot be built ({what}); check its code and arguments") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"'{arch}' returns a {type(model).__name__}, not a torch.nn.Module; fix the factory")
-    return model
+    return model if features is None else WithHead(model, features, classes)
 
 
 def _call_factory(factory: Callable[[int, dict[str, Any]], Any], classes: int, kwargs: dict[str, Any]) -> Any:

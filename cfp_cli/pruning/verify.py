@@ -12,7 +12,7 @@ from cfp_cli.graph import Selection
 from cfp_cli.graph.difference import first_difference
 from cfp_cli.graph.outputs import tensors_of
 from cfp_cli.graph.replay import Replay
-from cfp_cli.graph.trace import first_line
+from cfp_cli.foundation.failures import first_line
 
 TOLERANCE = 1e-4
 

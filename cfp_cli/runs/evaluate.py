@@ -15,6 +15,7 @@ from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.mistakes import Mistake, worst_mistakes
 from cfp_cli.measuring.predictions import predict
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data
+from cfp_cli.runs.network_check import warn_of_batch_norms
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ def run_evaluate(
         CfpError: the model or the data cannot be used.
     """
     network = model.load(progress)
+    warn_of_batch_norms(network, progress)
     dataset = data.open(progress)
     network, dataset = fit_to_data(network, dataset, model.path, progress)
     images = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)

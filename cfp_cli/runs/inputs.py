@@ -73,8 +73,10 @@ class ModelInput:
     like: ModelSpec | None = None
     weights: str | None = None
 
-    def load(self, progress: Progress = SILENT) -> nn.Module:
+    def load(self, progress: Progress = SILENT, *, without_head: bool = False) -> nn.Module:
         """Load the network in eval mode, with its spec attached; report assumptions to `progress`.
+
+        With `without_head`, a file without the head of its architecture is accepted too, see `load`.
 
         Raises:
             CheckpointError: the file cannot be read, built or trusted.
@@ -89,6 +91,7 @@ class ModelInput:
             weights=self.weights,
             like=self.like,
             unsafe_pickle=self.unsafe_pickle,
+            without_head=without_head,
             progress=progress,
         )
         spec, params = spec_of(model), sum(parameter.numel() for parameter in model.parameters())

@@ -28,22 +28,23 @@ def warn_of_problems(model: nn.Module, image: Tensor, progress: Progress) -> Non
         image: one image float32 [1, C, H, W] on the network's device.
         progress: gets the lines.
     """
-    for problem in (_without_statistics(model), _one_logit(model), _outputs(model, image)):
+    warn_of_batch_norms(model, progress)
+    for problem in (_one_logit(model), _outputs(model, image)):
         if problem is not None:
             progress.say(f"warning: {problem}")
 
 
-def _without_statistics(model: nn.Module) -> str | None:
+def warn_of_batch_norms(model: nn.Module, progress: Progress) -> None:
+    """Report batch norms without running statistics in one line with the remedy."""
     names = [
         name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module.running_var is None
     ]
-    if not names:
-        return None
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return (
-        f"the batch norm '{names[0]}'{more} has no running statistics, so the logits of an image depend on the other "
-        "images of its batch; build it with track_running_stats=True and train the network again"
-    )
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        progress.say(
+            f"warning: the batch norm '{names[0]}'{more} has no running statistics, so the logits of an image depend "
+            "on the other images of its batch; build it with track_running_stats=True and train the network again"
+        )
 
 
 def _one_logit(model: nn.Module) -> str | None:

@@ -24,6 +24,7 @@ from cfp_cli.foundation.files import write_bytes
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.predictions import finite_logits
 from cfp_cli.runs.inputs import ModelInput
+from cfp_cli.runs.network_check import warn_of_batch_norms
 from cfp_cli.runs.output_path import check_output
 
 LOGGER = logging.getLogger(__name__)
@@ -168,4 +169,5 @@ def _open(model: ModelInput, device: torch.device, progress: Progress) -> tuple[
         LOGGER.info("read %s: %s, %d classes", model.path, spec.arch, len(spec.classes))
         return run, spec
     network = model.load(progress).to(device).eval()
+    warn_of_batch_norms(network, progress)
     return lambda images: network(images.to(device)), spec_of(network)

@@ -23,6 +23,7 @@ from cfp_cli.models.input_channels import set_input_channels
 from cfp_cli.models.registry import create
 from cfp_cli.runs.fold_outputs import outputs_of
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data
+from cfp_cli.runs.network_check import warn_of_problems
 from cfp_cli.runs.output_path import check_output, check_output_folder
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
@@ -146,6 +147,7 @@ def run_train(
     def train_on(images: Dataset, path: Path, logs: Path | None) -> History:
         network, images = _start(images, arch, options.seed, assumed, channels, init, new_head, progress)
         require_readable(network, path.parent)
+        warn_of_problems(network, torch.zeros(1, *spec_of(network).input_shape), progress)
         _, history = train(
             network.to(device),
             images,
@@ -193,7 +195,7 @@ def _start(
         if source and assumed.mean is None and assumed.std is None:
             progress.say(f"{images_of(spec)}, {source}")
         return describe(network, spec), dataset
-    network = init.load(progress)
+    network = init.load(progress, without_head=new_head)
     if new_head:
         network = with_new_head(network, dataset.classes)
     else:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.execution import distributed, launch
-from cfp_cli.foundation.errors import TrainingError
+from cfp_cli.foundation.errors import NotFiniteError, TrainingError
 from cfp_cli.foundation.files import remove_leftovers, require_writable
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Loader, Metrics, evaluate
@@ -285,7 +285,7 @@ class _Run:
             loader = _InterruptibleLoader(self.data.validation, interrupt, self.workers)
             try:
                 metrics = evaluate(candidate, loader, self.data.classes)
-            except TrainingError:
+            except NotFiniteError:
                 self._require(False, "a logit became NaN or infinite")
         shared = self.workers.broadcast(metrics)
         assert shared is not None

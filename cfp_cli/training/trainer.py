@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.execution.distributed import Workers
+from cfp_cli.execution.forward import forward_errors
 from cfp_cli.measuring.predictions import require_logits
 from cfp_cli.training.ema import Ema
 from cfp_cli.training.loss import Batch, Objective
@@ -71,7 +72,9 @@ class Trainer:
         torch.manual_seed(seed)
         self.model.train()
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
-            logits = require_logits(self._forward(images.to(self.device, memory_format=self._memory_format)))
+            with forward_errors(images.shape):
+                output = self._forward(images.to(self.device, memory_format=self._memory_format))
+            logits = require_logits(output)
         losses = objective(logits.float(), batch)
         self._optimizer.zero_grad(set_to_none=True)
         # DDP averages gradients over the processes. This factor turns the average into the mean over the full batch.

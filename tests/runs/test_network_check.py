@@ -110,7 +110,7 @@ def test_a_network_of_one_size_needs_that_size(file: Path, tmp_path: Path) -> No
     arch = f"{file}:Flat"
     torch.save(create(arch, 3).state_dict(), tmp_path / "m.pt")
     assert len(spec_of(load(tmp_path / "m.pt", arch, input_size=(16, 16))).classes) == 3
-    with pytest.raises(CheckpointError, match=r"fails on an image of 224 x 224 .*--input-size"):
+    with pytest.raises(CheckpointError, match=r"fails on images of 3 x 224 x 224 .*--input-size"):
         load(tmp_path / "m.pt", arch)
 
 
