@@ -127,8 +127,10 @@ def _foreign_spec(
     weights: str | None,
     without_head: bool,
 ) -> tuple[ModelSpec, Choice, tuple[str, ...], tuple[str, ...]]:
-    """Return the spec that a file of another tool states, its tensors, the fields of the spec that it states, and the
-    tensors of the head if the file lacks them.
+    """Read a file of another tool.
+
+    Returns:
+        The spec that it states, its tensors, the fields of the spec that it states, and the head if it lacks it.
     """
     path = contents.path
     arch = arch or _stored_arch(contents)

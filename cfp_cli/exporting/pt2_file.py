@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from cfp_cli.execution.forward import forward_errors
 from cfp_cli.exporting.fold import fold_batch_norms
 from cfp_cli.exporting.metadata import INPUT
-from cfp_cli.execution.forward import forward_errors
 from cfp_cli.foundation.errors import CfpError
 from cfp_cli.foundation.failures import outside_cause
 from cfp_cli.graph.trace import exporting_quietly

@@ -1,4 +1,4 @@
-"""Files without a usable head, such as self-supervised encoders: `without_head` loads them, `with_new_head` adds one."""
+"""Files without a usable head, such as self-supervised encoders: `with_new_head` adds one."""
 
 from __future__ import annotations
 

@@ -26,7 +26,20 @@ def test_an_encoder_from_training_to_prediction(cfp, images: Path, tmp_path: Pat
     assert inspected.code == 1
     assert "--new-head" in inspected.err
     for command in (
-        ("train", images, "--init", tmp_path / "ssl.ckpt", "--new-head", *size, "--epochs", 1, "--views", 1, "--out", out),
+        (
+            "train",
+            images,
+            "--init",
+            tmp_path / "ssl.ckpt",
+            "--new-head",
+            *size,
+            "--epochs",
+            1,
+            "--views",
+            1,
+            "--out",
+            out,
+        ),
         ("score", out, images, "--images", 8, *run),
         ("prune", "--ratio", 0.5, *run),
         ("predict", tmp_path / "run" / "pruned.pt", images / "test"),
