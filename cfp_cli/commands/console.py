@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cfp_cli.commands.tables import fit
 from cfp_cli.execution.launch import rank
 from cfp_cli.foundation.errors import StorageError, UsageError
 from cfp_cli.foundation.storage import storage_error
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 10.0
-# A pipe or a file has no width: there a table is as wide as its longest cells, so that no name is cut or broken.
+# A pipe or a file has no width, so nothing is cut there, and lines of text are not broken.
 PIPE_WIDTH = 100_000
+# Tables in a pipe or a file have this width, or more where a name would be cut.
+TABLE_WIDTH = 80
 
 # The library logs details here: files read and written, the device, seconds of each part.
 LOGGER = logging.getLogger("cfp_cli")
@@ -134,8 +137,9 @@ class Console:
 
     @property
     def width(self) -> int:
-        """The width of stdout in characters; `PIPE_WIDTH` if stdout is no terminal."""
-        return self._stream("stdout").width
+        """The width of tables on stdout in characters."""
+        stream = self._stream("stdout")
+        return stream.width if stream.is_terminal else TABLE_WIDTH
 
     def result(self, data: object, *renderables: RenderableType) -> None:
         """Print the result of a command: with `--json` one JSON value of `data`, else tables and text."""
@@ -147,8 +151,13 @@ class Console:
         if self.json:
             sys.stdout.write(json.dumps(to_json(data), allow_nan=False) + "\n")
         elif not self.quiet:
+            from rich.table import Table
+
+            stream = self._stream("stdout")
             for renderable in renderables:
-                self._stream("stdout").print(renderable)
+                if isinstance(renderable, Table):
+                    fit(renderable, stream, self.width)
+                stream.print(renderable)
 
     def flush(self) -> None:
         """Hand everything printed to the operating system.

@@ -25,7 +25,7 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
     It trains two teachers, scores, prunes by 95 %, fine-tunes, exports to ONNX and writes a report. Nothing is
     downloaded. It takes two to five minutes on two cores.
     """
-    from cfp_cli.commands.finetune import summary_table as finetuned_table
+    from cfp_cli.commands.finetune import summary_tables as finetuned_tables
     from cfp_cli.commands.finetune import verdicts
     from cfp_cli.commands.prune import summary_table as pruned_table
     from cfp_cli.commands.training import show_epochs
@@ -56,7 +56,7 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
             "report": str(done.report) if done.report else None,
         },
         pruned_table(plan, done.pruned.validation),
-        finetuned_table(done.finetuned),
+        *finetuned_tables(done.finetuned),
         *verdicts(done.finetuned),
         f"written {done.finetuned.out}",
         *(f"written {path}" for path in (done.export, done.report) if path is not None),

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.figures import collapse_verdict, figure, with_interval, worst_class
+from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, with_interval
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import compute_options, data_options, examples, output_options, pass_console, seed_option
+from cfp_cli.commands.tables import Parts, sentence
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +26,7 @@ REMEDY = "use an earlier checkpoint, or train it with a lower --lr or more epoch
 
 # The largest number of classes in the table of classes.
 _CLASSES = 50
-# A confusion matrix has as many classes as fit the width of the terminal beside their names, within these limits.
+# A confusion matrix has as many classes as fit beside their names, within these limits.
 _FEWEST, _MOST, _NAME_WIDTH = 10, 50, 30
 
 
@@ -101,7 +102,7 @@ def metrics_table(metrics: Metrics, title: str) -> Table:
     """
     from rich.table import Table
 
-    table = Table("", "recall", "precision", "F1", "images", title=title, caption="in brackets: 95 % intervals")
+    table = Table("", "recall", "precision", "F1", "images", title=title, caption=INTERVALS)
     shown = metrics.lowest_recall(_CLASSES)
     for name, each in shown.items():
         intervals = metrics.class_intervals[name]
@@ -111,10 +112,11 @@ def metrics_table(metrics: Metrics, title: str) -> Table:
         table.caption = f"{table.caption}; {left_out} other classes: see --json"
     table.add_section()
     averages = (figure(metrics, f"macro_{metric}") for metric in ("recall", "precision", "f1"))
-    table.add_row("macro average", *averages, str(metrics.images))
+    table.add_row(sentence("macro average"), *averages, str(metrics.images))
     table.add_row("accuracy", figure(metrics, "accuracy"), "", "", "")
-    table.add_row("balanced accuracy", figure(metrics, "balanced_accuracy"), "", "", "")
-    table.add_row("worst class", worst_class(metrics, "\n"), "", "", "")
+    table.add_row(sentence("balanced accuracy"), figure(metrics, "balanced_accuracy"), "", "", "")
+    worst = metrics.worst_class
+    table.add_row(Parts(("worst class:", worst.name)), with_interval(worst.recall, worst.interval), "", "", "")
     return table
 
 
@@ -123,14 +125,15 @@ def confusion_table(metrics: Metrics, width: int) -> Table:
 
     Args:
         metrics: the metrics.
-        width: width of the terminal, in characters, which limits the number of classes.
+        width: desired width of the table, in characters, which limits the number of classes.
     """
     from rich.table import Column, Table
 
     digits = len(str(max(each.images for each in metrics.per_class.values())))
     fitting = (width - _NAME_WIDTH) // (max(digits, 2) + 3)
     confusion = metrics.most_confused(min(max(_FEWEST, fitting), _MOST))
-    caption = f"{confusion.left_out} classes with fewer errors are left out" if confusion.left_out else None
+    left_out = f"{confusion.left_out} classes with fewer errors are left out; --json has all"
+    caption = left_out if confusion.left_out else None
     columns = (Column(str(index), no_wrap=True) for index in range(len(confusion.classes)))
     table = Table("true \\ predicted", *columns, title="confusion", caption=caption)
     for index, (name, row) in enumerate(zip(confusion.classes, confusion.rows, strict=True)):

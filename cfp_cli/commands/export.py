@@ -11,6 +11,7 @@ from cfp_cli.checkpoints.export_formats import FORMATS, Format
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import examples, output_options, pass_console, run_option, seed_option
+from cfp_cli.commands.tables import listed, sentence
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -97,7 +98,7 @@ def export_table(report: ExportReport) -> Table:
 
     table = Table("", "", title=f"exported to {report.format}, {report.precision}", show_header=False)
     table.add_row("parameters", f"{report.parameters:,}")
-    table.add_row("file", f"{report.bytes:,} bytes, {report.overhead:+.1%} over the weights alone")
+    table.add_row("file", sentence(f"{report.bytes:,} bytes, {report.overhead:+.1%} over the weights alone"))
     if report.quantiser is not None:
         table.add_row("quantised by", report.quantiser)
     table.add_row("compared on", f"{report.images} {'test' if report.samples == 'given' else 'generated'} images")
@@ -106,8 +107,13 @@ def export_table(report: ExportReport) -> Table:
     if report.float64_error is not None and report.checkpoint_float64_error is not None:
         table.add_row(
             "error against float64",
-            f"file {report.float64_error:.1e}, checkpoint {report.checkpoint_float64_error:.1e}, "
-            f"allowed {report.error_budget:.1e}",
+            listed(
+                (
+                    f"file {report.float64_error:.1e}",
+                    f"checkpoint {report.checkpoint_float64_error:.1e}",
+                    f"allowed {report.error_budget:.1e}",
+                )
+            ),
         )
     if report.accuracy_before is not None and report.accuracy_after is not None:
         table.add_row("accuracy, float32 to int8", f"{report.accuracy_before:.2%} to {report.accuracy_after:.2%}")

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cfp_cli.commands.tables import Parts
+
 if TYPE_CHECKING:
     from cfp_cli.measuring.intervals import Interval
     from cfp_cli.measuring.metrics import Metrics
 
 
-def with_interval(value: float, interval: Interval) -> str:
+INTERVALS = "in brackets: 95 % intervals"
+
+
+def with_interval(value: float, interval: Interval) -> Parts:
     """A fraction as a percentage, with its 95 % interval in brackets."""
-    return f"{value:.2%} ({interval.low * 100:.1f} to {interval.high * 100:.1f})"
+    low, high = (f"{bound * 100:.1f}".replace("100.0", "100") for bound in (interval.low, interval.high))
+    return Parts((f"{value:.2%}", f"({low} to {high})"))
 
 
-def figure(metrics: Metrics, name: str) -> str:
+def figure(metrics: Metrics, name: str) -> Parts:
     """A figure over all classes, such as `accuracy`, with its interval."""
     return with_interval(getattr(metrics, name), metrics.intervals[name])
 
 
-def worst_class(metrics: Metrics, separator: str = " ") -> str:
+def worst_class(metrics: Metrics) -> Parts:
     """The class with the lowest recall, with the interval of this recall."""
     worst = metrics.worst_class
-    return f"{worst.name}:{separator}{with_interval(worst.recall, worst.interval)}"
+    return Parts((f"{worst.name}:", *with_interval(worst.recall, worst.interval).parts))
 
 
 def collapse_verdict(metrics: Metrics, network: str, remedy: str) -> tuple[str, ...]:

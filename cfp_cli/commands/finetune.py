@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.figures import collapse_verdict, figure, worst_class
+from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, worst_class
 from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.next_command import next_command
 from cfp_cli.commands.options import device_options, examples, output_options, pass_console, run_option, seed_option
 from cfp_cli.commands.several import takes_several
+from cfp_cli.commands.tables import sentence
 from cfp_cli.commands.training import show_epochs, take_options, training_options
 from cfp_cli.execution import launch
 from cfp_cli.training.restart import replacing
@@ -19,6 +22,7 @@ from cfp_cli.training.restart import replacing
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cfp_cli.measuring.metrics import Metrics
     from cfp_cli.runs.finetune import Finetuned
 
 
@@ -100,24 +104,42 @@ def finetune(
                 listen=listen,
             )
     data_out = {name: value for name, value in done.history.to_json().items() if name != "rows"}
-    console.result({**data_out, "out": str(done.out)}, summary_table(done), *verdicts(done), f"written {done.out}")
+    console.result(
+        {**data_out, "out": str(done.out)},
+        *summary_tables(done),
+        *verdicts(done),
+        f"written {done.out}",
+        next_command(run_folder, "export", "--format", "onnx", "--out", "small.onnx", arch=how.factory),
+    )
 
 
-def summary_table(done: Finetuned) -> Table:
-    """The metrics of the teachers, and of the student before and after fine-tuning."""
+def summary_tables(done: Finetuned) -> list[Table]:
+    """The metrics of the teachers, and of the student before and after fine-tuning: one table for each split."""
+    history = done.history
+    validation = [("student before", done.before)]
+    tested = [(f"teacher {number}", each) for number, each in enumerate(done.teachers, 1)]
+    tested.append(("student before", done.before_test))
+    if history.best_epoch >= 0:
+        after = f"student after epoch {history.best_epoch + 1}"
+        validation.append((after, history.val))
+        tested.append((after, history.test))
+    # Figures on different images must not be compared, so each split has a table of its own.
+    return [
+        _split_table(f"{split} images: {purpose}", [(name, each) for name, each in rows if each is not None])
+        for split, purpose, rows in (
+            ("validation", "they chose the epoch", validation),
+            ("test", "compare and report these", tested),
+        )
+        if any(each is not None for _, each in rows)
+    ]
+
+
+def _split_table(title: str, rows: Sequence[tuple[str, Metrics]]) -> Table:
     from rich.table import Table
 
-    history = done.history
-    names = ("", "split", "accuracy", "macro-F1", "balanced accuracy", "worst class")
-    table = Table(*names, title="fine-tuned", caption="in brackets: 95 % intervals")
-    kept = "as it was before" if history.best_epoch < 0 else f"epoch {history.best_epoch + 1}"
-    rows = [("student before", "val", done.before), (f"student, {kept}", "val", history.val)]
-    rows += [(f"teacher {n}", "test", each) for n, each in enumerate(done.teachers, 1) if each is not None]
-    if history.test is not None:
-        rows.append(("student after", "test", history.test))
-    for name, split, each in rows:
-        figures = (figure(each, metric) for metric in ("accuracy", "macro_f1", "balanced_accuracy"))
-        table.add_row(name, split, *figures, worst_class(each))
+    table = Table("network", "accuracy", "macro-F1", "worst class", title=title, caption=INTERVALS)
+    for name, each in rows:
+        table.add_row(sentence(name), figure(each, "accuracy"), figure(each, "macro_f1"), worst_class(each))
     return table
 
 

@@ -10,6 +10,7 @@ import click
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import examples, output_options, pass_console
+from cfp_cli.commands.tables import listed, sentence
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -100,8 +101,8 @@ def _sets_table(graph: ChannelGraph) -> Table:
     """Every channel set, the modules that make and read it, and whether it can be pruned."""
     from rich.table import Table
 
-    table = Table("channel set", "channels", "made by", "read by", "", title="channel sets")
+    table = Table("channel set", "channels", "made by", "read by", "can be pruned", title="channel sets")
     for each in graph.sets:
-        state = f"frozen: {'; '.join(each.frozen)}" if each.frozen else "prunable"
-        table.add_row(each.name, str(each.size), ", ".join(each.producers), ", ".join(each.consumers), state)
+        state = sentence(f"no: {'; '.join(each.frozen)}") if each.frozen else "yes"
+        table.add_row(each.name, str(each.size), listed(each.producers), listed(each.consumers), state)
     return table

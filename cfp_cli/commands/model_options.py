@@ -63,6 +63,11 @@ class ModelOptions:
         )
 
     @property
+    def factory(self) -> str | None:
+        """The architecture, if it is code of the user; None otherwise. Code needs `--arch` on each command."""
+        return self.arch if self.arch is not None and ".py:" in self.arch else None
+
+    @property
     def permission(self) -> Permission:
         """What the user allows for model files that a run directory names."""
         from cfp_cli.runs.inputs import Permission

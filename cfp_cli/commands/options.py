@@ -72,11 +72,13 @@ def output_options(command: Command) -> Command:
     return command
 
 
+DEFAULT_RUN = Path("cfp-run")
+
 run_option = click.option(
     "--run",
     "run_folder",
     type=click.Path(file_okay=False, path_type=Path),
-    default=Path("cfp-run"),
+    default=DEFAULT_RUN,
     envvar="CFP_RUN",
     show_default=True,
     show_envvar=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,15 @@ from cfp_cli.commands.options import (
     output_options,
     pass_console,
 )
+from cfp_cli.commands.tables import Parts
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cfp_cli.runs.predict import Predicted
+    from cfp_cli.runs.predict import Predicted, Prediction
+
+# Rows of the table of unsure predictions beside a CSV file.
+MOST = 20
 
 
 @click.command(
@@ -81,22 +86,35 @@ def predict(
         device=choose_device(device, threads),
         progress=console,
     )
-    shown = [classes_table(done)] if out is not None else [images_table(done), classes_table(done)]
+    if out is None:
+        shown = [images_table(done, done.rows, "predictions")]
+    else:
+        # The file has all images; those that a person must look at are shown here too.
+        unsure = sorted((row for row in done.rows if row.unsure), key=lambda row: row.confidence)
+        shown = [images_table(done, unsure[:MOST], "unsure predictions")] if unsure else []
+        if len(unsure) > MOST:
+            shown[0].caption = f"the {MOST} with the lowest confidence of {len(unsure)}; {out} has all"
     skipped = f", {len(done.unreadable)} cannot be read" if done.unreadable else ""
     written = [f"written {out}"] if out is not None else []
-    console.result(done.to_json(), *shown, f"{len(done.rows)} images{skipped}", *written)
+    console.result(done.to_json(), *shown, classes_table(done), f"{len(done.rows)} images{skipped}", *written)
 
 
-def images_table(predicted: Predicted) -> Table:
-    """The class of each image, its confidence, and the second most probable class."""
+def images_table(predicted: Predicted, rows: Sequence[Prediction], title: str) -> Table:
+    """The class of each image, its confidence, and the second most probable class.
+
+    Args:
+        predicted: all predictions.
+        rows: the predictions to show.
+        title: title of the table.
+    """
     from rich.table import Table
 
-    table = Table("image", "class", "confidence", "next", "", title="predictions")
-    for row in predicted.rows:
+    table = Table("image", "class", "confidence", "second class", title=title)
+    for row in rows:
         ranked = sorted(zip(row.probabilities, predicted.classes, strict=True), reverse=True)
-        following = next((f"{name} {value:.1%}" for value, name in ranked if name != row.label), "")
-        mark = "unsure" if row.unsure else ""
-        table.add_row(str(row.path), row.label, f"{row.confidence:.1%}", following, mark)
+        second = next((Parts((name, f"{value:.1%}")) for value, name in ranked if name != row.label), "")
+        confidence = Parts((f"{row.confidence:.1%}", *(["unsure"] if row.unsure else [])))
+        table.add_row(str(row.path), row.label, confidence, second)
     return table
 
 

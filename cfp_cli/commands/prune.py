@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.figures import collapse_verdict, figure, worst_class
+from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, worst_class
 from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.next_command import next_command
 from cfp_cli.commands.options import (
     compute_options,
     examples,
@@ -20,6 +21,7 @@ from cfp_cli.commands.options import (
     run_option,
     seed_option,
 )
+from cfp_cli.commands.tables import sentence
 from cfp_cli.pruning.options import ALLOCATIONS, TARGETS, Allocation, Target
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from cfp_cli.measuring.metrics import Metrics
     from cfp_cli.pruning.plan import Plan
+    from cfp_cli.runs.directory import Run
 
 
 def _macs(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -34,6 +37,8 @@ def _macs(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
     return "macs" if value == "flops" else value
 
 
+# What the last stage of a prune does, by the name of the stage.
+REPAIRS = {"reconstructed": "the refit", "recalibrated": "recalibrating batch norm"}
 REMEDY = "fine-tune it with `cfp finetune`, or prune less"
 
 
@@ -249,7 +254,18 @@ def prune(
         summary_table(done.plan, done.validation),
         *collapse_verdict(list(done.validation.values())[-1], done.out.name, REMEDY),
         f"written {done.out}",
+        *_next(run, run_folder, how),
     )
+
+
+def _next(run: Run, run_folder: Path, how: ModelOptions) -> list[str]:
+    """The command of the fine-tuning, with the scored model as its teacher."""
+    from cfp_cli.runs.records import ScoreRecord
+
+    teacher = run.require(ScoreRecord).inputs.model
+    if teacher is None:
+        return []
+    return [next_command(run_folder, "finetune", "--teachers", teacher.path, arch=how.factory or teacher.arch)]
 
 
 def first_round_note(plan: Plan, rounds: int, ratio: float | None) -> str:
@@ -292,7 +308,8 @@ def sets_table(plan: Plan) -> Table:
     table = Table("channel set", "before", "after", "clusters", "frozen", title="plan")
     for each in plan.sets:
         clusters = str(max(each.clusters)) if each.clusters else ""
-        table.add_row(each.name, str(each.channels), str(len(each.kept)), clusters, "; ".join(each.frozen))
+        frozen = sentence("; ".join(each.frozen))
+        table.add_row(each.name, str(each.channels), str(len(each.kept)), clusters, frozen)
     return table
 
 
@@ -300,7 +317,7 @@ def summary_table(plan: Plan, validation: Mapping[str, Metrics]) -> Table:
     """Figures before and after."""
     from rich.table import Table
 
-    table = Table("", "before", "after", "change", title="pruned")
+    table = Table("", "before", "after", "change", title="pruned", caption=INTERVALS)
     table.add_row("parameters", f"{plan.params_before:,}", f"{plan.params_after:,}", f"{plan.compression:.1f}x fewer")
     times = plan.macs_before / max(plan.macs_after, 1)
     table.add_row(
@@ -308,13 +325,16 @@ def summary_table(plan: Plan, validation: Mapping[str, Metrics]) -> Table:
     )
     asked = f"asked {plan.requested:.2%}" if plan.requested is not None else "by rates"
     table.add_row(f"removed ({plan.target})", "", f"{plan.achieved:.2%}", asked)
-    for stage, metrics in list(validation.items())[1:]:
-        original = validation["before"]
-        for name, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
-            change = f"{(getattr(metrics, name) - getattr(original, name)) * 100:+.2f} points"
-            table.add_row(f"val {label}, {stage}", figure(original, name), figure(metrics, name), change)
-        verdict = "collapsed" if metrics.collapse else ""
-        table.add_row(f"val worst class, {stage}", worst_class(original), worst_class(metrics), verdict)
     if validation:
-        table.add_row("largest logit error of the rebuild", "", f"{plan.max_abs_logit_error:.1e}", "proven")
+        original, (*earlier, (stage, last)) = validation["before"], list(validation.items())[1:]
+        for name, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
+            change = f"{(getattr(last, name) - getattr(original, name)) * 100:+.2f} points"
+            table.add_row(f"val {label}", figure(original, name), figure(last, name), change)
+        verdict = "collapsed" if last.collapse else ""
+        table.add_row("val worst class", worst_class(original), worst_class(last), verdict)
+        for _, metrics in earlier:
+            # The network of this stage is never written: the next stage repairs it.
+            table.add_row(sentence(f"val accuracy before {REPAIRS[stage]}"), "", f"{metrics.accuracy:.2%}", "")
+    if validation:
+        table.add_row(sentence("largest logit error of the rebuild"), "", f"{plan.max_abs_logit_error:.1e}", "proven")
     return table

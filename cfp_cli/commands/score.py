@@ -8,6 +8,7 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.next_command import next_command
 from cfp_cli.commands.options import (
     compute_options,
     data_options,
@@ -24,6 +25,12 @@ from cfp_cli.scoring.criteria import (
     SIMILARITIES,
     Richness,
     Similarity,
+)
+
+# What the columns of the table mean.
+EXPLANATION = (
+    "clusters: groups of similar channels; independent: how many channels vary independently of each other over the "
+    "images. A set with far fewer than its channels is redundant"
 )
 
 
@@ -92,7 +99,7 @@ def score(
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.inputs import DataInput
     from cfp_cli.runs.score import ScoreOptions, run_score
-    from cfp_cli.scoring.clusters import ClusterRule, cut
+    from cfp_cli.scoring.clusters import ClusterRule, cut, labels
 
     with Run.exclusive(run_folder) as run:
         scores = run_score(
@@ -115,13 +122,19 @@ def score(
         }
         for tap in scores.taps
     ]
-    table = Table(
-        "feature map", *(f"{n}" for n in ("channels", "size", "clusters", f"mean {richness}")), title="scores"
-    )
-    for layer in layers:
-        size = f"{layer['height']}x{layer['width']}"
-        row = (layer["name"], layer["channels"], size, layer["clusters"], f"{layer['richness_mean']:.2f}")
-        table.add_row(*map(str, row))
+    sets = [
+        {
+            "name": each.name,
+            "channels": each.channels,
+            "clusters": int(labels(each.distance, ClusterRule()).max()),
+            "independent": each.effective,
+        }
+        for each in scores.sets
+    ]
+    table = Table("channel set", "channels", "clusters", "independent", title="scores", caption=EXPLANATION)
+    for each in sets:
+        cells = (each["name"], each["channels"], each["clusters"], f"{each['independent']:.1f}")
+        table.add_row(*map(str, cells))
     for tap in scores.taps:
         for name in tap.saturated:
             criterion = similarity if name == "similarity" else richness
@@ -131,10 +144,13 @@ def score(
     console.result(
         {
             "layers": layers,
+            "sets": sets,
             "images": scores.images,
             "seconds": scores.seconds,
             "forward_seconds": scores.forward_seconds,
         },
         table,
         f"{scores.images} images in {scores.seconds:.1f} s ({scores.forward_seconds:.1f} s in the forward passes)",
+        f"written {run.scores}",
+        next_command(run_folder, "prune", "--ratio", "0.95", arch=how.factory),
     )

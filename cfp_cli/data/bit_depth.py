@@ -11,6 +11,7 @@ from PIL import Image
 
 from cfp_cli.data.choices import BitDepth
 from cfp_cli.data.deep_pixels import BIT_DEPTHS, deep_values, is_deep
+from cfp_cli.foundation.progress import Progress
 
 SAMPLE = 64
 # Formats of 8 bits only.
@@ -33,6 +34,25 @@ def choose_bit_depth(paths: Sequence[Path]) -> tuple[BitDepth, float] | None:
         return None
     white = max(largest)
     return next((bits for bits in BIT_DEPTHS if white <= 2**bits - 1), BIT_DEPTHS[-1]), white
+
+
+def chosen_bit_depth(paths: Sequence[Path], reason: str, progress: Progress) -> BitDepth | None:
+    """Choose the bit depth of images and say so; see `choose_bit_depth`.
+
+    Args:
+        paths: the images.
+        reason: the beginning of the message, which says why a choice is needed.
+        progress: reports the choice.
+    """
+    choice = choose_bit_depth(paths)
+    if choice is None:
+        return None
+    depth, largest = choice
+    progress.say(
+        f"{reason}; the largest value of a sample is {largest:g}, so the bit depth is {depth} and white is "
+        f"{2**depth - 1}; pass --bit-depth to change it"
+    )
+    return depth
 
 
 def _largest(path: Path) -> float | None:

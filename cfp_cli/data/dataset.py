@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from cfp_cli.data.bit_depth import choose_bit_depth
+from cfp_cli.data.bit_depth import chosen_bit_depth
 from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.class_order import class_order
 from cfp_cli.data.folders import class_images, note_left_out, relative_name, subfolders
@@ -156,21 +156,10 @@ def open_dataset(
         if name in splits
     }
     if bit_depth is None:
-        bit_depth = _chosen_bit_depth(path, items, progress)
+        paths = sorted(item.path for images in items.values() for item in images)
+        bit_depth = chosen_bit_depth(paths, f"{path} has images of more than 8 bits", progress)
     fingerprint = _fingerprint(source.root, classes, items)
     return Dataset(source.root, classes, items, origin, fingerprint, source.broken, bit_depth)
-
-
-def _chosen_bit_depth(path: Path, splits: Mapping[str, Sequence[Item]], progress: Progress) -> int | None:
-    choice = choose_bit_depth(sorted(item.path for items in splits.values() for item in items))
-    if choice is None:
-        return None
-    depth, largest = choice
-    progress.say(
-        f"{path} has images of more than 8 bits; the largest value of a sample is {largest:g}, so the bit depth is "
-        f"{depth} and white is {2**depth - 1}; pass --bit-depth to change it"
-    )
-    return depth
 
 
 @dataclass(frozen=True)

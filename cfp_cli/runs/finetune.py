@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from cfp_cli.checkpoints.spec import spec_of
+from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
@@ -33,12 +35,14 @@ class Finetuned:
     Attributes:
         history: its epochs, and the metrics of the best epoch.
         before: metrics of the student on the validation split before fine-tuning.
+        before_test: likewise on the test split; None without one.
         teachers: metrics of each teacher on the test split; None without a test split.
         out: path of the checkpoint.
     """
 
     history: History
     before: Metrics
+    before_test: Metrics | None
     teachers: tuple[Metrics | None, ...]
     out: Path
 
@@ -93,6 +97,7 @@ def run_finetune(
     teacher_networks = [load_teacher(dataset, replace(teacher, like=spec), progress).to(device) for teacher in teachers]
     validation = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
     before = evaluate(network, validation.batches(options.batch_size), progress=progress)
+    before_test = _test(network, dataset, options, progress)
     inputs = Inputs(
         model=student.record(),
         data=source.record(dataset),
@@ -113,11 +118,7 @@ def run_finetune(
         progress=progress,
         listen=listen,
     )
-    test_metrics: list[Metrics | None] = [None] * len(teacher_networks)
-    if "test" in dataset.splits:
-        for index, teacher_network in enumerate(teacher_networks):
-            store = load_images(dataset, "test", Preprocessing.of(spec_of(teacher_network)), progress=progress)
-            test_metrics[index] = evaluate(teacher_network, store.batches(options.batch_size), progress=progress)
+    test_metrics = tuple(_test(teacher, dataset, options, progress) for teacher in teacher_networks)
     if distributed.rank() == 0:
         run.add(
             FinetuneRecord(
@@ -126,7 +127,15 @@ def run_finetune(
                 inputs=inputs,
                 outputs=output_files(finetuned=path, history=run.folder / "history.csv"),
                 seconds=time.perf_counter() - began,
-                metrics=FinetuneMetrics(history.best_epoch, history.val, history.test, tuple(test_metrics)),
+                metrics=FinetuneMetrics(history.best_epoch, history.val, history.test, test_metrics),
             )
         )
-    return Finetuned(history, before, tuple(test_metrics), path)
+    return Finetuned(history, before, before_test, test_metrics, path)
+
+
+def _test(network: nn.Module, dataset: Dataset, options: TrainOptions, progress: Progress) -> Metrics | None:
+    """Return the metrics of a network on the test split; None without one."""
+    if "test" not in dataset.splits:
+        return None
+    images = load_images(dataset, "test", Preprocessing.of(spec_of(network)), progress=progress)
+    return evaluate(network, images.batches(options.batch_size), progress=progress)

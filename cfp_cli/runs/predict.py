@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cfp_cli.checkpoints.spec import ModelSpec, spec_of
-from cfp_cli.data.bit_depth import choose_bit_depth
+from cfp_cli.data.bit_depth import chosen_bit_depth
 from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.unlabelled import ImageStream, find_images
@@ -112,7 +112,8 @@ def run_predict(
     paths = find_images(sources)
     network, spec = _open(model, device, progress)
     if spec.bit_depth is None:
-        spec = replace(spec, bit_depth=bit_depth or _chosen_bit_depth(model.path, paths, progress))
+        reason = f"warning: the images have more than 8 bits and {model.path} stores no bit depth"
+        spec = replace(spec, bit_depth=bit_depth or chosen_bit_depth(paths, reason, progress))
     broken = BrokenImages(len(paths), max_bad)
     rows = []
     stream = ImageStream(paths, Preprocessing.of(spec), batch_size, broken, progress)
@@ -135,19 +136,6 @@ def run_predict(
     if out is not None:
         write_csv(out, predicted)
     return predicted
-
-
-def _chosen_bit_depth(model: Path, paths: Sequence[Path], progress: Progress) -> int | None:
-    choice = choose_bit_depth(paths)
-    if choice is None:
-        return None
-    depth, largest = choice
-    progress.say(
-        f"warning: the images have more than 8 bits and {model} stores no bit depth; the largest value of these images "
-        f"is {largest:g}, so the bit depth is {depth} and white is {2**depth - 1}; pass --bit-depth, or other images "
-        "may be read differently"
-    )
-    return depth
 
 
 def write_csv(path: Path, predicted: Predicted) -> None:

@@ -46,7 +46,7 @@ def test_prune_and_finetune_show_macro_f1_the_worst_class_and_collapse(
     assert cfp("score", one_class, images, "--images", 24).code == 0
     pruned = cfp("prune", "--ratio", 0.5)
     assert pruned.code == 0, pruned.err
-    for words in ("val macro-F1, rebuilt", "val worst class, rebuilt", "collapsed: pruned.pt names"):
+    for words in ("val macro-F1", "val worst class", "collapsed: pruned.pt names"):
         assert words in " ".join(pruned.out.split())
     stages = cfp("prune", "--ratio", 0.5, "--json").json["validation"]
     assert list(stages)[:2] == ["before", "rebuilt"]
