@@ -10,6 +10,7 @@ import click
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import device_options, examples, output_options, pass_console, run_option
+from cfp_cli.commands.tables import Parts
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -95,11 +96,12 @@ def cost_table(benchmarks: list[Benchmark]) -> Table:
     first = benchmarks[0]
     for each in benchmarks:
         row = (
-            (f"{each.params:,}", first.params / max(each.params, 1)),
-            (f"{each.macs / 1e6:,.1f} M", first.macs / max(each.macs, 1)),
-            (f"{each.bytes:,}", first.bytes / max(each.bytes, 1)),
+            ([f"{each.params:,}"], first.params / max(each.params, 1)),
+            ([f"{each.macs / 1e6:,.1f} M"], first.macs / max(each.macs, 1)),
+            ([f"{each.bytes:,}", *each.stored.split()], first.bytes / max(each.bytes, 1)),
         )
-        table.add_row(each.model, *(text if each is first else f"{text}\n{ratio:.1f}x fewer" for text, ratio in row))
+        cells = (Parts((*texts, *([] if each is first else [f"({ratio:.1f}x fewer)"]))) for texts, ratio in row)
+        table.add_row(each.model, *cells)
     return table
 
 

@@ -32,15 +32,26 @@ def images_in_two_splits(dataset: Dataset) -> list[tuple[Path, Path]]:
     Only files of the same size are read, and only those whose beginnings are equal are read completely. Of several
     names of one file (hard links), only one is read.
     """
+    pairs = []
+    for group in _groups_in_two_splits(dataset):
+        first = group[0]
+        pairs.append((first.path, next(file.path for file in group if file.split != first.split)))
+    return pairs
+
+
+def _groups_in_two_splits(dataset: Dataset) -> list[list[_File]]:
+    """Return the files of each content that is in several splits."""
     files = (_status(split, item.path) for split, items in dataset.splits.items() for item in items)
     groups = _shared(files, lambda file: file.size)
     for key in (_by_number(_head), _by_number(_content)):
         groups = [shared for group in groups for shared in _shared(group, key)]
-    pairs = []
-    for group in groups:
-        first = group[0]
-        pairs.append((first.path, next(file.path for file in group if file.split != first.split)))
-    return pairs
+    return groups
+
+
+def repeated_test_images(dataset: Dataset) -> list[Path]:
+    """Return the images of the split `test` whose content is also in another split."""
+    groups = _groups_in_two_splits(dataset)
+    return [file.path for group in groups for file in group if file.split == "test"]
 
 
 def report_images_in_two_splits(dataset: Dataset, progress: Progress) -> None:

@@ -34,6 +34,7 @@ class Benchmark:
         bytes: size of its file; without a file, of its parameters and buffers.
         input_size: height and width in pixels of the timed images.
         latency_ms: latency in milliseconds, by runtime and batch size.
+        stored: type of the numbers in its file, such as `float32`; empty if it was not looked up.
     """
 
     model: str
@@ -42,6 +43,7 @@ class Benchmark:
     bytes: int
     input_size: tuple[int, int]
     latency_ms: tuple[Latency, ...]
+    stored: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as plain data."""
@@ -52,6 +54,7 @@ class Benchmark:
             "bytes": self.bytes,
             "input_size": list(self.input_size),
             "latency_ms": [each.to_json() for each in self.latency_ms],
+            "stored": self.stored,
         }
 
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from cfp_cli.checkpoints.spec import ModelSpec
 from cfp_cli.measuring.metrics import ClassMetrics, Metrics
+from cfp_cli.report.lineage import entry_facts
 from cfp_cli.report.page_data import ModelFacts, PageData
 from cfp_cli.report.text import date, percent, plain, points, range_of, times
-from cfp_cli.report.verdict import give_verdict
+from cfp_cli.report.verdict import give_verdict, repeated_images
 
 # Classes in the table of classes.
 _LISTED = 100
 # Of fewer test images than this, recall is hardly known: Wilson's interval is wider than 25 points.
 _FEW = 30
-# Parts of a spec that are no preprocessing.
-_NOT_PREPROCESSING = ("arch", "arch_kwargs", "classes", "plan", "lineage")
+# Parts of a spec that are no preprocessing, and the input size, which the sentence above the table has.
+_NOT_PREPROCESSING = ("arch", "arch_kwargs", "classes", "plan", "lineage", "input_size")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def render_card(data: PageData, spec: ModelSpec, images: DataFacts) -> str:
         spec: spec of the last network.
         images: the images of the run.
     """
-    verdict = give_verdict(data.original, data.final, data.change, data.latency)
+    verdict = give_verdict(data.original, data.final, data.change, data.latency, data.repeated)
     parts = [
         f"# Model card: {_text(data.arch)}, {data.shown.role}",
         f"Written {date(data.written)} by cfp {_text(data.versions.get('cfp', ''))}. {_text(verdict.headline)}",
@@ -73,17 +75,25 @@ def render_card(data: PageData, spec: ModelSpec, images: DataFacts) -> str:
 def _network(data: PageData, spec: ModelSpec) -> str:
     shown, original = data.shown, data.original
     facts = {
-        "file": _text(shown.path),
+        "file": _file(shown.path),
         "SHA-256": f"`{shown.sha256}`",
         "architecture": _text(data.arch),
         "classes, in the order of the logits": _text(", ".join(spec.classes)),
         "parameters": _compared(shown, original, f"{shown.params:,}", times(original.params, shown.params)),
         "multiply-adds of one image": _compared(shown, original, f"{shown.macs:,}", times(original.macs, shown.macs)),
-        "file size": _compared(shown, original, f"{shown.bytes:,} bytes", times(original.bytes, shown.bytes)),
+        "file size": _size(shown, original),
     }
     if data.max_abs_logit_error is not None:
         facts["rebuild"] = f"logits equal to 1e-4 of the largest; largest difference {data.max_abs_logit_error:.1e}"
-    return _table(("", ""), facts.items())
+    return _table(("fact", "value"), facts.items())
+
+
+def _size(shown: ModelFacts, original: ModelFacts) -> str:
+    size = f"{shown.bytes:,} bytes in {shown.stored}"
+    if shown is original:
+        return size
+    ratio = times(original.bytes, shown.bytes)
+    return f"{size} ({ratio} smaller than the original, {original.bytes:,} bytes in {original.stored})"
 
 
 def _compared(shown: ModelFacts, original: ModelFacts, value: str, ratio: str) -> str:
@@ -93,19 +103,21 @@ def _compared(shown: ModelFacts, original: ModelFacts, value: str, ratio: str) -
 def _preprocessing(spec: ModelSpec) -> str:
     height, width = spec.input_size
     values = {name: value for name, value in spec.to_json().items() if name not in _NOT_PREPROCESSING}
+    if spec.bit_depth is None:
+        values["bit_depth"] = 8
     steps = (
         f"Resize to {height} x {width} pixels (height x width) with an antialiased bilinear filter, scale to [0, 1], "
         "subtract the mean and divide by the standard deviation of each channel."
     )
     rows = ((name.replace("_", " "), _text(plain(value))) for name, value in values.items())
-    return f"{steps}\n\n{_table(('', ''), rows)}"
+    return f"{steps}\n\n{_table(('parameter', 'value'), rows)}"
 
 
 def _data(images: DataFacts) -> str:
-    facts = {"folder or list": _text(images.path), "SHA-256 of the list of images": f"`{images.sha256}`"}
+    facts = {"folder or list": _file(images.path), "SHA-256 of the list of images": f"`{images.sha256}`"}
     for split, count in images.counts.items():
         facts[f"{split} images"] = f"{count:,} ({_text(images.origin.get(split, ''))})"
-    return _table(("", ""), facts.items())
+    return _table(("fact", "value"), facts.items())
 
 
 def _figures(data: PageData) -> list[str]:
@@ -187,11 +199,13 @@ def _limits(data: PageData, images: DataFacts) -> list[str]:
         f"The worst class is {_text(worst.name)}: {percent(1 - worst.recall)} of its {worst.images} test images were "
         "classified wrongly."
     )
-    made = [split for split in ("test", "val") if images.origin.get(split, "").startswith("made")]
-    if made:
+    if data.repeated:
+        limits.append(repeated_images(data.repeated))
+    # The figures are those on the test images. A validation split that was made does not change them.
+    if images.origin.get("test", "").startswith("made"):
         limits.append(
-            f"The split {' and '.join(made)} was made at random from the same images. Images of the same part or coil "
-            "may be on both sides, and make the figures too good."
+            "The test images were chosen at random from the training images. Images of the same part or coil may be on "
+            "both sides, and make the figures too good."
         )
     return limits
 
@@ -202,8 +216,8 @@ def _some(classes: Mapping[str, ClassMetrics]) -> str:
 
 
 def _entry(entry: Mapping[str, object]) -> str:
-    facts = {name: value for name, value in entry.items() if name != "stage"}
-    return f"**{_text(plain(entry.get('stage', '')))}**" + (f": {_text(plain(facts))}" if facts else "")
+    facts = "; ".join(f"{name}: {value}" for name, value in entry_facts(entry))
+    return f"**{_text(plain(entry.get('stage', '')))}**" + (f": {_text(facts)}" if facts else "")
 
 
 def _files(data: PageData) -> str:
@@ -211,10 +225,10 @@ def _files(data: PageData) -> str:
     for record in data.records:
         for kind, files in (("read", record.inputs), ("wrote", record.outputs)):
             rows += [
-                (record.command, date(record.finished), kind, _text(name), _text(path), f"`{digest}`")
+                (record.command, date(record.finished), kind, _text(name), _file(path), f"`{digest}`")
                 for name, (path, digest) in files.items()
             ]
-    return _table(("command", "finished", "", "name", "path", "SHA-256"), rows)
+    return _table(("command", "finished", "use", "name", "file", "SHA-256"), rows)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -226,6 +240,13 @@ def _list(items: Iterable[str]) -> str:
     return "\n".join(f"- {item}" for item in items)
 
 
+def _file(path: str) -> str:
+    """Return the name of a file or folder. Its path is of no use on another computer; the hash identifies it."""
+    return _text(PurePath(path).name or path)
+
+
 def _text(value: str) -> str:
     """Return text that Markdown and HTML show as it is, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>#|!~&])", r"\\\1", " ".join(value.split()))
+    # An underscore inside a word is text in Markdown.
+    special = r"([\\`*\[\]<>#|~&]|(?<![^\W_])_|_(?![^\W_])|!(?=\[))"
+    return re.sub(special, r"\\\1", " ".join(value.split()))

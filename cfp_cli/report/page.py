@@ -13,6 +13,7 @@ from cfp_cli.foundation.extras import require_packages
 from cfp_cli.measuring.intervals import Interval
 from cfp_cli.measuring.latency import Latency
 from cfp_cli.report.draw_layer import Detail, draw_layer
+from cfp_cli.report.lineage import entry_facts
 from cfp_cli.report.page_data import MistakeImage, PageData
 from cfp_cli.report.png import photograph, ramp
 from cfp_cli.report.svg import Line, line_chart
@@ -64,6 +65,7 @@ def render_page(data: PageData, limit: int = LIMIT) -> bytes:
         range=range_of,
         date=date,
         plain=plain,
+        facts=entry_facts,
     )
     template = environment.get_template("page.html.j2")
     fixed = {
@@ -71,7 +73,7 @@ def render_page(data: PageData, limit: int = LIMIT) -> bytes:
         "css": (folder / "page.css").read_text(encoding="utf-8"),
         "js": (folder / "page.js").read_text(encoding="utf-8"),
         "ramp": ", ".join(f"rgb{colour}" for colour in ramp()[::9]),
-        "verdict": give_verdict(data.original, data.final, data.change, data.latency),
+        "verdict": give_verdict(data.original, data.final, data.change, data.latency, data.repeated),
         "curves": _curves(data),
         "recalls": _recalls(data),
         "latency": _latency(data.latency),

@@ -26,6 +26,7 @@ class ModelFacts:
         params: number of parameters.
         macs: multiply-adds of convolutions and linear layers for one image.
         bytes: size of the checkpoint.
+        stored: type of its numbers, such as `float32`.
         metrics: metrics on the test split; None if the data have none.
     """
 
@@ -35,6 +36,7 @@ class ModelFacts:
     params: int
     macs: int
     bytes: int
+    stored: str
     metrics: Metrics | None
 
 
@@ -175,6 +177,7 @@ class PageData:
             images; None if it was not measured.
         mistakes: the worst mistakes of the last network on the test images, by true class.
         wrong: number of test images that it classifies wrongly; None if it was not measured.
+        repeated: number of test images whose content is also among the training or validation images.
         written: date and time of this page in UTC, ISO 8601.
     """
 
@@ -201,6 +204,7 @@ class PageData:
     change: Interval | None
     mistakes: tuple[MistakeImage, ...]
     wrong: int | None
+    repeated: int
     written: str
 
     @property

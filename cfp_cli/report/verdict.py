@@ -18,7 +18,7 @@ class Verdict:
     """The verdict on the last network of a run.
 
     Attributes:
-        headline: one sentence on the accuracy; it says so if the network has collapsed.
+        headline: the accuracy and the worst class in two sentences; it says so if the network has collapsed.
         bad: whether the network has collapsed or has lost accuracy beyond chance.
         facts: further sentences: size, speed, accuracy, macro-F1 and worst class.
     """
@@ -33,7 +33,11 @@ class Verdict:
 
 
 def give_verdict(
-    original: ModelFacts, final: ModelFacts | None, change: Interval | None, latency: Sequence[Benchmark]
+    original: ModelFacts,
+    final: ModelFacts | None,
+    change: Interval | None,
+    latency: Sequence[Benchmark],
+    repeated: int = 0,
 ) -> Verdict:
     """Compare the last network of a run with the original.
 
@@ -42,20 +46,42 @@ def give_verdict(
         final: the last network; None before pruning.
         change: interval of the change of the test accuracy; None if it was not measured.
         latency: latency of the original and of the last network; may be empty.
+        repeated: number of test images whose content is also among the training or validation images.
     """
     shown = final or original
     headline, bad = _headline(original, final, change)
+    if shown.metrics is not None:
+        worst = shown.metrics.worst_class
+        headline += f" Worst class: {worst.name}, recall {percent(worst.recall)}."
     facts = []
     if final is not None:
         facts.append(
             f"Smaller: {times(original.params, final.params)} fewer parameters, "
             f"{times(original.macs, final.macs)} fewer multiply-adds, "
-            f"file {times(original.bytes, final.bytes)} smaller."
+            f"file {times(original.bytes, final.bytes)} smaller ({stored_types(original, final)})."
         )
         facts += _speed(latency)
     if shown.metrics is not None:
         facts += _accuracy(original.metrics if final is not None else None, shown.metrics, change)
+        if repeated:
+            facts.append(repeated_images(repeated))
     return Verdict(headline, bad, tuple(facts))
+
+
+def stored_types(original: ModelFacts, final: ModelFacts) -> str:
+    """Return the types in which two files store their numbers, which is part of the reason for their sizes."""
+    if original.stored == final.stored:
+        return f"both {final.stored}"
+    return f"{original.stored} before, {final.stored} now"
+
+
+def repeated_images(count: int) -> str:
+    """Return the sentence on test images that are also in another split."""
+    images, have = ("test image", "has") if count == 1 else ("test images", "have")
+    return (
+        f"{count} {images} {have} the content of a training or validation image, so the test figures are too good; "
+        f"remove {'it' if count == 1 else 'them'} from one split."
+    )
 
 
 def _headline(original: ModelFacts, final: ModelFacts | None, change: Interval | None) -> tuple[str, bool]:
@@ -113,6 +139,13 @@ def _accuracy(before: Metrics | None, after: Metrics, change: Interval | None) -
         macro += f", change {points(after.macro_f1 - before.macro_f1)} points"
     worst = after.worst_class
     facts = f"recall {percent(worst.recall)} ({range_of(worst.interval)}) on {worst.images} images"
-    if before is not None:
-        facts += f", {percent(before.per_class[worst.name].recall)} before"
-    return [f"{accuracy}.", f"{macro}.", f"Worst class: {worst.name}, {facts}."]
+    if before is None:
+        return [f"{accuracy}.", f"{macro}.", f"Worst class: {worst.name}, {facts}."]
+    facts += f", {percent(before.per_class[worst.name].recall)} before"
+    sentences = [f"{accuracy}.", f"{macro}.", f"Worst class: {worst.name}, {facts}."]
+    changes = {name: each.recall - before.per_class[name].recall for name, each in after.per_class.items()}
+    name = min(changes, key=lambda each: changes[each])
+    if changes[name] < 0 and name != worst.name:
+        recalls = (percent(metrics.per_class[name].recall) for metrics in (before, after))
+        sentences.append(f"Largest loss of a class: {name}, recall {' to '.join(recalls)}.")
+    return sentences

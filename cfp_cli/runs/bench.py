@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
+from torch import nn
 
+from cfp_cli.checkpoints.spec import spec_of
+from cfp_cli.checkpoints.stored_type import stored_type
 from cfp_cli.exporting.benchmark import Benchmark, benchmark
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
@@ -53,6 +57,7 @@ def run_bench(
     if repeated:
         raise UsageError(f"{repeated[0]} is given twice; pass each model once")
     loaded = {name: model.load(progress).to(device) for name, model in zip(names, models, strict=True)}
+    _warn_of_sizes(loaded, progress)
     results = benchmark(
         loaded,
         {name: model.path for name, model in zip(names, models, strict=True)},
@@ -63,6 +68,8 @@ def run_bench(
         openvino=openvino,
         progress=progress,
     )
+    types = [stored_type(model.path, unsafe_pickle=model.unsafe_pickle) for model in models]
+    results = [replace(result, stored=stored) for result, stored in zip(results, types, strict=True)]
     inputs = Inputs(models=tuple(model.record() for model in models))
     if any(is_file_of(run, each.sha256) for each in inputs.models):
         run.add(
@@ -75,3 +82,10 @@ def run_bench(
             )
         )
     return results
+
+
+def _warn_of_sizes(models: Mapping[str, nn.Module], progress: Progress) -> None:
+    sizes = {name: " x ".join(map(str, spec_of(model).input_size)) for name, model in models.items()}
+    if len(set(sizes.values())) > 1:
+        shown = "; ".join(f"{name}: {size}" for name, size in sizes.items())
+        progress.say(f"warning: the models are timed on images of different sizes ({shown}); pass --input-size")

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from cfp_cli.checkpoints.spec import spec_of
+from cfp_cli.checkpoints.stored_type import stored_type
 from cfp_cli.data.dataset import Dataset
+from cfp_cli.data.duplicates import repeated_test_images
 from cfp_cli.data.images import sample
 from cfp_cli.data.raster import as_colours
 from cfp_cli.data.transforms import BrokenImageError, Preprocessing
@@ -190,6 +192,7 @@ def run_report(
     tested = [test_metrics.run(each.model, sha256(each.file.path)) for each in (networks[0], networks[-1])]
     change = accuracy_change(tested) if len(networks) > 1 else None
     mistakes, wrong = shown_mistakes(tested[-1], dataset, worst)
+    repeated = len(repeated_test_images(dataset))
     page_data = PageData(
         arch=spec.arch,
         classes=spec.classes,
@@ -214,6 +217,7 @@ def run_report(
         change=change,
         mistakes=mistake_images(mistakes, tested[-1], dataset),
         wrong=wrong,
+        repeated=repeated,
         written=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     content = render_page(page_data)
@@ -244,7 +248,7 @@ def run_report(
         len(content),
         len(page_data.layers),
         left_out,
-        give_verdict(page_data.original, page_data.final, change, latency),
+        give_verdict(page_data.original, page_data.final, change, latency, repeated),
         models[0].metrics,
         models[-1].metrics if len(models) > 1 else None,
         change,
@@ -284,6 +288,7 @@ def _facts(network: _Network, test_metrics: TestSplit) -> ModelFacts:
         params=sum(parameter.numel() for parameter in network.model.parameters()),
         macs=count_macs(network.model, spec_of(network.model).input_shape),
         bytes=network.file.path.stat().st_size,
+        stored=stored_type(network.file.path, unsafe_pickle=network.file.unsafe_pickle),
         metrics=test_metrics.of(network.model, digest),
     )
 

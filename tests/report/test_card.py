@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.spec import ModelSpec
 from cfp_cli.foundation.files import sha256
-from cfp_cli.report.card import _text
+from cfp_cli.report.card import _limits, _text
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.records import FinetuneRecord
 
@@ -129,3 +130,80 @@ def test_the_command_writes_it_to_the_run(run: Run, monkeypatch, capsys) -> None
         main()
     assert left.value.code == 2
     assert "choose another" in capsys.readouterr().err
+
+
+def test_the_card_can_be_read_on_another_computer(card: str, run: Run) -> None:
+    assert str(run.folder) not in card
+    assert str(run.folder.parent) not in card
+    assert "| file | finetuned.pt |" in card
+    assert "times fewer" in card
+    # Every column and every row has a name.
+    assert not re.search(r"^\|\s*\|", card, re.MULTILINE)
+    assert "||" not in card.replace(" ", "")
+
+
+def test_each_file_has_one_hash(card: str, run: Run) -> None:
+    record = run.require(FinetuneRecord)
+    hashes = {sha256(path) for path in run.folder.rglob("*") if path.is_file()}
+    hashes |= {each.sha256 for each in record.inputs.by_name.values()} | {sha256(run.folder.parent / "model.pt")}
+    assert set(re.findall(r"\b[0-9a-f]{64}\b", card)) <= hashes
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rolled-in_scale", "rolled-in_scale"),
+        ("_a_", r"\_a\_"),
+        ("a__b", r"a\_\_b"),
+        ("a *b*", r"a \*b\*"),
+        ("![", r"\!\["),
+    ],
+)
+def test_only_characters_that_markdown_reads_are_escaped(text: str, shown: str) -> None:
+    assert _text(text) == shown
+
+
+def test_test_images_of_other_splits_are_a_limit(run: Run, tmp_path: Path) -> None:
+    import shutil
+    from dataclasses import replace as changed
+
+    from cfp_cli.data.dataset import open_dataset
+    from cfp_cli.data.duplicates import repeated_test_images
+
+    data = tmp_path / "data"
+    shutil.copytree(run.folder.parent / "data", data)
+    assert repeated_test_images(open_dataset(data)) == []
+    folder = min((data / "train").iterdir())
+    shutil.copy(min(folder.iterdir()), data / "test" / folder.name / "copy.png")
+    dataset = open_dataset(data)
+    assert [path.name for path in repeated_test_images(dataset)] == ["copy.png"]
+    page, facts = card_data(
+        changed(dataset, split_origin={"train": "train/", "val": "made from train", "test": "test/"})
+    )
+    limits = " ".join(_limits(changed(page, repeated=1), facts))
+    assert "1 test image has the content of a training or validation image" in limits
+    # A validation split that was made from the training images says nothing about the test figures.
+    assert "at random" not in limits
+    made = changed(facts, origin={"test": "made from train, fraction 0.2, seed 0"})
+    assert "chosen at random" in " ".join(_limits(page, made))
+
+
+def card_data(dataset):
+    from types import SimpleNamespace
+
+    import torch
+
+    from cfp_cli.measuring.metrics import compute_metrics
+    from cfp_cli.report.card import DataFacts
+
+    labels = torch.arange(len(dataset.classes)).repeat_interleave(40)
+    metrics = compute_metrics(labels, labels, dataset.classes)
+    return Page(SimpleNamespace(metrics=metrics), 0), DataFacts("data", "0" * 64, {}, dataset.split_origin)
+
+
+@dataclass(frozen=True)
+class Page:
+    """The parts of the data of a page that decide the limits."""
+
+    shown: object
+    repeated: int

@@ -11,6 +11,7 @@ import torch
 
 from cfp_cli.measuring.intervals import Interval, paired_difference
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
+from cfp_cli.report.lineage import entry_facts
 from cfp_cli.report.page_data import ModelFacts
 from cfp_cli.report.text import date, plain
 from cfp_cli.report.verdict import give_verdict
@@ -26,7 +27,7 @@ def metrics(right: int, wrong: int, *, one_class: bool = False) -> Metrics:
 
 
 def facts(role: str, measured: Metrics | None, params: int = 1000) -> ModelFacts:
-    return ModelFacts(role, f"{role}.pt", "0" * 64, params, 50_000 * params, 4 * params, measured)
+    return ModelFacts(role, f"{role}.pt", "0" * 64, params, 50_000 * params, 4 * params, "float32", measured)
 
 
 ORIGINAL = facts("original", metrics(98, 2))
@@ -78,3 +79,26 @@ def test_the_difference_of_equal_networks_has_an_interval_around_zero() -> None:
     low, high = paired_difference(40, 0, 0, 2)
     assert low < 0 < high
     assert np.isclose(low, -high)
+
+
+def test_the_types_of_both_files_are_said() -> None:
+    half = replace(ORIGINAL, stored="float16", bytes=ORIGINAL.bytes // 2)
+    final = facts("fine-tuned", metrics(97, 3), 25)
+    assert "(float16 before, float32 now)" in give_verdict(half, final, None, ()).facts[0]
+    assert "(both float32)" in give_verdict(ORIGINAL, final, None, ()).facts[0]
+
+
+def test_the_headline_names_the_worst_class_and_the_facts_the_largest_loss() -> None:
+    final = facts("fine-tuned", metrics(97, 3), 25)
+    verdict = give_verdict(ORIGINAL, final, None, (), repeated=2)
+    assert f"Worst class: {final.metrics.worst_class.name}, recall" in verdict.headline
+    assert "2 test images have the content of a training or validation image" in verdict.facts[-1]
+
+
+def test_a_lineage_is_in_words() -> None:
+    entry = {"stage": "prune", "from": "ab", "compression": 20.0058, "achieved": 0.950014, "teacher_1": "cd"}
+    assert entry_facts(entry) == [
+        ("made from the file with SHA-256", "ab"),
+        ("parameters", "20.0 times fewer"),
+        ("removed", "95.0\N{NO-BREAK SPACE}%"),
+    ]
