@@ -23,6 +23,7 @@ _NESTED = (
     "config",
     "hyper_parameters",
     "train_args",
+    "args",
 )
 _PIXEL_SCALE = 255.0
 _MAX_CHANNELS = 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,7 +68,8 @@ def complete(spec: ModelSpec, model: nn.Module, assumed: Assumed, stored: Sequen
             if like is not None and like.channels == channels:
                 stated_mean, stated_std, source = like.mean, like.std, "as the network of the run"
             elif "mean" in published and channels == len(published["mean"]):
-                stated_mean, stated_std, source = published["mean"], published["std"], "as timm publishes them"
+                stated_mean, stated_std = published["mean"], published["std"]
+                source = f"as timm publishes them{published['unused']}"
             else:
                 source = ""
         mean, std = stated_mean or (_PLAIN[0],), stated_std or (_PLAIN[1],)
@@ -98,9 +99,8 @@ def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
         UsageError: there are several values, but not one for each channel.
     """
     if len(values) not in (1, channels):
-        raise UsageError(
-            f"mean or std has {len(values)} values but the network takes {channels} channels; pass 1 or {channels}"
-        )
+        takes, some = ("1 channel", "1") if channels == 1 else (f"{channels} channels", f"1 or {channels}")
+        raise UsageError(f"mean or std has {len(values)} values but the network takes {takes}; pass {some}")
     return tuple(values) * (channels // len(values)) if len(values) == 1 else tuple(values)
 
 
@@ -115,5 +115,17 @@ def _published(model: nn.Module) -> dict[str, Any]:
         facts["input_size"] = (int(size[1]), int(size[2]))
     mean, std = config.get("mean"), config.get("std")
     if isinstance(mean, tuple | list) and isinstance(std, tuple | list) and len(mean) == len(std):
-        facts |= {"mean": tuple(map(float, mean)), "std": tuple(map(float, std))}
+        facts |= {"mean": tuple(map(float, mean)), "std": tuple(map(float, std)), "unused": _unused(config)}
     return facts
+
+
+def _unused(config: Mapping[str, Any]) -> str:
+    """Return words about the crop and the interpolation that timm publishes, which `cfp` does not use."""
+    crop, filter_name = config.get("crop_pct"), config.get("interpolation")
+    parts = [f"crop of {crop:g}"] if isinstance(crop, int | float) and crop != 1 else []
+    if isinstance(filter_name, str) and filter_name != "bilinear":
+        parts.append(f"{filter_name} interpolation")
+    if not parts:
+        return ""
+    verb = "are" if len(parts) > 1 else "is"
+    return f"; its {' and '.join(parts)} {verb} not used: cfp resizes the complete image with a bilinear filter"

@@ -10,7 +10,7 @@ import click
 from cfp_cli.checkpoints.export_formats import FORMATS, Format
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
-from cfp_cli.commands.options import examples, output_options, pass_console, run_option, seed_option
+from cfp_cli.commands.options import data_options, examples, output_options, pass_console, run_option, seed_option
 from cfp_cli.commands.tables import listed, sentence
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     default=None,
     help="Images to compare on.  [default: images of the run, or generated images]",
 )
+@data_options
 @model_options
 @run_option
 @seed_option
@@ -62,6 +63,8 @@ def export(
     out: Path,
     int8: bool,
     data: Path | None,
+    max_bad: float,
+    bit_depth: int | None,
     how: ModelOptions,
     run_folder: Path,
     seed: int,
@@ -80,7 +83,7 @@ def export(
     report = run_export(
         Run.open(run_folder),
         how.file(model) if model is not None else None,
-        DataInput(data, seed) if data is not None else None,
+        DataInput(data, seed, max_bad=max_bad, bit_depth=bit_depth) if data is not None else None,
         out,
         format,
         int8=int8,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cfp_cli.runs.predict import Predicted, Prediction
-
-# Rows of the table of unsure predictions beside a CSV file.
-MOST = 20
 
 
 @click.command(
@@ -73,13 +69,14 @@ def predict(
     line. Labels are not needed; to measure accuracy on labelled images, use cfp eval.
     """
     from cfp_cli.execution.device import choose_device
-    from cfp_cli.runs.predict import run_predict
+    from cfp_cli.runs.predict import MOST_UNSURE, run_predict
 
     done = run_predict(
         how.file(model),
         images,
         threshold=threshold,
         out=out,
+        keep_rows=out is None or console.json,
         max_bad=max_bad,
         bit_depth=bit_depth,
         batch_size=batch_size,
@@ -90,13 +87,13 @@ def predict(
         shown = [images_table(done, done.rows, "predictions")]
     else:
         # The file has all images; those that a person must look at are shown here too.
-        unsure = sorted((row for row in done.rows if row.unsure), key=lambda row: row.confidence)
-        shown = [images_table(done, unsure[:MOST], "unsure predictions")] if unsure else []
-        if len(unsure) > MOST:
-            shown[0].caption = f"the {MOST} with the lowest confidence of {len(unsure)}; {out} has all"
+        unsure = sum(each.unsure for each in done.summary)
+        shown = [images_table(done, done.most_unsure, "unsure predictions")] if unsure else []
+        if unsure > MOST_UNSURE:
+            shown[0].caption = f"the {MOST_UNSURE} with the lowest confidence of {unsure}; {out} has all"
     skipped = f", {len(done.unreadable)} cannot be read" if done.unreadable else ""
     written = [f"written {out}"] if out is not None else []
-    console.result(done.to_json(), *shown, classes_table(done), f"{len(done.rows)} images{skipped}", *written)
+    console.result(done.to_json(), *shown, classes_table(done), f"{done.images} images{skipped}", *written)
 
 
 def images_table(predicted: Predicted, rows: Sequence[Prediction], title: str) -> Table:
@@ -123,12 +120,7 @@ def classes_table(predicted: Predicted) -> Table:
     from rich.table import Table
 
     table = Table("predicted class", "images", "mean confidence", "unsure", title="summary")
-    counts = Counter(row.label for row in predicted.rows)
-    unsure = Counter(row.label for row in predicted.rows if row.unsure)
-    sums: dict[str, float] = dict.fromkeys(counts, 0.0)
-    for row in predicted.rows:
-        sums[row.label] += row.confidence
-    for name in predicted.classes:
-        if counts[name]:
-            table.add_row(name, str(counts[name]), f"{sums[name] / counts[name]:.1%}", str(unsure[name]))
+    for each in predicted.summary:
+        if each.images:
+            table.add_row(each.name, str(each.images), f"{each.confidence / each.images:.1%}", str(each.unsure))
     return table

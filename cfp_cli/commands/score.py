@@ -135,6 +135,13 @@ def score(
     for each in sets:
         cells = (each["name"], each["channels"], each["clusters"], f"{each['independent']:.1f}")
         table.add_row(*map(str, cells))
+    flat = [tap.name for tap in scores.taps if tap.hardly_ranked and "richness" not in tap.saturated]
+    if flat:
+        more = f" and {len(flat) - 3} more" if len(flat) > 3 else ""
+        console.say(
+            f"warning: {richness} is nearly equal for most channels of {', '.join(flat[:3])}{more}, so it hardly ranks "
+            "them; choose another criterion, such as --richness explained-variance"
+        )
     for tap in scores.taps:
         for name in tap.saturated:
             criterion = similarity if name == "similarity" else richness

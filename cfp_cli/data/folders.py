@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from cfp_cli.data.arrays import array_advice
 from cfp_cli.data.left_out import LeftOut
 from cfp_cli.foundation.errors import DataError
 
@@ -105,11 +106,14 @@ def class_images(folder: Path, left_out: LeftOut) -> dict[str, list[Path]]:
     folders = subfolders(folder)
     if not folders:
         hint = "it holds images, not class folders" if has_images(folder) else "it holds no class folders"
-        raise DataError(f"{folder} is not an image folder: {hint}; arrange the images as {folder}/CLASS/*")
+        note_left_out(folder, left_out)
+        advice = array_advice(left_out.files, f"arrange the images as {folder}/CLASS/*")
+        raise DataError(f"{folder} is not an image folder: {hint}; {advice}")
     note_left_out(folder, left_out)
     by_class = {path.name: images_below(path, left_out) for path in folders}
     if not any(by_class.values()) and not left_out.dangling:
-        raise DataError(f"no images under {folder}; arrange them as {folder}/CLASS/*")
+        advice = array_advice(left_out.files, f"arrange them as {folder}/CLASS/*")
+        raise DataError(f"no images under {folder}; {advice}")
     return by_class
 
 

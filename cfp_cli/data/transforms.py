@@ -12,6 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from cfp_cli.data.arrays import array_advice
 from cfp_cli.data.deep_pixels import deep_values, is_deep, natural_depth, to_8_bits
 from cfp_cli.data.raster import Raster, UInt8
 from cfp_cli.data.remarks import Remarks
@@ -155,7 +156,8 @@ def decode(path: Path, channels: int = 3, bit_depth: int | None = None, remarks:
                 plain = plain.convert("RGBA")
             return Raster((plain.convert("L" if channels == 1 else "RGB"),))
     except UnidentifiedImageError as error:
-        raise BrokenImageError("not an image") from error
+        advice = array_advice([path], "")
+        raise BrokenImageError(f"not an image; {advice}" if advice else "not an image") from error
     except Image.DecompressionBombError as error:
         raise BrokenImageError("too many pixels") from error
     # Pillow's decoders raise many kinds of errors on damaged or hostile files.

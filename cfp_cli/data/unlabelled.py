@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cfp_cli.data.arrays import array_advice
 from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.folders import images_below, is_image
+from cfp_cli.data.left_out import LeftOut
 from cfp_cli.data.raster import UInt8
 from cfp_cli.data.transforms import BrokenImageError, Preprocessing
 from cfp_cli.execution.cores import usable_cores
@@ -40,18 +42,21 @@ def find_images(sources: Sequence[Path]) -> tuple[Path, ...]:
 
 def _images_of(source: Path) -> list[Path]:
     if source.is_dir():
-        images = images_below(source)
+        left_out = LeftOut()
+        images = images_below(source, left_out)
         if not images:
-            raise DataError(f"no images under {source}; pass a folder, a list file or a glob of images")
+            advice = array_advice(left_out.files, "pass a folder, a list file or a glob of images")
+            raise DataError(f"no images under {source}; {advice}")
         return images
     if source.is_file():
         return [source] if is_image(source) else _listed(source)
     if glob.has_magic(str(source)):
         paths = sorted(map(Path, glob.glob(str(source), recursive=True)))  # noqa: PTH207 - patterns may be absolute
-        images = [image for path in paths for image in (images_below(path) if path.is_dir() else [path])]
-        images = [path for path in images if is_image(path)]
+        files = [image for path in paths for image in (images_below(path) if path.is_dir() else [path])]
+        images = [path for path in files if is_image(path)]
         if not images:
-            raise DataError(f"no images match {source}; quote the pattern, and use ** for folders of any depth")
+            advice = array_advice(files, "quote the pattern, and use ** for folders of any depth")
+            raise DataError(f"no images match {source}; {advice}")
         return images
     raise DataError(f"no such file or folder {source}; {path_hint(source, 'check the path of the images')}")
 
@@ -60,9 +65,8 @@ def _listed(source: Path) -> list[Path]:
     try:
         lines = [line.strip() for line in source.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{source} is neither an image, a folder nor a list; pass an image or a text file with a path on each line"
-        ) from error
+        advice = array_advice([source], "pass an image or a text file with a path on each line")
+        raise DataError(f"{source} is neither an image, a folder nor a list; {advice}") from error
     if not any(lines):
         raise DataError(f"{source} lists no images; write the path of an image on each line")
     return [_path_of_line(source.parent, line) for line in lines if line]

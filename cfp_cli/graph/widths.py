@@ -11,12 +11,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves
 
 from cfp_cli.graph.selection import Selection
 from cfp_cli.graph.trace import module_of, shape_of_value
 from cfp_cli.models.attributes import is_counts
+
+_NORMS = (torch.ops.aten.instance_norm.default,)
 
 Attributes = dict[str, dict[str, Any]]
 
@@ -24,7 +28,8 @@ Attributes = dict[str, dict[str, Any]]
 def new_widths(model: nn.Module, selection: Selection) -> Attributes:
     """New values of attributes that hold channel counts, by module and attribute.
 
-    Only attributes of modules outside of `torch.nn` are considered, and only sizes with a single new size.
+    Only attributes of modules outside of `torch.nn` and of norms without tensors are considered, and only sizes with a
+    single new size.
 
     Args:
         model: the original network.
@@ -33,7 +38,7 @@ def new_widths(model: nn.Module, selection: Selection) -> Attributes:
     found: Attributes = {}
     changes = _size_changes(selection)
     for path, module in model.named_modules():
-        if not _is_foreign(module):
+        if not _keeps_widths(module):
             continue
         sizes = {old: next(iter(new)) for old, new in changes.get(path, {}).items() if len(new) == 1}
         for name, value in vars(module).items():
@@ -44,12 +49,12 @@ def new_widths(model: nn.Module, selection: Selection) -> Attributes:
 
 
 def changed_attributes(model: nn.Module, rebuilt: nn.Module) -> Attributes:
-    """Integer attributes of modules outside of `torch.nn` that a rebuild changed, by module and attribute."""
+    """Integer attributes that a rebuild changed, of the modules of `new_widths`, by module and attribute."""
     found: Attributes = {}
     rebuilt_modules = dict(rebuilt.named_modules())
     for path, module in model.named_modules():
         other = rebuilt_modules.get(path)
-        if other is None or not _is_foreign(module):
+        if other is None or not _keeps_widths(module):
             continue
         for name, value in vars(module).items():
             new = vars(other).get(name)
@@ -66,6 +71,8 @@ def _size_changes(selection: Selection) -> dict[str, dict[int, set[int]]]:
         if node.op != "call_function" or node in graph.producing:
             continue
         numbers = {each for each in tree_leaves((node.args, node.kwargs)) if type(each) is int}
+        if node.target in _NORMS:
+            numbers.add(shape_of_value(node.all_input_nodes[0].meta.get("val"))[1])
         own = changes.setdefault(module_of(node), {})
         for each in (node, *node.all_input_nodes) if numbers else ():
             for old, new in _sizes(selection, each):
@@ -89,8 +96,14 @@ def _sizes(selection: Selection, node: Any) -> Iterator[tuple[int, int]]:
                 yield size, largest
 
 
-def _is_foreign(module: nn.Module) -> bool:
-    return not type(module).__module__.startswith("torch.nn.")
+def _keeps_widths(module: nn.Module) -> bool:
+    """Whether the shapes of a module's tensors do not contain all of its channel counts.
+
+    An instance norm without tensors warns if its input has another number of channels.
+    """
+    if not type(module).__module__.startswith("torch.nn."):
+        return True
+    return isinstance(module, _NormBase) and not module.affine and not module.track_running_stats
 
 
 def _replaced(value: Any, sizes: Mapping[int, int]) -> Any:

@@ -48,7 +48,7 @@ def set_input_channels(model: nn.Module, channels: int, input_size: tuple[int, i
     for convolution in _readers(model, first.in_channels, input_size):
         if convolution.groups != 1:
             raise UsageError(
-                f"the first convolution has {convolution.groups} groups, so it cannot take {channels} channels; "
+                f"the first convolution has {convolution.groups} groups, so it cannot take {channels}; "
                 "pass an --arch file.py:factory whose network takes them"
             )
         _set_channels(convolution, channels)

@@ -172,9 +172,19 @@ def _from_file(path: Path, name: str) -> Callable[[int, dict[str, Any]], Any]:
     return lambda classes, kwargs: _call_with_class_count(factory, classes, kwargs)
 
 
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
 # Names that factories give to the number of classes, without underscores.
 _CLASS_COUNT = frozenset(
     ("numclasses", "classes", "nclasses", "nclass", "nbclasses", "numclass", "classnum", "numlabels")
+)
+
+
+# Likewise for the channels of the images. A factory that requires them gets 3; the weights of a file decide then.
+_CHANNEL_COUNT = frozenset(
+    ("nchannels", "inchannels", "inch", "inchans", "nchan", "channels", "inputchannels", "inputch")
 )
 
 
@@ -182,8 +192,13 @@ def _call_with_class_count(factory: Callable[..., Any], classes: int, kwargs: di
     """Call a factory with the number of classes, by name or as its first argument; without it if it takes nothing."""
     parameters = inspect.signature(factory).parameters
     for name in parameters:
-        if name.replace("_", "").lower() in _CLASS_COUNT:
-            return factory(**{name: classes}, **kwargs)
+        if _plain(name) in _CLASS_COUNT:
+            channels = {
+                each: 3
+                for each, parameter in parameters.items()
+                if _plain(each) in _CHANNEL_COUNT and parameter.default is parameter.empty
+            }
+            return factory(**{name: classes}, **{**channels, **kwargs})
     if not parameters:
         return factory(**kwargs)
     return factory(classes, **kwargs)

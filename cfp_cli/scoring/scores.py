@@ -59,6 +59,13 @@ class TapScores:
         """Number of channels."""
         return len(self.richness)
 
+    @property
+    def hardly_ranked(self) -> bool:
+        """Whether 9 of 10 channels or more have the richness of the richest one, up to 1 %, so that it ranks few."""
+        best = float(self.richness.max())
+        equal = float((self.richness >= 0.99 * best).mean())
+        return self.channels > 1 and best > 0 and equal >= 0.9
+
 
 @dataclass(frozen=True)
 class SetScores:

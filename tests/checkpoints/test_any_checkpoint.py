@@ -470,6 +470,8 @@ def test_programs_and_int8_networks_are_named(tmp_path: Path, arch: str) -> None
         ({"input_size": "x"}, {"input_size": (24, 24)}),
         ({"img_size": (64, 64)}, {"input_size": (64, 64)}),
         ({"train_args": {"imgsz": 64}}, {"input_size": (64, 64)}),
+        ({"args": argparse.Namespace(img_size=64, mean=None)}, {"input_size": (64, 64)}),
+        ({"args": argparse.Namespace(mean=[0.5] * 3, std=[0.25] * 3)}, {"mean": (0.5,) * 3}),
         ({"mean": [0.5] * 3, "std": (0.25,) * 3}, {"mean": (0.5,) * 3, "std": (0.25,) * 3}),
         ({"mean": [0.5] * 3}, {"mean": (0.0,) * 3, "std": (1.0,) * 3}),
         ({"mean": [0.5] * 3, "std": [0.0] * 3}, {"mean": (0.0,) * 3}),

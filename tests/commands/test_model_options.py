@@ -160,3 +160,16 @@ def test_other_channels_for_an_architecture(cfp, tmp_path: Path, images: Path) -
     assert result.code == 0, result.err
     assert spec_of(load(out)).channels == 1
     assert cfp("eval", out, images).code == 0
+
+
+def test_export_reads_images_by_the_same_options(cfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cfp_cli.foundation.errors import CfpError
+    from cfp_cli.runs import export
+
+    def stop(_run, _model, data, *_rest, **_options) -> None:
+        raise CfpError(f"{data.path.name} {data.bit_depth} {data.max_bad}; stop")
+
+    monkeypatch.setattr(export, "run_export", stop)
+    options = ("--data", tmp_path / "lot", "--bit-depth", 12, "--max-bad", "5%")
+    result = cfp("export", tmp_path / "m.pt", "--format", "pt2", "--out", tmp_path / "m.pt2", *options)
+    assert result.err == "error: lot 12 0.05; stop\n"

@@ -25,7 +25,7 @@ from cfp_cli.commands.tables import Parts, fit, listed, sentence
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.mistakes import Mistake
 from cfp_cli.pruning.plan import SetPlan
-from cfp_cli.runs.predict import Predicted, Prediction
+from cfp_cli.runs.predict import Predicted, PredictedClass, Prediction
 
 
 @cache
@@ -62,7 +62,7 @@ def tables(count: int) -> list[Table]:
     stages = {"before": first, "rebuilt": second, "reconstructed": third}
     label, *_ = names(count)
     row = Prediction(Path("data/test/image_0001.png"), label, 0.5, (0.5,) + (0.5 / (count - 1),) * (count - 1), True)
-    predicted = Predicted(names(count), (row,), ())
+    predicted = Predicted(names(count), (row,), (PredictedClass(label, 1, 0.5, 1),), (row,), ())
     return [
         metrics_table(first, "model.pt on test"),
         confusion_table(first, 80),

@@ -66,7 +66,7 @@ def test_networks_that_take_the_channels_stay_as_they_are() -> None:
 
 
 def test_grouped_first_convolutions_are_refused() -> None:
-    with pytest.raises(UsageError, match="3 groups, so it cannot take 1 channels"):
+    with pytest.raises(UsageError, match="3 groups, so it cannot take 1;"):
         set_input_channels(net(3, groups=3), 1, (8, 8))
 
 

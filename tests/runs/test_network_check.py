@@ -37,6 +37,11 @@ class Second(Net):
         super().__init__(n_class)
         assert in_ch == 3
 
+class Third(Net):
+    def __init__(self, n_channels, n_classes, bilinear=False):
+        super().__init__(n_classes)
+        assert n_channels == 3
+
 class Flat(nn.Module):
     def __init__(self):
         super().__init__()
@@ -96,7 +101,7 @@ def test_each_problem_is_one_line(file: Path, factory: str, classes: int, warnin
     assert not model.training
 
 
-@pytest.mark.parametrize("factory", ["Own", "Second", "ignores"])
+@pytest.mark.parametrize("factory", ["Own", "Second", "Third", "ignores"])
 def test_factories_as_beginners_write_them_are_called(file: Path, tmp_path: Path, factory: str) -> None:
     arch = f"{file}:{factory}"
     model = create(arch, 3)
