@@ -217,6 +217,6 @@ def _report_assumptions(contents: Contents, spec: ModelSpec, assumed: Assumed, s
         progress.say(f"{contents.path}: {images_of(spec)}, {source}")
     elif not contents.own:
         progress.say(
-            f"{contents.path} does not store how its images are normalised; assuming {images_of(spec)}; "
-            "pass --mean and --std, or --normalise imagenet, if it was trained with others"
+            f"{contents.path} does not store its preprocessing; assuming {images_of(spec)}; if it was trained with "
+            "others, its accuracy will be low: pass --normalise imagenet, or --mean and --std, and --input-size"
         )

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cfp_cli.commands.rate import Rate
 from cfp_cli.commands.tables import fit
 from cfp_cli.execution.launch import rank
 from cfp_cli.foundation.errors import StorageError, UsageError
@@ -207,34 +208,35 @@ class Console:
         return Live(renderable, console=self._stream("stderr"), refresh_per_second=4)
 
     def _bar(self, items: Iterable[T], description: str, total: int | None, unit: str) -> Iterator[T]:
-        from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-        from rich.text import Text
+        from rich.progress import BarColumn, Progress, TextColumn
 
-        class Rate(ProgressColumn):
-            def render(self, task: Task) -> Text:
-                speed = task.finished_speed or task.speed
-                return Text(f"{speed:.1f} {unit}/s" if speed else "", style="cyan")
-
+        # One piece of work has no count: the bar shows that it is under way.
+        counted = total != 1
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
-            TextColumn("{task.completed:.0f}/" + (str(total) if total is not None else "?")),
-            Rate(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
+            *([TextColumn("{task.completed:.0f}/" + (str(total) if total is not None else "?"))] if counted else []),
+            TextColumn("{task.fields[speed]}", style="cyan", markup=False),
+            TextColumn("{task.fields[left]}", markup=False),
         )
+        rate = Rate(unit, total)
         with Progress(*columns, console=self._stream("stderr"), transient=True) as progress:
-            yield from progress.track(items, total=total, description=visible(description))
+            task = progress.add_task(visible(description), total=total if counted else None, speed="", left="")
+            for done, item in enumerate(items):
+                rate.add(done, time.monotonic())
+                progress.update(task, completed=done, speed=rate.speed, left=rate.left)
+                yield item
 
     def _heartbeat(self, items: Iterable[T], description: str, total: int | None, unit: str) -> Iterator[T]:
-        began = last_line = time.monotonic()
+        rate = Rate(unit, total)
+        last_line = time.monotonic()
         for done, item in enumerate(items):
             now = time.monotonic()
+            rate.add(done, now)
             if done and now - last_line >= HEARTBEAT_SECONDS:
                 last_line = now
-                rate = done / (now - began)
-                rest = f" of {total}, {(total - done) / rate:.0f} s left" if total else ""
-                self.say(f"{description}: {done}{rest}, {rate:.1f} {unit}/s")
+                count = f"{done} of {total}" if total else str(done)
+                self.say(f"{description}: {', '.join(filter(None, (count, rate.left, rate.speed)))}")
             yield item
 
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 # Rows of the table of mistakes.
 MOST = 100
-REMEDY = "use an earlier checkpoint, or train it with a lower --lr or more epochs"
+REMEDY = (
+    "check that mean and std (--normalise, --mean, --std) and the order of the classes (--classes) are those of its "
+    "training; if they are, use an earlier checkpoint, or train it with a lower --lr or more epochs"
+)
 
 # The largest number of classes in the table of classes.
 _CLASSES = 50

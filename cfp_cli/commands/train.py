@@ -17,6 +17,8 @@ from cfp_cli.runs.fold_outputs import outputs_of
 from cfp_cli.runs.output_path import check_output
 from cfp_cli.training.restart import replacing
 
+REMEDY = "use an earlier checkpoint, or train it with a lower --lr or more epochs"
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -94,7 +96,7 @@ def train(
     with ExitStack() as stack:
         for path in outputs_of(out, folds or 0):
             stack.enter_context(replacing(path.with_suffix(".last.pt"), active=not resume and launch.rank() == 0))
-        from cfp_cli.commands.eval import REMEDY, metrics_table
+        from cfp_cli.commands.eval import metrics_table
         from cfp_cli.commands.figures import collapse_verdict
         from cfp_cli.execution.device import choose_device
         from cfp_cli.runs.directory import lock_output

@@ -151,8 +151,8 @@ def _onnx_contents(
     from cfp_cli.exporting import onnx_file
 
     contents = {}
-    for name, model in models.items():
-        progress.say(f"exporting {name} to time it in other runtimes")
+    exporting = "exporting the networks to time them in other runtimes"
+    for name, model in progress.track(models.items(), exporting, total=len(models), unit="network"):
         network = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
         try:
             contents[name] = onnx_file.to_bytes(network, torch.rand(2, *shapes[name]), {})

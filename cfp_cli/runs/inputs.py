@@ -61,6 +61,7 @@ class ModelInput:
         classes: class names in the order of the logits, where the file does not contain them.
         like: a network of the same run, whose preprocessing is taken where nothing else states it.
         weights: the entry of the file or the prefix of its names that holds the weights, where several fit.
+        known: whether an earlier command of the run has reported how the file is read.
     """
 
     path: Path
@@ -72,9 +73,10 @@ class ModelInput:
     classes: tuple[str, ...] | None = None
     like: ModelSpec | None = None
     weights: str | None = None
+    known: bool = False
 
     def load(self, progress: Progress = SILENT, *, without_head: bool = False) -> nn.Module:
-        """Load the network in eval mode, with its spec attached; report assumptions to `progress`.
+        """Load the network in eval mode, with its spec attached; report assumptions to `progress`, once a run.
 
         With `without_head`, a file without the head of its architecture is accepted too, see `load`.
 
@@ -92,7 +94,7 @@ class ModelInput:
             like=self.like,
             unsafe_pickle=self.unsafe_pickle,
             without_head=without_head,
-            progress=progress,
+            progress=SILENT if self.known else progress,
         )
         spec, params = spec_of(model), sum(parameter.numel() for parameter in model.parameters())
         LOGGER.info("read %s: %s, %d parameters, %d classes", self.path, spec.arch, params, len(spec.classes))
@@ -131,6 +133,7 @@ class ModelInput:
             std=record.std,
             classes=record.classes,
             weights=record.weights,
+            known=True,
         )
 
 

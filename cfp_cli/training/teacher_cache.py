@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cfp_cli.checkpoints.fingerprint import fingerprint
@@ -105,6 +107,12 @@ def _blocks(images: int, views: int) -> list[range]:
     return [range(start, min(start + size, images)) for start in range(0, images, size)]
 
 
+def _batches(block: range, views: int) -> list[tuple[NDArray[np.int64], ...]]:
+    """Split the views of a block of images into batches: indices of images and of views."""
+    pairs = [grid.ravel() for grid in np.meshgrid(np.array(block), np.arange(views), indexing="ij")]
+    return list(zip(*(np.array_split(column, -(-len(column) // _BATCH)) for column in pairs), strict=True))
+
+
 def _compute(
     teacher: nn.Module,
     views: ViewSource,
@@ -119,10 +127,11 @@ def _compute(
     teacher.to(device)
     try:
         with evaluating(teacher), torch.inference_mode(), Interrupt() as interrupt:
-            for block in progress.track(blocks, description, total=len(blocks), unit="block"):
-                pairs = [grid.ravel() for grid in np.meshgrid(np.array(block), np.arange(views.views), indexing="ij")]
-                batches = zip(*(np.array_split(column, -(-len(column) // _BATCH)) for column in pairs), strict=True)
-                logits = torch.cat([_forward(teacher, views.get(*batch), device) for batch in batches])
+            batches = [_batches(block, views.views) for block in blocks]
+            shown = progress.track(chain(*batches), description, total=sum(map(len, batches)))
+            for block, parts_of_block in zip(blocks, batches, strict=True):
+                block_batches = islice(shown, len(parts_of_block))
+                logits = torch.cat([_forward(teacher, views.get(*batch), device) for batch in block_batches])
                 if logits.shape[1:] != (classes,):
                     raise TrainingError(
                         f"a teacher returns logits of shape {tuple(logits.shape[1:])}, not {classes} classes; "
@@ -132,6 +141,8 @@ def _compute(
                     raise TrainingError("a teacher returns NaN or infinite logits; train it again")
                 _write(_part(parts, block), logits.view(len(block), views.views, classes).numpy())
                 interrupt.check()
+            # The end of the progress, after the last batch.
+            next(shown, None)
     finally:
         teacher.to(original_device)
 
