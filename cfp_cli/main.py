@@ -13,6 +13,8 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from cfp_cli.foundation.streams import open_streams, settle_stdout
+
 if TYPE_CHECKING:
     from cfp_cli.commands.console import Console
 
@@ -23,7 +25,7 @@ def main() -> NoReturn:
         signal.signal(number, _interrupt)
     try:
         try:
-            _open_streams()
+            open_streams()
             code = _run()
             _ignore_signals()
         except KeyboardInterrupt:
@@ -50,7 +52,8 @@ def _run() -> int:
     try:
         code = cli.main(prog_name="cfp", obj=console, default_map=read_defaults(cli), standalone_mode=False)
         console.finish()
-        console.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (Interrupted, click.Abort):
         _ignore_signals()
@@ -62,10 +65,11 @@ def _run() -> int:
     except click.ClickException as error:
         console.error(error.format_message())
         return error.exit_code
-    except BrokenPipeError:
-        # The reader of stdout has closed it.
-        _drop_stdout()
-        return 1
+    except BrokenPipeError as error:
+        if error.filename == "stdout":
+            # The reader has what it wanted, as in `cfp inspect model.pt | head -1`.
+            return 1
+        return _print_failure(console, error, outside_cause(error) or str(error))
     except CfpError as error:
         return _print_failure(console, error, str(error), error.exit_code)
     except Exception as error:
@@ -77,6 +81,7 @@ def _run() -> int:
         return _print_failure(console, error, message)
     finally:
         console.close()
+        settle_stdout()
 
 
 def _print_failure(console: Console, error: BaseException, message: str, code: int = 1) -> int:
@@ -114,27 +119,3 @@ def _interrupt(_number: int, frame: FrameType | None) -> NoReturn:
 def _ignore_signals() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _open_streams() -> None:
-    """Make stdout and stderr safe to print to.
-
-    A stream that the shell has closed (`>&-`) is replaced, as the next file to be opened would get its number.
-    Characters that the terminal's encoding lacks are printed as escapes.
-    """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the end
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _drop_stdout() -> None:
-    """Send what is left of stdout nowhere. Python would report the failure again when it flushes stdout at exit."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

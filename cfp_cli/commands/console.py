@@ -21,7 +21,6 @@ from cfp_cli.commands.rate import Rate
 from cfp_cli.commands.tables import fit
 from cfp_cli.execution.launch import rank
 from cfp_cli.foundation.errors import StorageError, UsageError
-from cfp_cli.foundation.storage import storage_error
 from cfp_cli.foundation.typed_json import to_json
 from cfp_cli.foundation.versions import versions
 
@@ -159,22 +158,6 @@ class Console:
                 if isinstance(renderable, Table):
                     fit(renderable, stream, self.width)
                 stream.print(renderable)
-
-    def flush(self) -> None:
-        """Hand everything printed to the operating system.
-
-        Raises:
-            StorageError: stdout cannot be written, such as a file on a full disk.
-        """
-        try:
-            if sys.stdout is not None:
-                sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            # Python would try again at exit, and fail again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise storage_error("stdout", error) from error
 
     def say(self, message: str) -> None:
         """Print one line to stderr, except with `-q`."""
