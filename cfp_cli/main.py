@@ -46,7 +46,7 @@ def _run() -> int:
     from cfp_cli.commands.config import read_defaults
     from cfp_cli.commands.console import Console
     from cfp_cli.foundation.errors import CfpError, Interrupted
-    from cfp_cli.foundation.failures import outside_cause
+    from cfp_cli.foundation.failures import exhausted, outside_cause
 
     console = Console()
     try:
@@ -71,7 +71,8 @@ def _run() -> int:
             return 1
         return _print_failure(console, error, outside_cause(error) or str(error))
     except CfpError as error:
-        return _print_failure(console, error, str(error), error.exit_code)
+        message = exhausted(error)
+        return _print_failure(console, error, message or str(error), 1 if message else error.exit_code)
     except Exception as error:
         message = outside_cause(error)
         if message is None:

@@ -56,6 +56,9 @@ def cli(ctx: click.Context) -> None:
     # reads this variable when it is imported, which happens later.
     if ctx.invoked_subcommand not in TIMING:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Where another process cannot be reached, torch prints pages of C++ addresses before the error that `join` reports.
+    if "WORLD_SIZE" in os.environ:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 
 
 for command in (

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import atexit
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from cfp_cli.execution import launch
 from cfp_cli.foundation.errors import TrainingError, UsageError
 
 T = TypeVar("T")
+
+# How long a process waits at the start for the others.
+JOIN_LIMIT = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def join(device: torch.device) -> tuple[Workers, torch.device]:
 
     Raises:
         UsageError: the launcher's environment cannot be used, or this machine has fewer GPUs than processes.
-        TrainingError: the other processes cannot be reached.
+        TrainingError: the other processes cannot be reached within `JOIN_LIMIT`.
     """
     launch.rank()
     if not launch.launched():
@@ -117,7 +122,10 @@ def join(device: torch.device) -> tuple[Workers, torch.device]:
         if device.type == "cuda":
             torch.cuda.set_device(device)
         try:
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            # The limit of PyTorch, 30 minutes, is meant for the work between two exchanges.
+            store, rank, size = next(rendezvous("env://", timeout=JOIN_LIMIT))
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
         except (ValueError, RuntimeError) as error:
             reason = str(error).strip().partition("\n")[0][:200]
             raise TrainingError(

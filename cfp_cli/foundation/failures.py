@@ -9,6 +9,7 @@ import errno
 import os
 from collections.abc import Iterator
 
+from cfp_cli.foundation.errors import CfpError
 from cfp_cli.foundation.storage import FULL, storage_error
 
 _MEMORY = (
@@ -21,6 +22,9 @@ _MEMORY = (
     "failed to map segment",
     "unable to allocate",
     "memoryerror",
+    # What oneDNN reports if it gets no memory for its code or for a tensor.
+    "could not create a primitive",
+    "could not create a memory object",
 )
 _THREADS = ("can't start new thread", "thread creation failed", "resource temporarily unavailable")
 _PROCESSES = (
@@ -41,10 +45,8 @@ def outside_cause(error: BaseException) -> str | None:
         if isinstance(each, OSError) and each.errno in (*FULL, errno.EFBIG, errno.EROFS, errno.EIO):
             # Of a copy, the second name is the file that was written.
             return str(storage_error(str(each.filename2 or each.filename or "a file"), each))
-        if isinstance(each, MemoryError) or any(words in text for words in _MEMORY) or _errno(each) == errno.ENOMEM:
-            return "out of memory; close other programs, raise `ulimit -v`, or use smaller batches or images"
-        if any(words in text for words in _THREADS) or _errno(each) == errno.EAGAIN:
-            return "the system starts no more threads; raise `ulimit -u` and `ulimit -v`, or use fewer threads"
+        if message := _exhausted(each, text):
+            return message
         if "no space left on device" in text:
             return "a disk is full; free space in the folders of the results and in TMPDIR, and run the command again"
         if "WORLD_SIZE" in os.environ and any(words in text for words in _PROCESSES):
@@ -57,21 +59,23 @@ def outside_cause(error: BaseException) -> str | None:
     return None
 
 
-def first_line(error: BaseException, length: int = 200) -> str:
-    """Return the type of an error and the first line of its message, of at most `length` characters."""
-    first = (str(error).strip().splitlines() or [""])[0][:length]
-    return f"{type(error).__name__}: {first}"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and its causes."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
+def exhausted(error: BaseException) -> str | None:
+    """Return the message for an error whose cause is a lack of memory or threads; None for any other error.
+
+    Code that wraps the errors of a network or a package says what failed, but not why.
+    """
+    causes = (each for each in _chain(error) if not isinstance(each, CfpError))
+    found = (_exhausted(each, f"{type(each).__name__}: {each}".lower()) for each in causes)
+    return next((message for message in found if message), None)
 
 
-def _errno(error: BaseException) -> int | None:
-    return error.errno if isinstance(error, OSError) else None
+def _exhausted(error: BaseException, text: str) -> str | None:
+    if isinstance(error, MemoryError) or any(words in text for words in _MEMORY) or _errno(error) == errno.ENOMEM:
+        return "out of memory; close other programs, raise `ulimit -v`, or use smaller batches or images"
+    if any(words in text for words in _THREADS) or _errno(error) == errno.EAGAIN:
+        return (
+            "the system starts no more threads; raise `ulimit -u` and the memory of `ulimit -v`, or use fewer threads"
+        )
+    return None

@@ -17,7 +17,7 @@ from typing import IO, Any
 class _Stdout(io.FileIO):
     """The descriptor of stdout. An error of a write names stdout."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -28,7 +28,7 @@ class _Stdout(io.FileIO):
 class _Stderr(io.FileIO):
     """The descriptor of stderr. After an error of a write, everything goes nowhere."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError:

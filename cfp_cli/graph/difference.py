@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.full_precision import full_precision
+from cfp_cli.foundation.failures import exhausted
 from cfp_cli.graph.channel_graph import ChannelGraph
 from cfp_cli.graph.operators import OPERATORS, is_layer
 from cfp_cli.graph.outputs import tensors_of
@@ -58,7 +59,9 @@ def first_difference(rebuilt: nn.Module, selection: Selection, x: Tensor) -> Dif
                 given = tensors_of(rebuilt(x))
         except _Found:
             return side.found
-        except Exception:
+        except Exception as error:
+            if exhausted(error):
+                raise
             # It cannot run: name the layer that would have been next.
             return _difference_at(graph, side.advance())
         if side.advance() is not None:

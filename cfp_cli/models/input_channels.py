@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.failures import exhausted
 
 COLOURS = 3
 
@@ -118,7 +119,9 @@ def _runs(model: nn.Module, channels: int, input_size: tuple[int, int]) -> bool:
     try:
         with evaluating(model), torch.inference_mode():
             model(images)
-    except Exception:
+    except Exception as error:
         # The network is code of the user and can raise anything.
+        if exhausted(error):
+            raise
         return False
     return True

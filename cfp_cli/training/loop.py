@@ -309,7 +309,8 @@ class _Run:
             else "no good state had been written"
         )
         raise TrainingError(
-            f"{failure} in epoch {self.epoch + 1}; {state}; train again with a lower --lr or with --clip-norm 1"
+            f"training diverged, {failure} in epoch {self.epoch + 1}; {state}; "
+            "train again with a lower --lr or with --clip-norm 1"
         )
 
     def _save_if_due(self) -> None:

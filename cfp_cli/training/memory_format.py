@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from cfp_cli.foundation.failures import exhausted
 from cfp_cli.graph.outputs import tensors_of
 
 
@@ -36,7 +37,9 @@ def _runs(model: nn.Module, device: torch.device, images: Tensor) -> bool:
     try:
         outputs = tensors_of(trial(images.to(device, memory_format=torch.channels_last)))
         torch.stack([each.float().mean() for each in outputs]).sum().backward()  # type: ignore[no-untyped-call]
-    except RuntimeError:
+    except RuntimeError as error:
+        if exhausted(error):
+            raise
         return False
     return True
 

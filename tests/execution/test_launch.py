@@ -1,10 +1,14 @@
 from __future__ import annotations
 
-import pytest
+import socket
+from datetime import timedelta
 
-from cfp_cli.execution import launch
-from cfp_cli.foundation.errors import UsageError
-from cfp_cli.foundation.failures import outside_cause
+import pytest
+import torch
+
+from cfp_cli.execution import distributed, launch
+from cfp_cli.foundation.errors import CheckpointError, TrainingError, UsageError
+from cfp_cli.foundation.failures import exhausted, outside_cause
 
 
 def test_without_a_launcher_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,3 +64,35 @@ def test_a_bug_stays_a_bug_and_a_dead_peer_is_none(monkeypatch: pytest.MonkeyPat
     assert outside_cause(dead) is None
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "another process of this run ended" in (outside_cause(dead) or "")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("could not create a primitive"),
+        RuntimeError("can't start new thread"),
+        ImportError("libx.so: failed to map segment from shared object"),
+    ],
+)
+def test_what_a_lack_of_memory_causes_is_not_blamed_on_a_file(error: Exception) -> None:
+    with pytest.raises(CheckpointError) as wrapped:
+        try:
+            raise error
+        except Exception:
+            raise CheckpointError("model.pt is not readable")  # noqa: B904 - the context must do
+    assert "memory" in (exhausted(wrapped.value) or "")
+    assert exhausted(CheckpointError("the file is named 'out of memory'")) is None
+
+
+def test_processes_that_do_not_come_are_waited_for_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "JOIN_LIMIT", timedelta(milliseconds=10))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(
+        TrainingError, match=r"the other processes cannot be reached .*; start all of them with torchrun"
+    ):
+        distributed.join(torch.device("cpu"))

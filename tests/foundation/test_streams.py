@@ -32,7 +32,9 @@ cfp_cli.main.main()
 """
 
 
-def _speak(folder: Path, *arguments: str, setup: Callable[[], None], **variables: str) -> subprocess.CompletedProcess[str]:
+def _speak(
+    folder: Path, *arguments: str, setup: Callable[[], None], **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, *arguments],
         cwd=folder,

@@ -35,6 +35,7 @@ import cfp_cli.runs.demo as demo
 from cfp_cli.main import main
 
 SHORT = ["--epochs", "1", "--batch-size", "8", "--views", "1", "--augment", "none", "--threads", "1"]
+RATIO = ["--ratios", "0.5", "--seeds", "0"]
 LIMIT_SECONDS = 120.0
 NOBODY = 65534
 # Each command, in the order of the work. `MÄNGEL` is not ASCII, as are the names of its classes.
@@ -46,8 +47,7 @@ COMMANDS: dict[str, list[str]] = {
     "eval": ["eval", "rl.pt", "MÄNGEL", "--threads", "1"],
     "predict": ["predict", "rl.pt", "MÄNGEL", "--csv", "predicted.csv", "--threads", "1"],
     "bench": ["bench", "rl.pt", "--seconds", "0.01", "--no-onnx", "--threads", "1"],
-    "compare": ["compare", "MÄNGEL", "--teachers", "rl.pt", "--methods", "l1", "--ratios", "0.5", "--seeds", "0"]
-    + ["--images", "12", *SHORT],
+    "compare": ["compare", "MÄNGEL", "--teachers", "rl.pt", "--methods", "l1", *RATIO, "--images", "12", *SHORT],
     "inspect": ["inspect", "rl.pt"],
     "export": ["export", "--format", "pt2", "--out", "small.pt2"],
     "report": ["report", "--no-bench", "--threads", "1"],
@@ -137,16 +137,17 @@ def start_fork(folder: Path, line: list[str], environment: Environment, log: Pat
 def start_fresh(folder: Path, line: list[str], environment: Environment, log: Path) -> int:
     """Start a command in a new Python; return its process number."""
     variables = {**os.environ, **environment.variables}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "cfp_cli", *line],
-        cwd=folder,
-        env={name: value for name, value in variables.items() if value is not None},
-        stdin=subprocess.DEVNULL,
-        stdout=Path(f"{log}.out").open("wb"),
-        stderr=Path(f"{log}.err").open("wb"),
-        preexec_fn=environment.setup,
-        start_new_session=True,
-    )
+    with Path(f"{log}.out").open("wb") as out, Path(f"{log}.err").open("wb") as err:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cfp_cli", *line],
+            cwd=folder,
+            env={name: value for name, value in variables.items() if value is not None},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            preexec_fn=environment.setup,
+            start_new_session=True,
+        )
     return process.pid
 
 
@@ -262,15 +263,19 @@ class Harness:
     def _judge(self, what: str, environment: Environment, outcome: Outcome) -> None:
         code, err = outcome.code, outcome.err
         self.counts["worked" if code == 0 else "refused" if code in (1, 2, 3, 130) else "ended otherwise"] += 1
+        if "memory" in environment.name and code in (127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS):
+            # A library got no memory and ended the process, before its error could reach Python.
+            self.counts["aborted by a library"] += 1
+            return
         if code not in (0, 1, 2, 3, 130):
             self.expect(False, f"{what}: exit {code}: {err[-600:]!r}")
             return
         if BUG.search(err) or "Exception ignored" in err:
             self.expect(False, f"{what}: exit {code}: {err[-600:]!r}")
             return
-        # Nobody reads stderr, or the reader of stdout has gone away.
+        # Nobody reads stderr, or the reader of stdout has what it wanted.
         silent = any(words in environment.name for words in ("stderr", "all streams", "no reader"))
-        if code and (err or not silent):
+        if code and ("error: " in err or not silent):
             errors = [line for line in err.splitlines() if "error: " in line]
             last = err.strip().splitlines()[-1:]
             self.expect(len(errors) == 1 and errors == last, f"{what}: exit {code}, not one line: {err[-600:]!r}")
@@ -317,7 +322,9 @@ def run() -> None:
     harness.prepare(options.commands)
     sys.stderr.write(f"prepared in {time.monotonic() - began:.1f} s\n")
     for kind in options.kinds:
-        pairs = [(name, each) for each in LONG[kind]() for name in options.commands if re.search(options.only, each.name)]
+        pairs = [
+            (name, each) for each in LONG[kind]() for name in options.commands if re.search(options.only, each.name)
+        ]
         chosen = random.Random(options.seed).sample(pairs, min(options.limit, len(pairs)))
         for name, environment in chosen:
             harness.run(name, environment)
