@@ -41,6 +41,8 @@ test-fast: setup ## run pytest without the slow tests
 fuzz: setup ## kill, interrupt and race every command at every write; takes an hour
 	rm -rf target/faults
 	PYTHONPATH=. $(BIN)/python tests/trust/faults.py target/faults
+	rm -rf target/environments
+	PYTHONPATH=. $(BIN)/python tests/trust/environments.py target/environments --limit 60
 	rm -rf target/fields
 	PYTHONPATH=. $(BIN)/python tests/trust/fields.py target/fields --limit 200
 

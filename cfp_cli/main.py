@@ -88,7 +88,11 @@ def _run() -> int:
 def _print_failure(console: Console, error: BaseException, message: str, code: int = 1) -> int:
     if console.debug:
         raise error
-    console.error(message)
+    try:
+        console.error(message)
+    # Without memory or file handles, the printer cannot be imported.
+    except (OSError, MemoryError, ImportError):
+        sys.stderr.write(f"error: {message}\n")
     return code
 
 

@@ -76,12 +76,9 @@ def test_a_bug_stays_a_bug_and_a_dead_peer_is_none(monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_what_a_lack_of_memory_causes_is_not_blamed_on_a_file(error: Exception) -> None:
-    with pytest.raises(CheckpointError) as wrapped:
-        try:
-            raise error
-        except Exception:
-            raise CheckpointError("model.pt is not readable")  # noqa: B904 - the context must do
-    assert "memory" in (exhausted(wrapped.value) or "")
+    wrapped = CheckpointError("model.pt is not readable")
+    wrapped.__context__ = error
+    assert "memory" in (exhausted(wrapped) or "")
     assert exhausted(CheckpointError("the file is named 'out of memory'")) is None
 
 

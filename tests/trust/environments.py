@@ -58,6 +58,8 @@ COMMANDS: dict[str, list[str]] = {
     "version": ["--version"],
     "demo": ["demo", "--run", "demo-run", "--threads", "1"],
 }
+# The command whose files a command reads, beside those of `train`.
+AFTER = {"prune": "score", "finetune": "prune", "export": "finetune", "report": "finetune"}
 NO_JSON = ("completion", "help", "version")
 
 
@@ -199,8 +201,11 @@ class Harness:
             make_inputs(folder, "fuse" in names)
             os._exit(0)
         os.wait()
-        needed = [name for name in COMMANDS if name in names or name in ("train", "score", "prune", "finetune")]
-        for name in needed:
+        needed = {"train", *names}
+        for name in reversed(COMMANDS):
+            if name in needed and name in AFTER:
+                needed.add(AFTER[name])
+        for name in (name for name in COMMANDS if name in needed):
             if name in names:
                 self.before[name] = self.root / f"before-{name}"
                 shutil.copytree(folder, self.before[name], symlinks=True)

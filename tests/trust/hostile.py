@@ -123,7 +123,9 @@ def folders() -> Iterator[Environment]:
 def disks(sizes: tuple[int, ...]) -> Iterator[Environment]:
     for size in sizes:
         yield Environment(f"disk with {size} KiB", disk=f"full {size}", words="disk is full|cannot write")
-        limit = limited(resource.RLIMIT_FSIZE, size << 10)
+    for size in sizes:
+        # The messages go to a file, too.
+        limit = limited(resource.RLIMIT_FSIZE, max(size, 2) << 10)
         yield Environment(f"files of {size} KiB", setup=limit, words="ulimit -f|cannot|would be larger")
 
 
@@ -139,7 +141,7 @@ def fresh_memory(sizes: tuple[int, ...]) -> Iterator[Environment]:
 
 
 def handles() -> Iterator[Environment]:
-    for count in (3, 5, 8, 16, 32):
+    for count in (4, 5, 8, 16, 32):
         limit = limited(resource.RLIMIT_NOFILE, count)
         yield Environment(f"{count} open files", setup=limit, words="open files|cannot")
 
