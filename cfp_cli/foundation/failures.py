@@ -59,6 +59,10 @@ def outside_cause(error: BaseException) -> str | None:
     return None
 
 
+def first_line(error: BaseException, length: int = 200) -> str:
+    """Return the type of an error and the first line of its message, of at most `length` characters."""
+    first = (str(error).strip().splitlines() or [""])[0][:length]
+    return f"{type(error).__name__}: {first}"
 
 
 def exhausted(error: BaseException) -> str | None:
@@ -79,3 +83,17 @@ def _exhausted(error: BaseException, text: str) -> str | None:
             "the system starts no more threads; raise `ulimit -u` and the memory of `ulimit -v`, or use fewer threads"
         )
     return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and its causes."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _errno(error: BaseException) -> int | None:
+    return error.errno if isinstance(error, OSError) else None
