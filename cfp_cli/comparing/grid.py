@@ -124,7 +124,7 @@ class _Grid:
         options = {"epochs": 0} if self.options is None else self.options.to_json()
         facts = {**options, "images": self.images, "teachers": self.hashes, **asdict(self.refit)}
         text = json.dumps({name: value for name, value in facts.items() if name != "seed"}, sort_keys=True)
-        return (self.hashes[0], self.dataset.fingerprint, method.name, ratio, seed, text)
+        return (self.hashes[0], self._students.data, method.name, ratio, seed, text)
 
     def run(self, method: Method, ratio: float, seed: int) -> Comparison:
         began = time.perf_counter()

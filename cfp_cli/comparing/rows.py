@@ -21,7 +21,7 @@ class Comparison:
 
     Attributes:
         network: fingerprint of the representation teacher.
-        data: fingerprint of the images.
+        data: hash of the images, see `hash_images`.
         method, ratio, seed: the cell of the grid.
         options: options of the fine-tuning and the scoring, as JSON.
         compression: parameters before / after.

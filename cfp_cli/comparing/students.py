@@ -15,6 +15,7 @@ from cfp_cli.comparing.criteria import rescored
 from cfp_cli.comparing.methods import Method
 from cfp_cli.comparing.published import published_plan
 from cfp_cli.data.dataset import Dataset
+from cfp_cli.data.image_hash import hash_images
 from cfp_cli.data.images import ImageStore, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.progress import SILENT, Progress
@@ -54,6 +55,7 @@ class Students:
         device: where to compute.
         refit: what is done after each rebuild.
         progress: reports progress.
+        data: hash of the images, see `hash_images`.
     """
 
     original: nn.Module
@@ -67,6 +69,8 @@ class Students:
 
     def __post_init__(self) -> None:
         self._network = fingerprint(self.original)
+        # Scores and finished rows are not computed again, so the sizes of the files are not enough.
+        self.data = hash_images(self.dataset)
 
     def make(
         self, method: Method, ratio: float, seed: int, recovering: int, amp: Amp = "off"
@@ -116,7 +120,7 @@ class Students:
         )
 
     def _scores(self, store: ImageStore, richness: Richness, seed: int, graph: ChannelGraph) -> Scores:
-        facts = {"data": self.dataset.fingerprint, "images": self.images}
+        facts = {"data": self.data, "images": self.images}
         path = self.folder / f"scores-{richness}-{seed}.safetensors"
         if path.exists():
             known = Scores.load(path)

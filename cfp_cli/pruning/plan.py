@@ -84,11 +84,14 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that every set is there once.
+        """Check the figures, and that every set is there once.
 
         Raises:
-            FieldError: a set is there twice.
+            FieldError: a set is there twice, or a network has no parameters.
         """
+        for name in ("params_before", "params_after"):
+            if getattr(self, name) < 1:
+                raise FieldError(f"{name} is {getattr(self, name)}, not a number of parameters")
         names = [each.name for each in self.sets]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

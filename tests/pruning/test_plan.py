@@ -77,3 +77,11 @@ def test_a_damaged_field_is_refused_or_still_a_plan(
         message = str(path)
         assert Plan.from_json(plan.to_json(), path) == plan
     assert str(path) in message
+
+
+@pytest.mark.parametrize("field", ["params_before", "params_after"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_network_without_parameters_is_refused(tmp_path: Path, field: str, value: int) -> None:
+    path = damaged(tmp_path, field, value)
+    with pytest.raises(RunError, match=f"plan.json.*{field} is {value}, not a number of parameters"):
+        Plan.load(path)

@@ -102,6 +102,9 @@ def start_fork(folder: Path, line: list[str], environment: Environment, log: Pat
     try:
         os.chdir(folder)
         os.setpgid(0, 0)
+        # Until `main` has its own handlers, nothing of the command has run.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         for number, name in ((0, os.devnull), (1, f"{log}.out"), (2, f"{log}.err")):
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT, 0o666), number)
         os.closerange(3, 256)
@@ -185,7 +188,7 @@ class Harness:
     counts: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
     before: dict[str, Path] = field(default_factory=dict)
-    mounts: bool = True
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def expect(self, holds: bool, promise: str) -> None:
         if not holds:
@@ -209,9 +212,10 @@ class Harness:
             if name in names:
                 self.before[name] = self.root / f"before-{name}"
                 shutil.copytree(folder, self.before[name], symlinks=True)
-            log = self.root / "log"
+            log, began = self.root / "log", time.monotonic()
             done = finish(start_fork(folder, COMMANDS[name], Environment("ordinary"), log), log)
             self.expect(done.code == 0, f"{name} fails: {done.err}")
+            self.seconds[name] = time.monotonic() - began
             import_all(done.modules)
 
     def place(self, name: str, environment: Environment) -> Path | None:
@@ -256,6 +260,22 @@ class Harness:
         self.remove(environment)
         self._judge(what, environment, outcome)
         return outcome
+
+    def interrupt(self, name: str, seconds: float, number: signal.Signals, times: int) -> None:
+        """Send a signal so many seconds after the start, again and again."""
+        left = times
+
+        def send(process: int, now: float) -> None:
+            nonlocal left
+            if left and now >= seconds:
+                left -= 1
+                os.kill(process, number)
+
+        what = f"{times} x {number.name} after {seconds:.2f} s"
+        outcome = self.run(name, Environment(what), send)
+        assert outcome is not None
+        self.counts["interrupted"] += outcome.code == 130
+        self.expect(outcome.code in (0, 130), f"{name} with {what}: exit {outcome.code}: {outcome.err[-300:]!r}")
 
     def _files(self, what: str, folder: Path, name: str) -> None:
         for old in self.before[name].rglob("*"):
@@ -315,7 +335,7 @@ def make_inputs(folder: Path, repvgg: bool) -> None:
 def run() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--kinds", nargs="*", default=list(LONG))
+    parser.add_argument("--kinds", nargs="*", default=[*LONG, "signals"])
     parser.add_argument("--commands", nargs="*", default=list(COMMANDS))
     parser.add_argument("--only", default="", help="a pattern of the environments' names")
     parser.add_argument("--limit", type=int, default=10**9, help="commands of each kind")
@@ -326,13 +346,23 @@ def run() -> None:
     harness, began = Harness(options.folder.resolve()), time.monotonic()
     harness.prepare(options.commands)
     sys.stderr.write(f"prepared in {time.monotonic() - began:.1f} s\n")
+    choice = random.Random(options.seed)
     for kind in options.kinds:
-        pairs = [
-            (name, each) for each in LONG[kind]() for name in options.commands if re.search(options.only, each.name)
-        ]
-        chosen = random.Random(options.seed).sample(pairs, min(options.limit, len(pairs)))
-        for name, environment in chosen:
-            harness.run(name, environment)
+        runs: list[tuple[Any, ...]]
+        if kind == "signals":
+            # Every 50 ms, as long as the command takes, and a little longer.
+            runs = [
+                (name, 0.05 * step, number, times)
+                for name in options.commands
+                for step in range(int(harness.seconds[name] * 20) + 3)
+                for number in (signal.SIGINT, signal.SIGTERM)
+                for times in (1, 2, 3)
+            ]
+        else:
+            environments = [each for each in LONG[kind]() if re.search(options.only, each.name)]
+            runs = [(name, each) for each in environments for name in options.commands]
+        for each in choice.sample(runs, min(options.limit, len(runs))):
+            (harness.interrupt if kind == "signals" else harness.run)(*each)
         sys.stderr.write(f"{kind}: {dict(harness.counts)}, {time.monotonic() - began:.0f} s\n")
     report = {**harness.counts, "broken": len(harness.broken), "seconds": round(time.monotonic() - began)}
     sys.stdout.write(json.dumps(report) + "\n")

@@ -185,7 +185,6 @@ def variables() -> Iterator[Environment]:
         ("CUDA_VISIBLE_DEVICES", "x"),
         ("CFP_RUN", ""),
         ("CFP_RUN", "/dev/null"),
-        ("_CFP_COMPLETE", "x"),
     ):
         yield Environment(f"{name}={value}", {name: value}, fresh=True)
 
