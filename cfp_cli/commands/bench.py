@@ -9,7 +9,14 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
-from cfp_cli.commands.options import device_options, examples, output_options, pass_console, run_option
+from cfp_cli.commands.options import (
+    Compute,
+    device_options,
+    examples,
+    output_options,
+    pass_console,
+    run_option,
+)
 from cfp_cli.commands.tables import Parts
 
 if TYPE_CHECKING:
@@ -62,15 +69,13 @@ def bench(
     openvino: bool,
     how: ModelOptions,
     run_folder: Path,
-    device: str,
-    threads: int | None,
+    compute: Compute,
 ) -> None:
     """Show parameters, multiply-adds, bytes and measured latency of each MODEL.
 
     The models are timed in turns, so that a change in the machine's speed affects all of them. Ratios compare each
     model with the first.
     """
-    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.bench import run_bench
     from cfp_cli.runs.directory import Run
 
@@ -82,7 +87,7 @@ def bench(
         memory="channels-last" if channels_last else "contiguous",
         onnx=onnx,
         openvino=openvino,
-        device=choose_device(device, threads),
+        device=compute.device,
         progress=console,
     )
     console.result([each.to_json() for each in benchmarks], cost_table(benchmarks), latency_table(benchmarks))

@@ -11,6 +11,8 @@ import click
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import (
+    Compute,
+    Reading,
     data_options,
     device_options,
     examples,
@@ -110,10 +112,8 @@ def compare(
     reconstruct: bool,
     finetune: bool,
     out: Path,
-    max_bad: float,
-    bit_depth: int | None,
-    device: str,
-    threads: int | None,
+    reading: Reading,
+    compute: Compute,
     **values: Any,
 ) -> None:
     """Prune with every method, ratio and seed, fine-tune, and compare the accuracy on the test split.
@@ -122,16 +122,14 @@ def compare(
     same command again to continue a comparison that was stopped.
     """
     from cfp_cli.comparing.rows import summaries
-    from cfp_cli.execution.device import choose_device
     from cfp_cli.pruning.refit import Refit
     from cfp_cli.runs.comparison import run_compare
     from cfp_cli.runs.directory import lock_folder
-    from cfp_cli.runs.inputs import DataInput
 
     options = take_options(values, seed=0)
     with lock_folder(out), show_epochs(console, options) as listen:
         rows = run_compare(
-            DataInput(data, max_bad=max_bad, bit_depth=bit_depth),
+            reading.data(data),
             [how.file(teacher) for teacher in teachers],
             methods,
             ratios,
@@ -140,7 +138,7 @@ def compare(
             folder=out,
             images=images,
             refit=Refit(reconstruct),
-            device=choose_device(device, threads),
+            device=compute.device,
             progress=console,
             listen=listen,
         )

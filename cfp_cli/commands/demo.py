@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.options import device_options, examples, output_options, pass_console, run_option, seed_option
+from cfp_cli.commands.options import (
+    Compute,
+    device_options,
+    examples,
+    output_options,
+    pass_console,
+    run_option,
+    seed_option,
+)
 
 
 @click.command(
@@ -19,7 +27,7 @@ from cfp_cli.commands.options import device_options, examples, output_options, p
 @device_options
 @output_options
 @pass_console
-def demo(console: Console, run_folder: Path, seed: int, device: str, threads: int | None) -> None:
+def demo(console: Console, run_folder: Path, seed: int, compute: Compute) -> None:
     """Run the complete pipeline on generated images of surface defects.
 
     It trains two teachers, scores, prunes by 95 %, fine-tunes, exports to ONNX and writes a report. Nothing is
@@ -29,7 +37,6 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
     from cfp_cli.commands.finetune import verdicts
     from cfp_cli.commands.prune import summary_table as pruned_table
     from cfp_cli.commands.training import show_epochs
-    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.demo import run_demo
     from cfp_cli.runs.directory import Run
 
@@ -37,7 +44,7 @@ def demo(console: Console, run_folder: Path, seed: int, device: str, threads: in
         done = run_demo(
             run,
             seed=seed,
-            device=choose_device(device, threads),
+            device=compute.device,
             show_epochs=lambda options: show_epochs(console, options),
             progress=console,
         )

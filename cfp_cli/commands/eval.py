@@ -11,7 +11,16 @@ import click
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, with_interval
 from cfp_cli.commands.model_options import ModelOptions, model_options
-from cfp_cli.commands.options import compute_options, data_options, examples, output_options, pass_console, seed_option
+from cfp_cli.commands.options import (
+    Compute,
+    Reading,
+    compute_options,
+    data_options,
+    examples,
+    output_options,
+    pass_console,
+    seed_option,
+)
 from cfp_cli.commands.tables import Parts, sentence
 
 if TYPE_CHECKING:
@@ -67,25 +76,20 @@ def evaluate(
     how: ModelOptions,
     split: str,
     worst: int,
-    max_bad: float,
-    bit_depth: int | None,
+    reading: Reading,
     seed: int,
-    device: str,
-    threads: int | None,
-    batch_size: int,
+    compute: Compute,
 ) -> None:
     """Measure MODEL on a split of DATA: accuracy, macro averages, figures of each class, confusion matrix, mistakes."""
-    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.evaluate import run_evaluate
-    from cfp_cli.runs.inputs import DataInput
 
     done = run_evaluate(
         how.file(model),
-        DataInput(data, seed, max_bad=max_bad, bit_depth=bit_depth),
+        reading.data(data, seed),
         split,
         worst=worst,
-        batch_size=batch_size,
-        device=choose_device(device, threads),
+        batch_size=compute.batch_size,
+        device=compute.device,
         progress=console,
     )
     metrics = done.metrics

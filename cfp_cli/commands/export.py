@@ -10,7 +10,15 @@ import click
 from cfp_cli.checkpoints.export_formats import FORMATS, Format
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
-from cfp_cli.commands.options import data_options, examples, output_options, pass_console, run_option, seed_option
+from cfp_cli.commands.options import (
+    Reading,
+    data_options,
+    examples,
+    output_options,
+    pass_console,
+    run_option,
+    seed_option,
+)
 from cfp_cli.commands.tables import listed, sentence
 
 if TYPE_CHECKING:
@@ -63,8 +71,7 @@ def export(
     out: Path,
     int8: bool,
     data: Path | None,
-    max_bad: float,
-    bit_depth: int | None,
+    reading: Reading,
     how: ModelOptions,
     run_folder: Path,
     seed: int,
@@ -78,12 +85,11 @@ def export(
     """
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.export import run_export
-    from cfp_cli.runs.inputs import DataInput
 
     report = run_export(
         Run.open(run_folder),
         how.file(model) if model is not None else None,
-        DataInput(data, seed, max_bad=max_bad, bit_depth=bit_depth) if data is not None else None,
+        reading.data(data, seed) if data is not None else None,
         out,
         format,
         int8=int8,

@@ -12,7 +12,15 @@ from cfp_cli.commands.console import Console
 from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, worst_class
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.next_command import next_command
-from cfp_cli.commands.options import device_options, examples, output_options, pass_console, run_option, seed_option
+from cfp_cli.commands.options import (
+    Compute,
+    device_options,
+    examples,
+    output_options,
+    pass_console,
+    run_option,
+    seed_option,
+)
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.tables import sentence
 from cfp_cli.commands.training import show_epochs, take_options, training_options
@@ -71,8 +79,7 @@ def finetune(
     resume: bool,
     run_folder: Path,
     seed: int,
-    device: str,
-    threads: int | None,
+    compute: Compute,
     **values: Any,
 ) -> None:
     """Fine-tune the pruned model by distillation from two teachers, and keep the best epoch on the validation split.
@@ -82,7 +89,6 @@ def finetune(
     """
     # Before torch is imported: a kill at any later moment must leave the new run able to start with --resume.
     with replacing(run_folder / "last.pt", active=not resume and launch.rank() == 0):
-        from cfp_cli.execution.device import choose_device
         from cfp_cli.runs.directory import Run
         from cfp_cli.runs.finetune import run_finetune
         from cfp_cli.runs.inputs import DataInput
@@ -99,7 +105,7 @@ def finetune(
                 out=out,
                 tensorboard=tensorboard,
                 permission=how.permission,
-                device=choose_device(device, threads),
+                device=compute.device,
                 progress=console,
                 listen=listen,
             )

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.data.choices import BitDepth
+
+if TYPE_CHECKING:
+    import torch
+
+    from cfp_cli.runs.inputs import DataInput
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -96,9 +102,41 @@ reconstruct_option = click.option(
 )
 
 
-def device_options(command: Command) -> Command:
-    """Add `--device` and `--threads`."""
+@dataclass(frozen=True)
+class Compute:
+    """The values of `--device`, `--threads` and, where a command has it, `--batch-size`."""
+
+    name: str
+    threads: int | None
+    batch_size: int
+
+    @property
+    def device(self) -> torch.device:
+        """The device; sets the number of CPU threads.
+
+        Raises:
+            UsageError: there is no such device.
+        """
+        from cfp_cli.execution.device import choose_device
+
+        return choose_device(self.name, self.threads)
+
+
+def device_options(command: Command, *others: Callable[[Any], Any]) -> Command:
+    """Add `--device` and `--threads`; the command gets them as `compute: Compute`.
+
+    Args:
+        command: the command.
+        others: further options, whose values `Compute` has too.
+    """
+
+    @wraps(command)
+    def with_compute(*args: Any, device: str, threads: int | None, batch_size: int = 1, **kwargs: Any) -> Any:
+        return command(*args, compute=Compute(device, threads, batch_size), **kwargs)
+
+    decorated: Any = with_compute
     for decorator in (
+        *others,
         click.option(
             "--threads", type=click.IntRange(1, 1024), default=None, help="CPU threads.  [default: all cores]"
         ),
@@ -106,18 +144,18 @@ def device_options(command: Command) -> Command:
             "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where to compute."
         ),
     ):
-        command = decorator(command)
-    return command
+        decorated = decorator(decorated)
+    return decorated  # type: ignore[no-any-return]
 
 
 def compute_options(batch_size: int) -> Callable[[Command], Command]:
-    """Add `--device`, `--threads` and `--batch-size`."""
+    """Add `--device`, `--threads` and `--batch-size`; the command gets them as `compute: Compute`."""
     batches = click.option(
         "--batch-size", type=click.IntRange(1), default=batch_size, show_default=True, help="Images per batch."
     )
 
     def decorate(command: Command) -> Command:
-        return device_options(batches(command))
+        return device_options(command, batches)
 
     return decorate
 
@@ -168,8 +206,28 @@ def _bit_depth(_context: click.Context, _parameter: click.Parameter, value: str)
     return None if value == "auto" else int(value)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """The values of `--max-bad` and `--bit-depth`: how the images of a data set are read."""
+
+    max_bad: float
+    bit_depth: int | None
+
+    def data(self, path: Path, seed: int = 0) -> DataInput:
+        """Return the data set of a path."""
+        from cfp_cli.runs.inputs import DataInput
+
+        return DataInput(path, seed, max_bad=self.max_bad, bit_depth=self.bit_depth)
+
+
 def data_options(command: Command) -> Command:
-    """Add `--max-bad` and `--bit-depth`, how the images of a data set are read."""
+    """Add `--max-bad` and `--bit-depth`; the command gets them as `reading: Reading`."""
+
+    @wraps(command)
+    def with_reading(*args: Any, max_bad: float, bit_depth: int | None, **kwargs: Any) -> Any:
+        return command(*args, reading=Reading(max_bad, bit_depth), **kwargs)
+
+    decorated: Any = with_reading
     depth = click.option(
         "--bit-depth",
         type=click.Choice(["auto", *map(str, get_args(BitDepth))]),
@@ -178,4 +236,4 @@ def data_options(command: Command) -> Command:
         callback=_bit_depth,
         help="Bits of white in images of more than 8 bits; 1 for values in [0, 1]. A checkpoint stores its own.",
     )
-    return max_bad_option(depth(command))
+    return max_bad_option(depth(decorated))  # type: ignore[no-any-return]

@@ -11,6 +11,8 @@ import click
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import (
+    Compute,
+    Reading,
     compute_options,
     data_options,
     examples,
@@ -53,12 +55,9 @@ def predict(
     images: tuple[Path, ...],
     out: Path | None,
     threshold: float,
-    max_bad: float,
-    bit_depth: int | None,
+    reading: Reading,
     how: ModelOptions,
-    device: str,
-    threads: int | None,
-    batch_size: int,
+    compute: Compute,
 ) -> None:
     """Predict the class of each of IMAGES, with its confidence and the probability of each class.
 
@@ -68,7 +67,6 @@ def predict(
     IMAGES are folders with subfolders, image files, globs in quotes, or text files with the path of an image on each
     line. Labels are not needed; to measure accuracy on labelled images, use cfp eval.
     """
-    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.predict import MOST_UNSURE, run_predict
 
     done = run_predict(
@@ -77,10 +75,10 @@ def predict(
         threshold=threshold,
         out=out,
         keep_rows=out is None or console.json,
-        max_bad=max_bad,
-        bit_depth=bit_depth,
-        batch_size=batch_size,
-        device=choose_device(device, threads),
+        max_bad=reading.max_bad,
+        bit_depth=reading.bit_depth,
+        batch_size=compute.batch_size,
+        device=compute.device,
         progress=console,
     )
     if out is None:

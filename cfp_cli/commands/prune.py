@@ -13,6 +13,7 @@ from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, worst_
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.next_command import next_command
 from cfp_cli.commands.options import (
+    Compute,
     compute_options,
     examples,
     output_options,
@@ -22,7 +23,7 @@ from cfp_cli.commands.options import (
     seed_option,
 )
 from cfp_cli.commands.tables import sentence
-from cfp_cli.pruning.options import ALLOCATIONS, TARGETS, Allocation, Target
+from cfp_cli.pruning.options import ALLOCATIONS, TARGETS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -153,18 +154,9 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
 @pass_console
 def prune(
     console: Console,
+    /,
     model: Path | None,
     how: ModelOptions,
-    ratio: float | None,
-    rates: str | None,
-    target: Target,
-    allocation: Allocation,
-    clusters: str,
-    min_channels: int,
-    round_to: int,
-    keep: tuple[str, ...],
-    ignore: tuple[str, ...],
-    compat: str | None,
     plan_file: Path | None,
     out: Path | None,
     rounds: int,
@@ -174,15 +166,14 @@ def prune(
     dry_run: bool,
     run_folder: Path,
     seed: int,
-    device: str,
-    threads: int | None,
-    batch_size: int,
+    compute: Compute,
+    compat: str | None,
+    **options: Any,
 ) -> None:
     """Prune the scored model: cluster, select, rebuild, prove, refit.
 
     MODEL is the model that `cfp score` read; you can leave it out.
     """
-    from cfp_cli.execution.device import choose_device
     from cfp_cli.foundation.errors import UsageError
     from cfp_cli.pruning.options import PruneOptions
     from cfp_cli.pruning.plan import Plan
@@ -191,27 +182,14 @@ def prune(
     from cfp_cli.runs.output_path import check_output
     from cfp_cli.runs.prune import plan_prune, run_prune
 
-    if plan_file is not None and (ratio is not None or rates is not None or rounds > 1):
+    if plan_file is not None and (options["ratio"] is not None or options["rates"] is not None or rounds > 1):
         raise UsageError("--plan already says what is kept; leave out --ratio, --rates and --rounds, or --plan")
     request = (
-        Plan.load(plan_file)
-        if plan_file is not None
-        else PruneOptions(
-            ratio=ratio,
-            rates=rates,
-            target=target,
-            allocation=allocation,
-            clusters=clusters,
-            min_channels=min_channels,
-            round_to=round_to,
-            keep=keep,
-            ignore=ignore,
-            published=compat == "reference",
-        )
+        Plan.load(plan_file) if plan_file is not None else PruneOptions(**options, published=compat == "reference")
     )
     source = how.file(model) if model is not None else None
     permission = how.permission
-    where = choose_device(device, threads)
+    where = compute.device
     if dry_run:
         plan = plan_prune(
             Run.open(run_folder), source, request, rounds=rounds, permission=permission, device=where, progress=console
@@ -220,7 +198,7 @@ def prune(
             {**facts(plan), "rounds": rounds, "out": None, "accuracy": {}, "validation": {}},
             sets_table(plan),
             summary_table(plan, {}),
-            "dry run: nothing written" if rounds == 1 else first_round_note(plan, rounds, ratio),
+            "dry run: nothing written" if rounds == 1 else first_round_note(plan, rounds, options["ratio"]),
         )
         return
     if plan_file is not None and out is not None:
@@ -235,7 +213,7 @@ def prune(
             recovery_epochs=recovery_epochs,
             out=out,
             refit=Refit(reconstruct, bn_recalibrate),
-            batch_size=batch_size,
+            batch_size=compute.batch_size,
             seed=seed,
             device=where,
             progress=console,

@@ -8,6 +8,7 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.options import (
+    Compute,
     compute_options,
     examples,
     output_options,
@@ -69,16 +70,13 @@ def report(
     arch: str | None,
     unsafe_pickle: bool,
     run_folder: Path,
-    device: str,
-    threads: int | None,
-    batch_size: int,
+    compute: Compute,
 ) -> None:
     """Write one HTML page about a run: a verdict, sizes, layers, feature maps, fine-tuning, mistakes, latency, hashes.
 
     RUN is the run directory; without it, --run is used. The page opens in any browser, without a network connection.
     Sections for which the run has no data are left out; the page says which, and why.
     """
-    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.inputs import Permission
     from cfp_cli.runs.report import run_report
@@ -91,9 +89,9 @@ def report(
         bench=bench,
         worst=worst,
         card=run.folder / DEFAULT_CARD.name if card == DEFAULT_CARD else card,
-        batch_size=batch_size,
+        batch_size=compute.batch_size,
         permission=Permission(arch, unsafe_pickle),
-        device=choose_device(device, threads),
+        device=compute.device,
         progress=console,
     )
     missing = [f"left out: {name}. {why}" for name, why in done.left_out.items()]

@@ -10,6 +10,8 @@ from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.next_command import next_command
 from cfp_cli.commands.options import (
+    Compute,
+    Reading,
     compute_options,
     data_options,
     examples,
@@ -80,13 +82,10 @@ def score(
     similarity: Similarity,
     richness: Richness,
     decimals: int,
-    max_bad: float,
-    bit_depth: int | None,
+    reading: Reading,
     run_folder: Path,
     seed: int,
-    device: str,
-    threads: int | None,
-    batch_size: int,
+    compute: Compute,
 ) -> None:
     """Score every prunable channel of MODEL over images of DATA.
 
@@ -95,9 +94,7 @@ def score(
     """
     from rich.table import Table
 
-    from cfp_cli.execution.device import choose_device
     from cfp_cli.runs.directory import Run
-    from cfp_cli.runs.inputs import DataInput
     from cfp_cli.runs.score import ScoreOptions, run_score
     from cfp_cli.scoring.clusters import ClusterRule, cut, labels
 
@@ -105,9 +102,9 @@ def score(
         scores = run_score(
             run,
             how.file(model),
-            DataInput(data, seed, max_bad=max_bad, bit_depth=bit_depth),
-            ScoreOptions(images, similarity, richness, decimals, seed, batch_size),
-            device=choose_device(device, threads),
+            reading.data(data, seed),
+            ScoreOptions(images, similarity, richness, decimals, seed, compute.batch_size),
+            device=compute.device,
             progress=console,
         )
     layers = [

@@ -10,7 +10,16 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
-from cfp_cli.commands.options import data_options, device_options, examples, output_options, pass_console, seed_option
+from cfp_cli.commands.options import (
+    Compute,
+    Reading,
+    data_options,
+    device_options,
+    examples,
+    output_options,
+    pass_console,
+    seed_option,
+)
 from cfp_cli.commands.training import show_epochs, take_options, training_options
 from cfp_cli.execution import launch
 from cfp_cli.runs.fold_outputs import outputs_of
@@ -74,12 +83,10 @@ def train(
     out: Path,
     folds: int | None,
     tensorboard: Path | None,
-    max_bad: float,
-    bit_depth: int | None,
+    reading: Reading,
     resume: bool,
     seed: int,
-    device: str,
-    threads: int | None,
+    compute: Compute,
     **values: Any,
 ) -> None:
     """Train a teacher on DATA and keep the best epoch on the validation split.
@@ -98,15 +105,13 @@ def train(
             stack.enter_context(replacing(path.with_suffix(".last.pt"), active=not resume and launch.rank() == 0))
         from cfp_cli.commands.eval import metrics_table
         from cfp_cli.commands.figures import collapse_verdict
-        from cfp_cli.execution.device import choose_device
         from cfp_cli.runs.directory import lock_output
-        from cfp_cli.runs.inputs import DataInput
         from cfp_cli.runs.train import run_train
 
         options = take_options(values, seed=seed)
         with lock_output(out), show_epochs(console, options) as listen:
             trained = run_train(
-                DataInput(data, seed, max_bad=max_bad, bit_depth=bit_depth),
+                reading.data(data, seed),
                 how.arch,
                 out,
                 options,
@@ -119,7 +124,7 @@ def train(
                 folds=folds or 0,
                 resume=resume,
                 tensorboard=tensorboard,
-                device=choose_device(device, threads),
+                device=compute.device,
                 progress=console,
                 listen=listen,
             )
