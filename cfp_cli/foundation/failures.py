@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import traceback
 from collections.abc import Iterator
 
 from cfp_cli.foundation.errors import CfpError
@@ -53,9 +54,27 @@ def outside_cause(error: BaseException) -> str | None:
             return "another process of this run ended or cannot be reached; read its message, then start all again"
         if isinstance(each, UnicodeEncodeError):
             return f"the locale cannot write {each.object[each.start : each.end]!a}; set LC_ALL=C.UTF-8"
+    package = _broken_package(error)
+    if package is not None:
+        return (
+            f"the package {package} cannot be imported ({first_line(error)}); install it again, or unset the "
+            "environment variables that configure it"
+        )
     if isinstance(error, OSError):
         file, reason = error.filename or "a file", error.strerror or error
         return f"cannot use {file} ({reason}); check the path and its permissions"
+    return None
+
+
+def _broken_package(error: BaseException) -> str | None:
+    """Return the name of the package that raised an error while this program imported it; None for other errors."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [str(frame.f_globals.get("__name__")) for frame in frames]
+    ours = [index for index, name in enumerate(names) if name.partition(".")[0] == "cfp_cli"]
+    after = ours[-1] + 1 if ours else len(frames)
+    # Python leaves its own frames of an import out. The code of a module is a function of this name.
+    if after < len(frames) and frames[after].f_code.co_name == "<module>":
+        return names[after].partition(".")[0]
     return None
 
 

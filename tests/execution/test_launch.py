@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,3 +94,19 @@ def test_processes_that_do_not_come_are_waited_for_only_so_long(monkeypatch: pyt
         TrainingError, match=r"the other processes cannot be reached .*; start all of them with torchrun"
     ):
         distributed.join(torch.device("cpu"))
+
+
+def test_a_package_that_fails_at_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "frail_package").mkdir()
+    (tmp_path / "frail_package" / "__init__.py").write_text("import frail_package.inner\n")
+    (tmp_path / "frail_package" / "inner.py").write_text("raise ValueError('invalid setting')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    # `is_installed` and `require_packages` have messages of their own; a plain import in this program has none.
+    code = {"__name__": "cfp_cli.trial"}
+    with pytest.raises(ValueError, match="invalid setting") as error:
+        exec("import frail_package", code)
+    message = outside_cause(error.value) or ""
+    assert "the package frail_package cannot be imported (ValueError: invalid setting); install it again" in message
+    with pytest.raises(ZeroDivisionError) as bug:
+        exec("1 / 0", code)
+    assert outside_cause(bug.value) is None
