@@ -60,6 +60,8 @@ def _run() -> int:
         return _print_interrupted()
     except click.UsageError as error:
         hint = f"; see `{error.ctx.command_path} --help`" if error.ctx else ""
+        if "--input-size" in sys.argv and "unexpected extra argument (" in error.format_message():
+            hint = "; write height and width as --input-size 256x512" + hint
         console.error(error.format_message().rstrip(".") + hint)
         return 2
     except click.ClickException as error:

@@ -9,12 +9,13 @@ replaced by visible symbols.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cfp_cli.commands.rate import Rate
@@ -66,6 +67,18 @@ class Console:
         self._began = time.perf_counter()
         # Whether the line of `status` is on the screen.
         self._status = False
+        self._stdout: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+
+    @contextlib.contextmanager
+    def only_results_on_stdout(self) -> Iterator[None]:
+        """Send what libraries and the code of a network print to stderr, so that stdout has only results."""
+        stdout = sys.stdout
+        self._stdout = lambda: contextlib.redirect_stdout(stdout)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                yield
+        finally:
+            self._stdout = contextlib.nullcontext
 
     @property
     def verbose(self) -> bool:
@@ -138,13 +151,17 @@ class Console:
     @property
     def width(self) -> int:
         """The width of tables on stdout in characters."""
-        stream = self._stream("stdout")
-        return stream.width if stream.is_terminal else TABLE_WIDTH
+        with self._stdout():
+            stream = self._stream("stdout")
+            return stream.width if stream.is_terminal else TABLE_WIDTH
 
     def result(self, data: object, *renderables: RenderableType) -> None:
         """Print the result of a command: with `--json` one JSON value of `data`, else tables and text."""
-        if self.silent:
-            return
+        if not self.silent:
+            with self._stdout():
+                self._print_result(data, renderables)
+
+    def _print_result(self, data: object, renderables: Iterable[RenderableType]) -> None:
         if sys.stdout is None:
             raise StorageError("the result cannot be printed, as stdout is closed; files of the command are written")
         self._clear_status()

@@ -30,7 +30,8 @@ def pass_console(command: Command) -> Command:
         console = click.get_current_context().ensure_object(Console)
         if "torch" not in sys.modules:
             console.status("loading PyTorch")
-        return command(console, *args, **kwargs)
+        with console.only_results_on_stdout():
+            return command(console, *args, **kwargs)
 
     return begin  # type: ignore[return-value]
 
