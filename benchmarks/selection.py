@@ -1,7 +1,7 @@
 """Distillation loss of pruned and refitted networks, by method of channel selection.
 
     python benchmarks/selection.py DATA --teacher RL.pt --ratio 0.99 --methods cfp cfp-rank random-redundancy
-        [--seeds 0 1 2] [--images 640] [--threads 2] [--folder FOLDER] [--out FILE]
+        [--target params|macs] [--seeds 0 1 2] [--images 640] [--threads 2] [--folder FOLDER] [--out FILE]
 
 The script trains nothing and reads no test image. It measures the distillation loss (T = 2) between the teacher and the
 pruned network on the validation images and on the training images outside the scored sample, which no weight was fitted
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--ratio", type=float, required=True)
+    parser.add_argument("--target", choices=["params", "macs"], default="params", help="what the ratio counts")
     parser.add_argument("--methods", nargs="+", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--images", type=int, default=640, help="size of the scored sample; fewer than train/ has")
@@ -67,14 +68,26 @@ def main() -> None:
         unused = ImageStore([item for item in dataset.split("train") if item.path not in used], preprocessing)
         targets = [logits(teacher, store) for store in (val, unused)]
         for method in chosen(arguments.methods):
-            student, made = students.make(method, arguments.ratio, seed, 0)
+            student, made = students.make(method, arguments.ratio, seed, 0, target=arguments.target)
             predictions = [logits(student, store) for store in (val, unused)]
             losses = [round(loss(*pair), 4) for pair in zip(predictions, targets, strict=True)]
-            rows.append([arguments.ratio, seed, method.name, *losses, round(made.compression, 2), made.macs_after])
+            rows.append(
+                [
+                    arguments.target,
+                    arguments.ratio,
+                    seed,
+                    method.name,
+                    *losses,
+                    round(made.compression, 2),
+                    made.macs_after,
+                ]
+            )
             print(*rows[-1], flush=True)
             with arguments.out.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(["ratio", "seed", "method", "val_loss", "unused_train_loss", "compression", "macs"])
+                writer.writerow(
+                    ["target", "ratio", "seed", "method", "val_loss", "unused_train_loss", "compression", "macs"]
+                )
                 writer.writerows(rows)
 
 

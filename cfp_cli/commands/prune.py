@@ -73,7 +73,15 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
     type=click.Choice(ALLOCATIONS),
     default="redundancy",
     show_default=True,
-    help="How the ratio is spread over the channel sets: more from redundant sets, or one fraction for all.",
+    help="How the ratio is spread over the channel sets: more from redundant sets, one fraction for all, or by trial "
+    "(measured): of many networks, take the one whose outputs are nearest to the original's.",
+)
+@click.option(
+    "--candidates",
+    type=click.IntRange(1),
+    default=60,
+    show_default=True,
+    help="Number of networks that --allocation measured tries.",
 )
 @click.option(
     "--clusters",
@@ -192,7 +200,15 @@ def prune(
     where = compute.device
     if dry_run:
         plan = plan_prune(
-            Run.open(run_folder), source, request, rounds=rounds, permission=permission, device=where, progress=console
+            Run.open(run_folder),
+            source,
+            request,
+            rounds=rounds,
+            batch_size=compute.batch_size,
+            seed=seed,
+            permission=permission,
+            device=where,
+            progress=console,
         )
         console.result(
             {**facts(plan), "rounds": rounds, "out": None, "accuracy": {}, "validation": {}},

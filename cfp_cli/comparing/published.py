@@ -18,7 +18,13 @@ _HALVINGS = 12
 
 
 def published_plan(
-    model: nn.Module, scores: Scores, options: PruneOptions, *, graph: ChannelGraph, tolerance: float = TOLERANCE
+    model: nn.Module,
+    scores: Scores,
+    options: PruneOptions,
+    *,
+    graph: ChannelGraph,
+    tolerance: float = TOLERANCE,
+    **_images_and_progress: object,
 ) -> Plan:
     """What the published scripts keep, at the common rate of all sets that is nearest to the ratio.
 

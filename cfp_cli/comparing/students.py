@@ -20,7 +20,7 @@ from cfp_cli.data.images import ImageStore, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, channel_sets
-from cfp_cli.pruning.options import PruneOptions
+from cfp_cli.pruning.options import PruneOptions, Target
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.planning import make_plan
 from cfp_cli.pruning.pruner import Pruner, Rounds
@@ -73,16 +73,23 @@ class Students:
         self.data = hash_images(self.dataset)
 
     def make(
-        self, method: Method, ratio: float, seed: int, recovering: int, amp: Amp = "off"
+        self,
+        method: Method,
+        ratio: float,
+        seed: int,
+        recovering: int,
+        amp: Amp = "off",
+        target: Target = "params",
     ) -> tuple[nn.Module, Plan]:
         """The network that a method prunes, refitted, and its plan.
 
         Args:
             method: how to choose channels.
-            ratio: fraction of the parameters to remove.
+            ratio: fraction of the target to remove.
             seed: of the sample of images and of every random choice.
             recovering: epochs of each recovery of a method with several rounds; 0 prunes in one round.
             amp: autocast of the recoveries.
+            target: what the ratio counts.
 
         Raises:
             TargetError: the ratio cannot be met.
@@ -91,7 +98,11 @@ class Students:
         store = sample(self.dataset, self.images, seed, Preprocessing.of(spec), self.progress)
         loader = store.batches(_BATCH)
         options = PruneOptions(
-            ratio=ratio, clusters=method.clusters, allocation=method.allocation, round_to=method.round_to
+            ratio=ratio,
+            target=target,
+            clusters=method.clusters,
+            allocation=method.allocation,
+            round_to=method.round_to,
         )
         pruner = Pruner(
             loader,

@@ -13,7 +13,7 @@ import numpy as np
 
 from cfp_cli.foundation.errors import TargetError
 from cfp_cli.pruning.budget import kept_count
-from cfp_cli.pruning.options import ALLOCATIONS, Allocation
+from cfp_cli.pruning.options import RULES, Rule
 from cfp_cli.scoring.scores import SetScores
 
 TOLERANCE = 0.005
@@ -59,7 +59,7 @@ class Search:
     halvings: int = 40
 
 
-def at_scale(allocation: Allocation, scores: Mapping[str, SetScores], limits: Limits) -> Callable[[float], Counts]:
+def at_scale(allocation: Rule, scores: Mapping[str, SetScores], limits: Limits) -> Callable[[float], Counts]:
     """The rule that turns a scale in [0, 1] into kept counts by set name: 0 keeps the least, 1 keeps all.
 
     - `uniform`: every set keeps the same fraction.
@@ -68,15 +68,27 @@ def at_scale(allocation: Allocation, scores: Mapping[str, SetScores], limits: Li
     if allocation == "uniform":
         return lambda scale: {name: limits.count(name, s.channels, scale) for name, s in scores.items()}
     if allocation == "redundancy":
-        tendency = _tendencies(scores)
-        # At scale 1 the most redundant set keeps all its channels too.
-        widest = 1 / min(tendency.values(), default=1.0)
-        return lambda scale: {
-            # Rounding may leave the product just below 1.
-            name: limits.count(name, s.channels, min(scale * widest * tendency[name], 1.0) if scale < 1 else 1.0)
-            for name, s in scores.items()
-        }
-    raise ValueError(f"no allocation '{allocation}'; one of {', '.join(ALLOCATIONS)}")
+        return by_shares(redundancy_shares(scores), scores, limits)
+    raise ValueError(f"no rule '{allocation}'; one of {', '.join(RULES)}")
+
+
+def by_shares(
+    shares: Mapping[str, float], scores: Mapping[str, SetScores], limits: Limits
+) -> Callable[[float], Counts]:
+    """The rule by which each set keeps a fraction proportional to its share; `at_scale` describes the scale.
+
+    Args:
+        shares: share of each set, positive.
+        scores: the sets.
+        limits: bounds on what a set may keep.
+    """
+    # At scale 1 the set of the smallest share keeps all its channels too.
+    least = min(shares.values(), default=1.0)
+    return lambda scale: {
+        # Rounding may leave the product just below 1.
+        name: limits.count(name, s.channels, min(scale * (shares[name] / least), 1.0) if scale < 1 else 1.0)
+        for name, s in scores.items()
+    }
 
 
 def solve(
@@ -179,8 +191,6 @@ def redundancy(scores: SetScores) -> float:
     return 1 - scores.effective / scores.channels
 
 
-def _tendencies(scores: Mapping[str, SetScores]) -> dict[str, float]:
-    """How much of itself each set should keep, up to one common scale; 1 for the least redundant set."""
-    shares = {name: (1 - redundancy(s)) ** DAMPING for name, s in scores.items()}
-    top = max(shares.values(), default=1.0)
-    return {name: share / top for name, share in shares.items()}
+def redundancy_shares(scores: Mapping[str, SetScores], power: float = DAMPING) -> dict[str, float]:
+    """Share of each set under the `redundancy` rule: a power of the part of its channels that vary independently."""
+    return {name: (1 - redundancy(s)) ** power for name, s in scores.items()}

@@ -8,9 +8,11 @@ from typing import Literal, get_args
 from cfp_cli.foundation.errors import UsageError
 
 Target = Literal["params", "macs", "latency"]
-Allocation = Literal["redundancy", "uniform"]
+Rule = Literal["redundancy", "uniform"]
+Allocation = Rule | Literal["measured"]
 TARGETS: tuple[Target, ...] = get_args(Target)
-ALLOCATIONS: tuple[Allocation, ...] = get_args(Allocation)
+RULES: tuple[Rule, ...] = get_args(Rule)
+ALLOCATIONS: tuple[Allocation, ...] = (*RULES, "measured")
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,9 @@ class PruneOptions:
         ratio: fraction of the target to remove, in [0, 1); None with `rates`.
         rates: a rate for each set, see `parse_rates`; None with `ratio`.
         target: what `ratio` counts: `params`, `macs` (multiply-adds) or `latency` (measured on this machine).
-        allocation: how a ratio is spread over the sets: `redundancy` or `uniform`.
+        allocation: how a ratio is spread over the sets: `redundancy`, `uniform`, or `measured`, which searches for
+            the counts of the smallest measured loss.
+        candidates: number of networks that the allocation `measured` tries.
         clusters: cluster rule, `K` or `adaptive:S`.
         min_channels: smallest number of channels of a set.
         round_to: kept counts are multiples of this number.
@@ -40,6 +44,7 @@ class PruneOptions:
     keep: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     published: bool = False
+    candidates: int = 60
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -53,6 +58,10 @@ class PruneOptions:
             raise UsageError(f"ratio {self.ratio:g} is not in [0, 1); 0.95 removes 95 %")
         if self.published and self.rates is None:
             raise UsageError("--compat reference needs rates; pass for example --rates '[0.5]*13'")
+        if self.allocation == "measured" and (self.ratio is None or self.target == "latency"):
+            raise UsageError("--allocation measured needs --ratio, with --target params or macs")
+        if self.candidates < 1:
+            raise UsageError(f"{self.candidates} candidates are too few; pass 1 or more")
         for name, value, choices in (
             ("target", self.target, TARGETS),
             ("allocation", self.allocation, ALLOCATIONS),

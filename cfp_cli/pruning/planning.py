@@ -5,16 +5,27 @@ Source: Wang et al. 2023 (doi 10.1109/TII.2023.3288208), collaborative filter pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from torch import nn
+from torch import Tensor, nn
 
 from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.foundation.errors import RunError, UsageError
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, ChannelSet, Selection
-from cfp_cli.pruning.allocation import TOLERANCE, Counts, Limits, Search, at_scale, solve
+from cfp_cli.pruning.allocation import (
+    TOLERANCE,
+    Counts,
+    Limits,
+    Search,
+    at_scale,
+    by_shares,
+    redundancy_shares,
+    solve,
+)
+from cfp_cli.pruning.measured import MeasuredLoss, search
 from cfp_cli.pruning.options import PruneOptions, Target
 from cfp_cli.pruning.plan import Plan, SetPlan
 from cfp_cli.pruning.ranking import Ranking, balanced
@@ -25,10 +36,19 @@ from cfp_cli.scoring.scores import Scores, SetScores
 
 # A latency is measured, so its target is met within the noise of the measurement and with fewer candidates.
 LATENCY_SEARCH = Search(tolerance=0.03, halvings=8)
+# The allocation `measured` starts at the best of these powers of the redundancy rule; 0 is the uniform allocation.
+START_POWERS = (0.0, 0.5, 1.0)
 
 
 def make_plan(
-    model: nn.Module, scores: Scores, options: PruneOptions, *, graph: ChannelGraph, tolerance: float = TOLERANCE
+    model: nn.Module,
+    scores: Scores,
+    options: PruneOptions,
+    *,
+    graph: ChannelGraph,
+    tolerance: float = TOLERANCE,
+    loader: Iterable[tuple[Tensor, Tensor]] | None = None,
+    progress: Progress = SILENT,
 ) -> Plan:
     """Decide which channels every channel set keeps; the network is not changed.
 
@@ -38,14 +58,18 @@ def make_plan(
         options: the target and how to reach it.
         graph: its channel graph.
         tolerance: how far from the ratio the result may be, as a fraction of the target's total.
+        loader: batches of training images float32 [N, C, H, W] and labels, which are not used. Only the allocation
+            `measured` needs them.
+        progress: reports progress of the allocation `measured`.
 
     Raises:
+        DataError: the allocation `measured` has too few images.
         UsageError: an option names something that the network does not have.
         TargetError: the target cannot be met.
         RunError: the scores belong to another network.
     """
     planner = _Planner(model, scores, options, graph)
-    selection = planner.by_rates() if options.rates is not None else planner.by_ratio(tolerance)
+    selection = planner.by_rates() if options.rates is not None else planner.by_ratio(tolerance, loader, progress)
     original = Selection(graph)
     clusters = {name: tuple(int(label) for label in ranking.labels) for name, ranking in planner.rankings.items()}
     return Plan(
@@ -69,6 +93,7 @@ def make_plan(
         options={
             "rates": options.rates,
             "allocation": options.allocation if options.ratio is not None else None,
+            "candidates": options.candidates if options.allocation == "measured" else None,
             "clusters": str(planner.rule),
             "min_channels": options.min_channels,
             "round_to": options.round_to,
@@ -113,13 +138,33 @@ class _Planner:
             self.options.min_channels, self.options.round_to, _full_sets(self.graph.prunable, self.options)
         )
 
-    def by_ratio(self, tolerance: float) -> Selection:
+    def by_ratio(
+        self, tolerance: float, loader: Iterable[tuple[Tensor, Tensor]] | None, progress: Progress
+    ) -> Selection:
         """The selection that removes the ratio."""
+        if self.options.allocation == "measured":
+            return self.select(self._measured(tolerance, loader, progress))
+        return self.select(self._solve(at_scale(self.options.allocation, self.scored, self.limits), tolerance))
+
+    def _solve(self, counts_at: Callable[[float], Counts], tolerance: float) -> Counts:
         assert self.options.ratio is not None
-        counts_at = at_scale(self.options.allocation, self.scored, self.limits)
-        search = LATENCY_SEARCH if self.options.target == "latency" else Search(tolerance)
-        counts = solve(counts_at, lambda each: self.cost(self.select(each)), self.options.ratio, search)
-        return self.select(counts)
+        effort = LATENCY_SEARCH if self.options.target == "latency" else Search(tolerance)
+        return solve(counts_at, lambda each: self.cost(self.select(each)), self.options.ratio, effort)
+
+    def _measured(self, tolerance: float, loader: Iterable[tuple[Tensor, Tensor]] | None, progress: Progress) -> Counts:
+        """The counts of the smallest measured loss."""
+        if loader is None:
+            raise UsageError("--allocation measured needs training images; pass a loader")
+        device = next(self.model.parameters()).device
+        loss = MeasuredLoss(self.model, self.graph, [images.to(device) for images, _ in loader])
+        best = search(
+            [redundancy_shares(self.scored, power) for power in START_POWERS],
+            lambda shares: self._solve(by_shares(shares, self.scored, self.limits), tolerance),
+            lambda counts: loss(self.select(counts)),
+            candidates=self.options.candidates,
+            progress=progress,
+        )
+        return best.counts
 
     def by_rates(self) -> Selection:
         """The selection that drops the given rate of each set."""

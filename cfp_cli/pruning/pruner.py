@@ -103,7 +103,15 @@ class Pruner:
             graph = graph or channel_sets(current, self.proof_images(scores).to(_device(current))[:1])
             asked = options if count == 1 else round_options(options, number, count, total)
             tolerance = TOLERANCE if number == count else ROUND_TOLERANCE
-            plan = self.planner(current, scores, asked, graph=graph, tolerance=tolerance)
+            plan = self.planner(
+                current,
+                scores,
+                asked,
+                graph=graph,
+                tolerance=tolerance,
+                loader=self.loader,
+                progress=self.progress,
+            )
             pruned, plan = self.carry_out(current, plan, graph=graph, scores=scores)
             total = plan if total is None else total.followed_by(plan)
             if rounds is not None and number < count:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -117,13 +117,89 @@ def reconstruct(
         layers = _layers(selection, pruned, batches[0][:1])
         budget = max(BUDGET, sum(images.nbytes for images in batches))
         before = Stream(selection.graph.traced, batches, budget)
-        after = Stream(trace(pruned, batches[0][:1]), batches, budget)
-        nodes = {_parameter(after.traced, node, "weight"): node for node in after.traced.nodes}
+        fitting = _Fitting.of(pruned, batches, budget, ridge)
         for index, layer in enumerate(progress.track(layers, "fitting layers", unit="layer")):
             if layer.name not in targets:
                 targets = _targets(before, layers[index:], positions)
-            _fit(pruned, layer, after, nodes[f"{layer.name}.weight"], targets.pop(layer.name), ridge)
+            fitting.fit(layer, targets.pop(layer.name))
     return len(layers)
+
+
+@dataclass(frozen=True)
+class RecordedOutputs:
+    """Sampled outputs of the original's layers, to fit many pruned networks to them.
+
+    Attributes:
+        graph: channel graph of the original.
+        batches: the images, float32 [N, C, H, W].
+        targets: all outputs of each layer at the sampled positions, by layer and batch.
+    """
+
+    graph: ChannelGraph
+    batches: Sequence[Tensor]
+    targets: Mapping[str, Sequence[_Target]]
+
+    @classmethod
+    def of(
+        cls, original: nn.Module, graph: ChannelGraph, batches: Sequence[Tensor], positions: int = POSITIONS
+    ) -> RecordedOutputs:
+        """Run the original once and record its layers.
+
+        Args:
+            original: the network that the graph was derived from.
+            graph: its channel graph.
+            batches: images float32 [N, C, H, W].
+            positions: largest number of output positions of a layer that are sampled from each batch. It is reduced
+                where the values would not fit the memory that is set aside.
+        """
+        with evaluating(original), torch.no_grad():
+            layers = _layers(Selection(graph), original, batches[0][:1])
+            images = sum(map(len, batches))
+            width = sum(len(layer.outputs) for layer in layers)
+            positions = min(max(BUDGET // (4 * images * max(width, 1)), 1), positions)
+            stream = Stream(graph.traced, batches, BUDGET)
+            targets: dict[str, list[_Target]] = {}
+            while len(targets) < len(layers):
+                targets |= _targets(stream, layers[len(targets) :], positions)
+        return cls(graph, batches, targets)
+
+    def fit(self, pruned: nn.Module, selection: Selection, ridge: float = RIDGE) -> int:
+        """Fit the layers of a pruned network, in place, as `reconstruct` does; return the number of fitted layers."""
+        with evaluating(pruned), torch.no_grad():
+            layers = _layers(selection, pruned, self.batches[0][:1])
+            fitting = _Fitting.of(pruned, self.batches, BUDGET, ridge)
+            for layer in layers:
+                fitting.fit(
+                    layer,
+                    [replace(each, values=each.values[..., layer.outputs]) for each in self.targets[layer.name]],
+                )
+        return len(layers)
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """A pruned network whose layers are fitted in the order in which they run.
+
+    Attributes:
+        pruned: the network.
+        stream: its runs.
+        nodes: its operator calls, by the name of the weight that they take.
+        ridge: weight of the distance from the sliced weights.
+    """
+
+    pruned: nn.Module
+    stream: Stream
+    nodes: Mapping[str | None, Node]
+    ridge: float
+
+    @classmethod
+    def of(cls, pruned: nn.Module, batches: Sequence[Tensor], budget: int, ridge: float) -> _Fitting:
+        stream = Stream(trace(pruned, batches[0][:1]), batches, budget)
+        nodes = {_parameter(stream.traced, node, "weight"): node for node in stream.traced.nodes}
+        return cls(pruned, stream, nodes, ridge)
+
+    def fit(self, layer: _Layer, targets: Sequence[_Target]) -> None:
+        _fit(self.pruned, layer, self.stream, self.nodes[f"{layer.name}.weight"], targets, self.ridge)
 
 
 def _spread(loader: Iterable[tuple[Tensor, Tensor]], most: int) -> Iterator[Tensor]:

@@ -58,6 +58,8 @@ def plan_prune(
     request: PruneOptions | Plan,
     *,
     rounds: int = 1,
+    batch_size: int = 64,
+    seed: int = 0,
     permission: Permission = NO_PERMISSION,
     device: torch.device,
     progress: Progress = SILENT,
@@ -71,6 +73,8 @@ def plan_prune(
         model: the model, which must be the one that was scored; None takes that one.
         request: options, or a plan, which is checked and returned.
         rounds: number of rounds.
+        batch_size: images a batch; only the allocation `measured` uses images.
+        seed: seed of the sample of training images.
         permission: what the user allows for a model that the run directory names.
         device: where to compute.
         progress: reports progress.
@@ -82,7 +86,11 @@ def plan_prune(
     if isinstance(request, Plan):
         return _one_round(request)
     options = round_options(request, 1, rounds) if rounds > 1 else request
-    return make_plan(scored.network, scored.scores, options, graph=scored.graph(Pruner(progress=progress)))
+    images = None
+    if options.allocation == "measured":
+        images = sample(scored.dataset, IMAGES, seed, scored.preprocessing, progress).batches(batch_size)
+    graph = scored.graph(Pruner(progress=progress))
+    return make_plan(scored.network, scored.scores, options, graph=graph, loader=images, progress=progress)
 
 
 def run_prune(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cfp_cli.foundation.errors import TargetError
-from cfp_cli.pruning.allocation import ALLOCATIONS, Limits, at_scale, redundancy, solve
+from cfp_cli.pruning.allocation import RULES, Limits, at_scale, redundancy, solve
 from cfp_cli.scoring.effective_channels import effective_channels
 from cfp_cli.scoring.scores import SetScores
 
@@ -39,7 +39,7 @@ def test_effective_channels_counts_what_varies_independently() -> None:
     assert redundancy(SETS["b"]) > redundancy(SETS["a"])
 
 
-@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize("allocation", RULES)
 @given(low=st.floats(0, 1), high=st.floats(0, 1))
 def test_counts_grow_with_the_scale_from_the_floor_to_all(allocation: str, low: float, high: float) -> None:
     counts_at = at_scale(allocation, SETS, Limits(minimum=2))
@@ -59,7 +59,7 @@ def test_redundancy_takes_more_from_copies() -> None:
     assert counts["b"] / 60 < counts["c"] / 100
 
 
-@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize("allocation", RULES)
 @given(ratio=st.floats(0.05, 0.9))
 def test_a_target_is_met_within_half_a_point(allocation: str, ratio: float) -> None:
     counts = solve(at_scale(allocation, SETS, Limits()), cost, ratio)
@@ -67,7 +67,7 @@ def test_a_target_is_met_within_half_a_point(allocation: str, ratio: float) -> N
     assert abs(1 - cost(counts) / whole - ratio) <= 0.005
 
 
-@pytest.mark.parametrize("allocation", ALLOCATIONS)
+@pytest.mark.parametrize("allocation", RULES)
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 0.5, 0.9, 0.99])
 def test_few_different_candidates_are_tried(allocation: str, ratio: float) -> None:
     wide = {name: scores(name, 2000, independent) for name, independent in (("a", 100), ("b", 20), ("c", 60))}
@@ -105,7 +105,7 @@ def test_a_target_beyond_the_floors_says_what_can_be_reached() -> None:
 
 def test_whole_sets_stay_whole() -> None:
     limits = Limits(full=frozenset({"b"}))
-    for allocation in ALLOCATIONS:
+    for allocation in RULES:
         assert at_scale(allocation, SETS, limits)(0.1)["b"] == 60
 
 

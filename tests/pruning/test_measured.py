@@ -1,0 +1,165 @@
+"""The allocation by measured loss: a search that never returns a candidate worse than where it began."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from cfp_cli.foundation.errors import DataError, TargetError, UsageError
+from cfp_cli.graph import Selection, channel_sets
+from cfp_cli.pruning import reconstruct as reconstruct_module
+from cfp_cli.pruning.measured import MeasuredLoss, search
+from cfp_cli.pruning.options import PruneOptions
+from cfp_cli.pruning.planning import make_plan
+from cfp_cli.pruning.pruner import Pruner
+from cfp_cli.pruning.rebuild import rebuild
+from cfp_cli.pruning.reconstruct import POSITIONS, RecordedOutputs, reconstruct
+from cfp_cli.scoring.score import score
+from cfp_cli.scoring.scores import Scores
+
+SETS = ("a", "b", "c", "d")
+EQUAL = dict.fromkeys(SETS, 1.0)
+CHANNELS = 400
+
+
+def counts_of(shares: dict[str, float]) -> dict[str, int]:
+    """Share CHANNELS over the sets, all of equal cost."""
+    total = sum(shares.values())
+    return {name: round(CHANNELS * share / total) for name, share in shares.items()}
+
+
+def weighted(weights: tuple[float, ...]):
+    """The loss Σ w² / n: by Lagrange it is smallest where the counts n are proportional to w."""
+    return lambda counts: sum(w * w / max(counts[name], 1) for name, w in zip(SETS, weights, strict=True))
+
+
+def test_the_search_finds_the_minimum_of_a_known_loss() -> None:
+    weights = (1.0, 2.0, 3.0, 4.0)
+    best = search([EQUAL], counts_of, weighted(weights), candidates=200)
+    assert list(best.counts.values()) == pytest.approx([40, 80, 120, 160], rel=0.12)
+    least = sum(weights) ** 2 / CHANNELS
+    assert best.loss == pytest.approx(least, rel=0.01)
+    assert best.loss == weighted(weights)(best.counts)
+
+
+@given(weights=st.tuples(*[st.floats(0.1, 10)] * 4), candidates=st.integers(1, 30), seed=st.integers(0, 5))
+def test_no_result_is_worse_than_a_start_and_no_candidate_is_measured_twice(
+    weights: tuple[float, ...], candidates: int, seed: int
+) -> None:
+    measured: list[tuple[int, ...]] = []
+
+    def loss(counts: dict[str, int]) -> float:
+        measured.append(tuple(counts.values()))
+        return weighted(weights)(counts)
+
+    starts = [EQUAL, {**EQUAL, "a": 3.0}]
+    best = search(starts, counts_of, loss, candidates=candidates, seed=seed)
+    assert len(measured) == len(set(measured)) <= candidates
+    assert best.loss == min(weighted(weights)(dict(zip(SETS, each, strict=True))) for each in measured)
+    assert search(starts, counts_of, weighted(weights), candidates=candidates, seed=seed) == best
+
+
+def test_shares_that_miss_the_target_are_passed_over() -> None:
+    def only_small(shares: dict[str, float]) -> dict[str, int]:
+        if shares["d"] > 1.1:
+            raise TargetError("cannot remove")
+        return counts_of(shares)
+
+    best = search([{**EQUAL, "d": 2.0}, EQUAL], only_small, weighted((1, 1, 1, 9)), candidates=60)
+    assert best.shares["d"] <= 1.1
+    with pytest.raises(TargetError, match="cannot remove"):
+        search([{**EQUAL, "d": 2.0}], only_small, weighted((1, 1, 1, 9)), candidates=60)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((3, 12), (12, 16), (16, 24)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(), nn.MaxPool2d(2)]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 4)).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return model
+
+
+@pytest.fixture(scope="module")
+def loader() -> list[tuple[Tensor, Tensor]]:
+    images = torch.rand(48, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    return [(batch, torch.zeros(len(batch))) for batch in images.split(12)]
+
+
+@pytest.fixture(scope="module")
+def scores(network: nn.Module, loader: list[tuple[Tensor, Tensor]]) -> Scores:
+    return score(network, loader)
+
+
+def half(network: nn.Module, image: Tensor) -> Selection:
+    graph = channel_sets(network, image)
+    return Selection(graph, {each.name: np.arange(each.size // 2) for each in graph.prunable})
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 1 << 16])
+def test_a_fit_to_recorded_outputs_is_the_refit(
+    network: nn.Module, loader: list[tuple[Tensor, Tensor]], budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all positions recorded, the weights equal those of `reconstruct`; with little memory they stay finite."""
+    selection = half(network, loader[0][0][:1])
+    expected, found = rebuild(network, selection).eval(), rebuild(network, selection).eval()
+    number = reconstruct(expected, network, selection, loader)
+    monkeypatch.setattr(reconstruct_module, "BUDGET", budget)
+    recorded = RecordedOutputs.of(network, selection.graph, [images for images, _ in loader], POSITIONS)
+    assert recorded.fit(found, selection) == number
+    stored = sum(each.values.nbytes for targets in recorded.targets.values() for each in targets)
+    if budget == 1 << 30:
+        for (name, first), second in zip(expected.state_dict().items(), found.state_dict().values(), strict=True):
+            torch.testing.assert_close(first, second, msg=name)
+    else:
+        assert budget / 2 < stored <= budget
+        assert torch.isfinite(found(loader[0][0])).all()
+
+
+def test_the_loss_grows_with_the_removed_channels(network: nn.Module, loader: list[tuple[Tensor, Tensor]]) -> None:
+    graph = channel_sets(network, loader[0][0][:1])
+    loss = MeasuredLoss(network, graph, [images for images, _ in loader])
+    assert loss(Selection(graph)) < 1e-3
+    one_less, two = (
+        loss(Selection(graph, {each.name: np.arange(count(each.size)) for each in graph.prunable}))
+        for count in (lambda size: size - 1, lambda size: 2)
+    )
+    assert 0.001 < one_less < two
+    with pytest.raises(DataError, match="two batches"):
+        MeasuredLoss(network, graph, [loader[0][0]])
+
+
+def test_the_plan_meets_the_target_and_has_the_smaller_loss(
+    network: nn.Module, loader: list[tuple[Tensor, Tensor]], scores: Scores
+) -> None:
+    graph = channel_sets(network, loader[0][0][:1])
+    loss = MeasuredLoss(network, graph, [images for images, _ in loader])
+    measured = PruneOptions(ratio=0.7, target="macs", allocation="measured", candidates=12)
+    pruned, plan = Pruner(loader).prune(network, scores, measured, graph=graph)
+    assert plan.achieved == pytest.approx(0.7, abs=0.005)
+    assert plan.options["allocation"] == "measured"
+    assert plan.options["candidates"] == 12
+    assert sum(each.numel() for each in pruned.parameters()) == plan.params_after
+    for rule in ("uniform", "redundancy"):
+        other = make_plan(network, scores, PruneOptions(ratio=0.7, target="macs", allocation=rule), graph=graph)
+        assert loss(Selection(graph, plan.kept)) <= loss(Selection(graph, other.kept))
+
+
+def test_what_the_allocation_needs(network: nn.Module, loader: list[tuple[Tensor, Tensor]], scores: Scores) -> None:
+    graph = channel_sets(network, loader[0][0][:1])
+    with pytest.raises(UsageError, match="needs training images"):
+        make_plan(network, scores, PruneOptions(ratio=0.5, allocation="measured"), graph=graph)
+    for options in ({"rates": "[0.5]*4"}, {"ratio": 0.5, "target": "latency"}):
+        with pytest.raises(UsageError, match="--allocation measured needs --ratio"):
+            PruneOptions(allocation="measured", **options)
+    with pytest.raises(UsageError, match="0 candidates"):
+        PruneOptions(ratio=0.5, allocation="measured", candidates=0)
