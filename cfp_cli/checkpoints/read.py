@@ -19,12 +19,14 @@ from cfp_cli.checkpoints.candidates import Candidate, find_candidates
 from cfp_cli.checkpoints.content_hash import content_hash
 from cfp_cli.checkpoints.export_formats import ENDINGS
 from cfp_cli.checkpoints.pickle_data import Opaque
+from cfp_cli.checkpoints.plain_tree import require_plain_tree
 from cfp_cli.checkpoints.shards import is_index, read_shards
 from cfp_cli.checkpoints.spec import FORMAT
-from cfp_cli.checkpoints.torch_file import read_torch_file, refuse_costly_keys
+from cfp_cli.checkpoints.torch_file import read_torch_file, require_cheap
 from cfp_cli.foundation.content_hash import KEY, MISMATCH
 from cfp_cli.foundation.errors import CfpError, CheckpointError
 from cfp_cli.foundation.files import path_hint
+from cfp_cli.foundation.typed_json import quoted
 
 # A small expanded buffer is harmless.
 _MAX_EXPANDED = 2**26
@@ -91,7 +93,7 @@ def read_contents(path: Path, *, unsafe_pickle: bool) -> Contents:
     if not readable:
         raise CheckpointError(f"{path} holds no state dict; {_NO_STATE_DICT}")
     if KEY in facts:
-        raise CheckpointError(f"{path} {MISMATCH}; copy it again")
+        raise CheckpointError(f"{path} is damaged: format is {quoted(format_name)}, not '{FORMAT}'; copy it again")
     return Contents(path, tuple(readable), facts, int8, own=False, verified=False)
 
 
@@ -170,8 +172,10 @@ def _read(path: Path, unsafe_pickle: bool) -> Any:
         if is_index(path):
             return read_shards(path, lambda part: _read(part, unsafe_pickle))
         _refuse_programs(path, unsafe_pickle)
-        refuse_costly_keys(path)
-        return _read_torch(path, unsafe_pickle)
+        require_cheap(path)
+        content = _read_torch(path, unsafe_pickle)
+        require_plain_tree(content)
+        return content
     except CfpError:
         raise
     # A damaged file makes the decoders raise any kind of error.
@@ -213,7 +217,11 @@ def _needs_unpickling(path: Path) -> CheckpointError:
 
 
 def _refuse_programs(path: Path, unsafe_pickle: bool) -> None:
-    """Refuse files that hold a compiled or exported program instead of a network of modules."""
+    """Refuse files that hold a compiled or exported program instead of a network of modules.
+
+    Raises:
+        CheckpointError: the file holds a program.
+    """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:

@@ -35,6 +35,12 @@ _DTYPES: Mapping[str, torch.dtype] = {
 # `torch.serialization` before version 1.6: three pickles of these values stand before the content.
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _OLD_PICKLES = 4
+# A file that was packed again by another program may be compressed.
+_MAX_EXPANSION, _FREE_BYTES = 20, 2**26
+
+
+class CostlyFileError(ValueError):
+    """A file unpacks to much more data than it holds; `torch.save` compresses nothing."""
 
 
 def read_torch_file(path: Path) -> Any:
@@ -53,15 +59,18 @@ def read_torch_file(path: Path) -> Any:
         return _read_old(file, path.stat().st_size)
 
 
-def refuse_costly_keys(path: Path) -> None:
-    """Refuse a file of `torch.save` on which torch's own reader would hang; no tensor is read.
+def require_cheap(path: Path) -> None:
+    """Refuse a file of `torch.save` on which torch's own reader would hang or fill the memory; no tensor is read.
 
     Raises:
-        CostlyKeyError: a key of a dict takes too long to hash.
+        ValueError: a key of a dict takes too long to hash, or the file unpacks to much more data than it holds.
     """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
+                size = sum(member.file_size for member in archive.infolist())
+                if size > _MAX_EXPANSION * path.stat().st_size + _FREE_BYTES:
+                    raise CostlyFileError("it unpacks to much more data than it holds")
                 main = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
                 with archive.open(main) as file:
                     read_pickle(file, lambda _: None)
@@ -69,7 +78,7 @@ def refuse_costly_keys(path: Path) -> None:
             with path.open("rb") as file:
                 for _ in range(_OLD_PICKLES):
                     read_pickle(file, lambda _: None)
-    except CostlyKeyError:
+    except (CostlyKeyError, CostlyFileError):
         raise
     # Torch's reader and `read_torch_file` report all other faults.
     except Exception:

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.errors import CfpError, UsageError
+from cfp_cli.foundation.naming import name_some
 from cfp_cli.foundation.typed_json import quoted
 
 
@@ -31,6 +33,30 @@ def read_defaults(group: click.Group, folder: Path = Path()) -> dict[str, Any]:
     """
     path, content = _read(folder)
     return {} if path is None else _defaults(group, content, path, ())
+
+
+def name_source(ctx: click.Context, error: CfpError, folder: Path = Path()) -> None:
+    """Add to the error of a command which of the options in its message a configuration file sets.
+
+    Args:
+        ctx: the context of the command.
+        error: its error.
+        folder: the folder of the file.
+    """
+    message, names = str(error), []
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT_MAP:
+            continue
+        option, value = max(parameter.opts, key=len), ctx.params.get(name)
+        texts = [
+            str(each) for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, str | Path)
+        ]
+        if option in message or any((each if len(each) > 2 else f"'{each}'") in message for each in texts):
+            names.append(option.lstrip("-"))
+    path, _ = _read(folder)
+    if names and path is not None and path.name not in message:
+        error.args = (f"{message} ({path} sets {name_some(names)})",)
 
 
 def _defaults(group: click.Group, content: dict[str, Any], path: Path, parents: tuple[str, ...]) -> dict[str, Any]:

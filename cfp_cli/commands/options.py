@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
+from cfp_cli.commands.config import name_source
 from cfp_cli.commands.console import Console
 from cfp_cli.data.choices import BitDepth
+from cfp_cli.foundation.errors import CfpError, StorageError
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +32,14 @@ def pass_console(command: Command) -> Command:
         console = click.get_current_context().ensure_object(Console)
         if "torch" not in sys.modules:
             console.status("loading PyTorch")
-        with console.only_results_on_stdout():
-            return command(console, *args, **kwargs)
+        try:
+            with console.only_results_on_stdout():
+                return command(console, *args, **kwargs)
+        except StorageError:
+            raise
+        except CfpError as error:
+            name_source(click.get_current_context(), error)
+            raise
 
     return begin  # type: ignore[return-value]
 

@@ -182,9 +182,9 @@ def prune(
 
     MODEL is the model that `cfp score` read; you can leave it out.
     """
-    from cfp_cli.foundation.errors import UsageError
+    from cfp_cli.foundation.errors import RunError, UsageError
     from cfp_cli.pruning.options import PruneOptions
-    from cfp_cli.pruning.plan import Plan
+    from cfp_cli.pruning.plan import Plan, PlanMisfitError
     from cfp_cli.pruning.refit import Refit
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.output_path import check_output
@@ -219,21 +219,24 @@ def prune(
         return
     if plan_file is not None and out is not None:
         check_output(out, inputs=[plan_file])
-    with Run.exclusive(run_folder) as run:
-        done = run_prune(
-            run,
-            source,
-            request,
-            rounds=rounds,
-            permission=permission,
-            recovery_epochs=recovery_epochs,
-            out=out,
-            refit=Refit(reconstruct, bn_recalibrate),
-            batch_size=compute.batch_size,
-            seed=seed,
-            device=where,
-            progress=console,
-        )
+    try:
+        with Run.exclusive(run_folder) as run:
+            done = run_prune(
+                run,
+                source,
+                request,
+                rounds=rounds,
+                permission=permission,
+                recovery_epochs=recovery_epochs,
+                out=out,
+                refit=Refit(reconstruct, bn_recalibrate),
+                batch_size=compute.batch_size,
+                seed=seed,
+                device=where,
+                progress=console,
+            )
+    except PlanMisfitError as error:
+        raise RunError(f"{plan_file}: {error}") from error
     accuracy = {stage: metrics.accuracy for stage, metrics in done.validation.items()}
     validation = {stage: metrics.to_json() for stage, metrics in done.validation.items()}
     console.result(

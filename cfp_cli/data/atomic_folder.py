@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cfp_cli.foundation.errors import DataError
-from cfp_cli.foundation.scratch import scratch_folder
+from cfp_cli.foundation.scratch import remove_dead_folders, scratch_folder
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -15,10 +15,12 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     Raises:
         DataError: `folder` is a file or contains files.
     """
+    prefix = f".{folder.name}.filling-"
+    remove_dead_folders(folder.parent, prefix)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists and is not an empty folder; choose another or remove it")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(folder.parent, f".{folder.name}.filling-") as scratch:
+    with scratch_folder(folder.parent, prefix) as scratch:
         target = scratch / folder.name
         target.mkdir()
         write(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import warnings
@@ -20,6 +21,7 @@ from cfp_cli.data.transforms import BrokenImageError, Preprocessing
 from cfp_cli.execution.cores import usable_cores
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import Progress
+from cfp_cli.foundation.storage import storage_error
 
 GIB = 1024**3
 DEFAULT_BUDGET = 4 * GIB
@@ -84,6 +86,7 @@ def _allocate(shape: tuple[int, ...], budget: int, cache_folder: Path | None) ->
 
     Raises:
         DataError: the file does not fit on its disk.
+        StorageError: the file cannot be made.
     """
     size = int(np.prod(shape, dtype=np.int64))
     if size <= budget:
@@ -97,6 +100,12 @@ def _allocate(shape: tuple[int, ...], budget: int, cache_folder: Path | None) ->
             "use a smaller input size, fewer views or another folder"
         )
     with tempfile.TemporaryFile(dir=folder, prefix="cfp-images-") as file:
+        if hasattr(os, "posix_fallocate"):
+            # Otherwise the system would kill the process when the disk is full at a later write to the memory.
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                raise storage_error(folder, error) from error
         return np.memmap(file, dtype=np.uint8, mode="w+", shape=shape)
 
 

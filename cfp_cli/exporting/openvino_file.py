@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cfp_cli.execution.signal_stack import keep_signal_stack
 from cfp_cli.exporting.metadata import INPUT, OUTPUT
-from cfp_cli.foundation.errors import CfpError, UsageError
+from cfp_cli.foundation.errors import CfpError, StorageError, UsageError
 from cfp_cli.foundation.extras import require_packages
 from cfp_cli.foundation.files import write_atomic
 
@@ -62,6 +62,7 @@ def convert(onnx_content: bytes, path: Path, metadata: dict[str, str]) -> None:
 
     Raises:
         CfpError: packages are missing, or OpenVINO cannot read the network.
+        StorageError: OpenVINO cannot write the files.
     """
     require_extra()
     import openvino
@@ -70,11 +71,17 @@ def convert(onnx_content: bytes, path: Path, metadata: dict[str, str]) -> None:
         model = openvino.Core().read_model(onnx_content)
         for key, text in metadata.items():
             model.set_rt_info(text, [_METADATA, key])
-        openvino.save_model(model, path, compress_to_fp16=False)
     except (OSError, MemoryError):
         raise
     except Exception as error:
         raise CfpError(f"OpenVINO cannot read the network ({_reason(error)}); try another --format") from error
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except Exception as error:
+        # OpenVINO does not pass on the error of the system.
+        raise StorageError(
+            f"cannot write {path.parent}: OpenVINO reports {_reason(error)!r}; free space there, or raise `ulimit -f`"
+        ) from error
 
 
 def write(source: Path, path: Path) -> int:
@@ -85,18 +92,20 @@ def write(source: Path, path: Path) -> int:
     """
     graph, weights = source.read_bytes(), weights_path(source).read_bytes()
 
-    def write_weights(file: BinaryIO) -> None:
-        file.write(weights)
-        file.flush()
-        path.resolve().unlink(missing_ok=True)
+    def replace_weights() -> None:
+        write_atomic(
+            weights_path(path),
+            lambda file: _write_all(file, weights),
+            before_rename=lambda: path.resolve().unlink(missing_ok=True),
+        )
 
-    def write_graph(file: BinaryIO) -> None:
-        file.write(graph)
-        file.flush()
-        write_atomic(weights_path(path), write_weights)
-
-    write_atomic(path, write_graph)
+    # Both files are on the disk before the first of them is renamed, so a full disk changes neither.
+    write_atomic(path, lambda file: _write_all(file, graph), before_rename=replace_weights)
     return len(graph) + len(weights)
+
+
+def _write_all(file: BinaryIO, content: bytes) -> None:
+    file.write(content)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -71,7 +71,9 @@ class _TemporaryFile:
             rest = rest[os.write(self._descriptor, rest) :]
 
 
-def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomic(
+    path: Path, write: Callable[[BinaryIO], None], before_rename: Callable[[], None] | None = None
+) -> None:
     """Write a file under a temporary name beside `path`, flush it to disk, then rename it over `path`.
 
     If the process is killed or the disk is full, either the old or the new file exists, never a part of one. If `path`
@@ -80,6 +82,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
     Args:
         path: file to write; its folder is made.
         write: writes the content to an open file, front to back.
+        before_rename: called when the content is on the disk, immediately before the rename.
 
     Raises:
         StorageError: the disk is full, or the file cannot be written for another reason.
@@ -107,6 +110,8 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], None]) -> None:
             # Windows renames no open file. Elsewhere the file stays open, hence locked, until it has its name.
             os.close(descriptor)
             closed = True
+        if before_rename is not None:
+            before_rename()
         os.replace(temporary, target)  # noqa: PTH105
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)

@@ -34,7 +34,7 @@ def scratch_folder(parent: Path | None = None, prefix: str = PREFIX) -> Iterator
         StorageError: the folder cannot be made.
     """
     parent = parent or Path(tempfile.gettempdir())
-    _remove_dead(parent, prefix)
+    remove_dead_folders(parent, prefix)
     try:
         outer = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
@@ -60,7 +60,8 @@ def scratch_folder(parent: Path | None = None, prefix: str = PREFIX) -> Iterator
         shutil.rmtree(outer, ignore_errors=True)
 
 
-def _remove_dead(parent: Path, prefix: str) -> None:
+def remove_dead_folders(parent: Path, prefix: str) -> None:
+    """Delete the folders with a prefix in `parent` whose process has died."""
     with suppress(OSError):
         for entry in os.scandir(parent):
             if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):

@@ -174,5 +174,9 @@ def _name(name: object) -> str:
 
 def quoted(value: object) -> str:
     """Return a value as one short line for a message."""
-    text = str(value).lower() if isinstance(value, bool) else "null" if value is None else ascii(value)
+    try:
+        text = str(value).lower() if isinstance(value, bool) else "null" if value is None else ascii(value)
+    except ValueError:
+        # Python does not print integers of more than 4,300 digits.
+        return f"a huge {type(value).__name__}"
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.foundation.typed_json import FieldError, quoted
 from cfp_cli.measuring.intervals import Estimate, Interval, mean_interval, wilson
 from cfp_cli.measuring.predictions import predict
 
@@ -58,10 +59,29 @@ class ClassMetrics:
     images: int
     predicted: int
 
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            FieldError: a ratio is not from 0 to 1, or a count is negative.
+        """
+        _require_ratios(self, ("recall", "precision", "f1"))
+        for name in ("images", "predicted"):
+            if getattr(self, name) < 0:
+                raise FieldError(f"{name} is {quoted(getattr(self, name))}, not a number of images")
+
     @property
     def hits(self) -> int:
         """The number of images of the class that were predicted as this class."""
         return round(self.recall * self.images)
+
+
+def _require_ratios(metrics: ClassMetrics | Metrics, names: Sequence[str]) -> None:
+    for name in names:
+        value = getattr(metrics, name)
+        # A mean of ratios may be rounded up.
+        if not 0 <= value <= 1 + 1e-9:
+            raise FieldError(f"{name} is {quoted(value)}, not from 0 to 1")
 
 
 class WorstClass(NamedTuple):
@@ -121,6 +141,17 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
     images: int
     confusion_classes: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            FieldError: a ratio is not from 0 to 1, or the images of the classes are not those of the split.
+        """
+        _require_ratios(self, ("accuracy", "macro_precision", "macro_recall", "macro_f1", "balanced_accuracy"))
+        total = sum(each.images for each in self.per_class.values())
+        if self.images != total:
+            raise FieldError(f"images is {quoted(self.images)}, but the classes of per_class have {total} images")
 
     def most_confused(self, limit: int) -> Confusion:
         """Return the part of the confusion matrix that belongs to the classes with the most errors.

@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 
 from cfp_cli.foundation.content_hash import read_hashed_json, write_hashed_json
 from cfp_cli.foundation.errors import RunError
-from cfp_cli.foundation.typed_json import FieldError, read, require_int64, to_json
+from cfp_cli.foundation.typed_json import FieldError, quoted, read, require_int64, to_json
 from cfp_cli.pruning.options import Target
 
 FORMAT = "cfp-plan/2"
 ADVICE = "run `cfp prune --ratio` again"
+
+
+class PlanMisfitError(RunError):
+    """A plan was made for another network."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +143,8 @@ class Plan:
             RunError: the data are not a plan of this version; the message names the field.
         """
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            found = repr(data.get("format")) if isinstance(data, dict) else "no format"
-            raise RunError(f"{file} is not a plan of this version ({found}, not '{FORMAT}'); {ADVICE}")
+            found = quoted(data["format"]) if isinstance(data, dict) and "format" in data else "missing"
+            raise RunError(f"{file} is not a plan of this version: format is {found}, not '{FORMAT}'; {ADVICE}")
         try:
             require_int64(data, "")
         except FieldError as error:

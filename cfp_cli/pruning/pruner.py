@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.foundation.errors import RunError, UsageError
+from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.foundation.typed_json import quoted
 from cfp_cli.graph import ChannelGraph, Selection, channel_sets
 from cfp_cli.graph.widths import changed_attributes
 from cfp_cli.pruning.allocation import TOLERANCE
 from cfp_cli.pruning.options import PruneOptions
-from cfp_cli.pruning.plan import Plan
+from cfp_cli.pruning.plan import Plan, PlanMisfitError
 from cfp_cli.pruning.planning import fraction_left, make_plan
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.refit import FULL, Refit
@@ -189,13 +190,17 @@ def apply(model: nn.Module, plan: Plan, *, graph: ChannelGraph, example: Tensor)
         The pruned network in eval mode, and the plan with the proof's error.
 
     Raises:
-        RunError: the plan is not one of this network.
+        PlanMisfitError: the plan is not one of this network.
         ProofError: the rebuilt network differs from the channel-zeroed original.
     """
     sizes = {each.name: each.size for each in graph.sets}
     for each in plan.sets:
         if sizes.get(each.name) != each.channels:
-            raise RunError(f"the plan does not fit this network (set {each.name}); pass the checkpoint it was made for")
+            found = "no such set" if each.name not in sizes else f"{sizes[each.name]} channels in it"
+            raise PlanMisfitError(
+                f"the plan does not fit this network: sets has {quoted(each.name)} with {each.channels} channels, the "
+                f"network has {found}; pass the checkpoint it was made for"
+            )
     selection = Selection(graph, plan.kept)
     pruned = rebuild(model, selection)
     error = verify(model, pruned, selection, example)

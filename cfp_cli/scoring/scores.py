@@ -248,7 +248,7 @@ class _Facts:
 
         def take(name: str, dtype: type, *shape: int) -> NDArray[Any]:
             if name not in tensors:
-                raise FieldError(f"tensor {quoted(name)} is missing")
+                raise FieldError(f"tensor {quoted(name)} is missing, although {name.partition('/')[0]}s names it")
             value = tensors.pop(name)
             if value.dtype != dtype or value.shape != shape:
                 raise FieldError(
@@ -285,7 +285,8 @@ class _Facts:
                     raise FieldError(f"effective of set {quoted(each.name)} is {each.effective}, not 0 to {channels}")
                 sets.append(SetScores(each.name, richness, distance, norm, each.effective))
             if tensors:
-                raise FieldError(f"tensor {quoted(min(tensors))} is unknown")
+                unknown = min(tensors)
+                raise FieldError(f"tensor {quoted(unknown)} is unknown: it is in neither taps nor sets")
         except FieldError as error:
             raise RunError(f"{path}: {error}; {ADVICE}") from error
         return Scores(**{**vars(self), "taps": tuple(taps), "sets": tuple(sets)})

@@ -12,7 +12,7 @@ from typing import Any
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.extras import require_packages
 from cfp_cli.foundation.files import write_bytes
-from cfp_cli.foundation.typed_json import convert, read
+from cfp_cli.foundation.typed_json import convert, quoted, read
 from cfp_cli.measuring.metrics import Metrics
 
 
@@ -123,10 +123,20 @@ def read_csv(path: Path) -> tuple[EpochRow, ...]:
     """
     advice = "run `cfp finetune` again"
     try:
-        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True))
-    except (OSError, ValueError, csv.Error) as error:
+        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8")), strict=True)
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}); {advice}") from error
+    try:
+        lines = list(reader)
+    except csv.Error as error:
+        raise RunError(f"{path}: line {reader.line_num} cannot be read ({error}); {advice}") from error
     columns, *lines = lines or [[]]
+    known = [field.name for field in fields(EpochRow)]
+    for name in known:
+        if columns.count(name) != 1:
+            found = f"has {columns.count(name)} columns {name}" if name in columns else f"has no column {name}"
+            other = next((each for each in columns if each not in known), None)
+            raise RunError(f"{path} {found}{'' if other is None else f', but {quoted(other)}'}; {advice}")
     rows: list[EpochRow] = []
     for number, line in enumerate(lines, 2):
         if len(line) != len(columns):

@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.checkpoints.content_hash import tensor_array
+from cfp_cli.checkpoints.plain_tree import require_plain_tree
 from cfp_cli.checkpoints.read import require_plain_tensor
+from cfp_cli.checkpoints.torch_file import require_cheap
 from cfp_cli.foundation.content_hash import KEY, MISMATCH, Array, hash_content
 from cfp_cli.foundation.errors import TrainingError
 from cfp_cli.foundation.files import write_atomic
+from cfp_cli.foundation.typed_json import quoted
 
 FORMAT = "cfp-train/1"
 ADVICE = "delete it to start anew"
@@ -52,17 +55,28 @@ def read_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
         CheckpointError: a tensor of the file is not an ordinary one.
     """
     try:
+        require_cheap(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        require_plain_tree(content)
         stored, version, saved = content.pop(KEY), content["format"], content["identity"]
     # A damaged file makes the decoder raise any kind of error.
     except Exception as error:
         raise TrainingError(f"{path} is not a training state; {ADVICE}") from error
-    if _hash(content, path) != stored:
+    try:
+        intact = _hash(content, path) == stored
+    except (TypeError, ValueError):
+        # This tool writes no such data.
+        intact = False
+    if not intact:
         raise TrainingError(f"{path} {MISMATCH}; {ADVICE}")
-    if version != FORMAT or not isinstance(saved, dict):
-        raise TrainingError(f"{path} was written by another version; {ADVICE}")
+    if version != FORMAT:
+        raise TrainingError(f"{path}: format is {quoted(version)}, not '{FORMAT}'; {ADVICE}")
+    if not isinstance(saved, dict):
+        raise TrainingError(f"{path}: identity is {quoted(saved)}, not an object; {ADVICE}")
     for name in sorted({*identity, *saved}, key=str):
-        if name not in saved or name not in identity or saved[name] != identity[name]:
+        if name not in saved:
+            raise OtherRunError(f"{path}: identity.{name} is missing; {ADVICE}")
+        if name not in identity or saved[name] != identity[name]:
             was, now = _short(saved.get(name)), _short(identity.get(name))
             raise OtherRunError(
                 f"{path} was started with other options ({name} was {was}, now {now}); "
@@ -101,5 +115,5 @@ def finite(model: nn.Module) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = value if isinstance(value, str) else quoted(value)
     return text if len(text) <= 40 else text[:12] + "..."

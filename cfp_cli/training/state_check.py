@@ -15,7 +15,9 @@ from cfp_cli.training.history import EpochRow
 from cfp_cli.training.state import ADVICE
 
 # The learning rate is set anew before each step. The state of the optimiser is empty before the first step.
-_FREE = ("format", "identity", "rows", "optimizer/state", "optimizer/param_groups/0/lr")
+_FREE = ("rows", "optimizer/state", "optimizer/param_groups/0/lr")
+# `read_state` checks these.
+_HEADER = ("format", "identity")
 
 
 def check_state(path: Path, state: Mapping[str, Any], own: Mapping[str, Any], parameters: list[Tensor]) -> None:
@@ -59,9 +61,9 @@ def _check(value: Any, own: Any, name: str) -> None:
             raise FieldError(f"{name} is {quoted(value)}, not an object")
         for each in (*own, *value):
             inner = f"{name}/{each}" if name else str(each)
-            if each not in value and inner not in _FREE:
+            if each not in value:
                 raise FieldError(f"{inner} is missing")
-            if each not in own and inner not in _FREE:
+            if each not in own and inner not in _HEADER:
                 raise FieldError(f"{inner[:80]!a} is unknown")
         for each, expected in own.items():
             _check(value.get(each), expected, f"{name}/{each}" if name else str(each))

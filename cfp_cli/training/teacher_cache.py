@@ -182,7 +182,8 @@ def _read(path: Path, shape: tuple[int, int, int]) -> Logits | None:
         table = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None
-    return table if table.shape == shape and table.dtype == np.float32 else None
+    fits = table.shape == shape and table.dtype == np.float32
+    return table if fits and bool(np.isfinite(table).all()) else None
 
 
 def _report_damage(file: Path, parts: Path, progress: Progress) -> None:

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import errno
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -22,166 +20,60 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections import Counter
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import safetensors
+import torch
+from fault_commands import COMMANDS, PAIRS, PIPELINE, SHORT, SMALL_DEMO, train
+from faulty_process import TEMPORARY, Fault, Outcome, fill, finish, kill, start
+from small_network import FUSIBLE, add_architectures
 
 import cfp_cli.commands.bench
 import cfp_cli.runs.bench
 import cfp_cli.runs.comparison
-import cfp_cli.runs.demo
 import cfp_cli.runs.evaluate
-import cfp_cli.runs.fuse  # noqa: F401
-from cfp_cli.foundation import files
-from cfp_cli.main import main
+import cfp_cli.runs.export
+import cfp_cli.runs.fuse
+import cfp_cli.runs.predict  # noqa: F401
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import ModelSpec, describe
+from cfp_cli.data.synthetic import generate
+from cfp_cli.models.registry import create
+from cfp_cli.runs import demo
 
-TRAINING = ["--epochs", "3", "--batch-size", "8", "--views", "1", "--augment", "none", "--threads", "1"]
-# Each command, in the order of the work: arguments, and whether it can go on with --resume.
-COMMANDS: dict[str, tuple[list[str], bool]] = {
-    "train": (["data", "--arch", "dddn", "--input-size", "32", "--out", "rl.pt", *TRAINING], True),
-    "score": (["rl.pt", "data", "--images", "12", "--threads", "1"], False),
-    "prune": (["--ratio", "0.5", "--threads", "1"], False),
-    "finetune": (["--teachers", "rl.pt", *TRAINING], True),
-    "export": (["--format", "pt2", "--out", "small.pt2"], False),
-    "bench": (["rl.pt", "--seconds", "0.01", "--no-onnx", "--threads", "1"], False),
-    "report": (["--no-bench", "--threads", "1"], False),
-    "compare": (
-        [
-            "data",
-            "--teachers",
-            "rl.pt",
-            "--methods",
-            "l1",
-            "--ratios",
-            "0.5",
-            "--seeds",
-            "0",
-            "--images",
-            "12",
-            *TRAINING,
-        ],
-        False,
-    ),
-    "split": (["data", "split-data"], False),
-}
 BUG = re.compile(r"this is a bug|Traceback", re.IGNORECASE)
-
-
-@dataclass
-class Outcome:
-    """How a child ended: exit code or minus the signal, what it printed, and how many operations it counted."""
-
-    code: int
-    err: str
-    operations: int
-
-
-class FaultyOs(ModuleType):
-    """The module `os` as `cfp_cli.foundation.files` sees it, with a fault at one of its operations on the disk."""
-
-    def __init__(self, at: int, fault: Callable[[], None] | None, count: Callable[[], None]) -> None:
-        super().__init__("os")
-        self.left, self.fault, self.count = at, fault, count
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(os, name)
-
-    def _operation(self) -> None:
-        self.count()
-        self.left -= 1
-        if self.left == 0 and self.fault is not None:
-            self.fault()
-
-    def write(self, descriptor: int, data: Any) -> int:
-        # The first half of the bytes is on the disk when the fault strikes.
-        half = os.write(descriptor, data[: len(data) // 2]) if len(data) > 1 else 0
-        self._operation()
-        return half + os.write(descriptor, data[half:])
-
-    def fsync(self, descriptor: int) -> None:
-        self._operation()
-        os.fsync(descriptor)
-
-    def replace(self, source: Any, target: Any) -> None:
-        self._operation()
-        os.replace(source, target)  # noqa: PTH105
-        self._operation()
-
-
-def kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def fill() -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def start(folder: Path, name: str, more: list[str], at: int = 0, fault: Callable[[], None] | None = None) -> int:
-    """Fork a child that runs a command in a folder; return its process number."""
-    process = os.fork()
-    if process:
-        return process
-    code = 70
-    try:
-        os.chdir(folder)
-        log = os.open(f"{os.getpid()}.err", os.O_WRONLY | os.O_CREAT)
-        os.dup2(log, 2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        counter = os.open(f"{os.getpid()}.count", os.O_WRONLY | os.O_CREAT)
-        files.os = FaultyOs(at, fault, lambda: os.write(counter, b"."))  # type: ignore[attr-defined]
-        line = ["data", "split"] if name == "split" else [name]
-        sys.argv = ["cfp", *line, *COMMANDS[name][0], *more]
-        main()
-    except SystemExit as end:
-        code = int(end.code or 0)
-        Path(f"{os.getpid()}.modules").write_text("\n".join(sys.modules))
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def finish(folder: Path, process: int) -> Outcome:
-    """Wait for a child and collect what it left."""
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    err, count = folder / f"{process}.err", folder / f"{process}.count"
-    outcome = Outcome(code, err.read_text(errors="replace"), count.stat().st_size if count.exists() else 0)
-    modules = folder / f"{process}.modules"
-    if modules.exists():
-        import_all(modules.read_text().split())
-    for path in (err, count, modules):
-        path.unlink(missing_ok=True)
-    return outcome
-
-
-def import_all(names: list[str]) -> None:
-    """Import what a child has imported, so that later children need not."""
-    for name in names:
-        if name not in sys.modules and name.split(".")[0] in (
-            "torch",
-            "scipy",
-            "PIL",
-            "cfp_cli",
-            "sympy",
-        ):
-            with suppress(Exception):
-                importlib.import_module(name)
+FULL = re.compile(r"error: cannot write .+: its disk is full; ")
+TOO_LARGE = re.compile(r"error: cannot write .+: .*; .*(`ulimit -f`|raise the limit)")
+# A command that trains deletes the state of an earlier one. The graph of OpenVINO's two files is deleted before its
+# weights are replaced.
+DELETED = ("last.pt", "small.xml")
+# Results that a killed and repeated command must reproduce.
+RESULTS = ("rl.pt", "folds.pt", "folds.fold-1.pt", "folds.fold-2.pt", "fused.pt")
+RESULTS += ("cfp-run/pruned.pt", "cfp-run/finetuned.pt", "demo-run/finetuned.pt")
+# Bytes. The larger ones let small files through, so that a later file of the same command fails.
+LIMITS = (4_096, 16_384, 65_536)
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """The content of every file that has its final name; records and tables that hold times are compared elsewhere."""
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
-    }
+    """The content of every file that has its final name."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in name.parts):
+            found[str(name)] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [str(path.relative_to(folder)) for path in folder.rglob("*.tmp")]
+    """Temporary files and folders that no process uses any more."""
+    patterns = ("*.tmp", ".cfp-trial-*", ".*.filling-*", f"{TEMPORARY}/cfp-*")
+    return [str(path.relative_to(folder)) for pattern in patterns for path in folder.rglob(pattern)]
 
 
 def records(folder: Path) -> list[Any]:
@@ -190,155 +82,12 @@ def records(folder: Path) -> list[Any]:
 
 
 def weights(path: Path) -> Any:
-    import torch
-
     content = torch.load(path, weights_only=True)["state_dict"]
     return {name: value.numpy().tobytes() for name, value in content.items()}
 
 
-@dataclass
-class Harness:
-    """Runs the scenarios in copies of a folder and counts what happened."""
-
-    root: Path
-    counts: Counter[str] = field(default_factory=Counter)
-    broken: list[str] = field(default_factory=list)
-    made: int = 0
-
-    def expect(self, holds: bool, promise: str) -> None:
-        self.counts["checks"] += 1
-        if not holds:
-            self.broken.append(promise)
-            sys.stderr.write(f"broken: {promise}\n")
-
-    def copy(self, folder: Path) -> Path:
-        self.made += 1
-        target = self.root / f"copy{self.made}"
-        shutil.copytree(folder, target, symlinks=True)
-        return target
-
-    def run(self, folder: Path, name: str, *more: str, at: int = 0, fault: Callable[[], None] | None = None) -> Outcome:
-        outcome = finish(folder, start(folder, name, list(more), at, fault))
-        self.counts["commands"] += 1
-        if BUG.search(outcome.err):
-            self.counts["bugs"] += 1
-            self.expect(False, f"{name}: {outcome.err[-300:]}")
-        return outcome
-
-    def prepare(self) -> dict[str, Path]:
-        """Run all commands once; return the folder as it was before each of them, with files of an earlier round."""
-        from cfp_cli.data.synthetic import generate
-
-        folder = self.root / "start"
-        folder.mkdir(parents=True)
-        if not os.fork():
-            generate(folder / "data", per_class=6, test_per_class=2, size=64, imbalance=1.0)
-            os._exit(0)
-        os.wait()
-        before = {}
-        for name in COMMANDS:
-            before[name] = self.copy(folder)
-            done = self.run(folder, name)
-            self.expect(done.code == 0, f"{name} fails: {done.err}")
-        return before
-
-    def faults(self, name: str, folder: Path) -> None:
-        """Kill a command at each of its operations, and fill the disk there."""
-        whole = self.copy(folder)
-        done = self.run(whole, name)
-        old, new = hashes(folder), hashes(whole)
-        for at in range(1, done.operations + 1):
-            self._killed(name, folder, whole, at, old, new)
-            self._full(name, folder, at, old, new)
-        shutil.rmtree(whole)
-
-    def _killed(self, name: str, folder: Path, whole: Path, at: int, old: dict[str, str], new: dict[str, str]) -> None:
-        cut = self.copy(folder)
-        self.expect(self.run(cut, name, at=at, fault=kill).code == -signal.SIGKILL, f"{name} {at}: no kill")
-        self.counts["kills"] += 1
-        self._whole_files(f"{name} killed at {at}", cut, old, new)
-        kept = records(folder)
-        self.expect(records(cut)[: len(kept)] == kept, f"{name} killed at {at}: records lost")
-        again = self.run(cut, name, *(["--resume"] if COMMANDS[name][1] else []))
-        self.expect(again.code == 0, f"{name} killed at {at}, then again: {again.err}")
-        self.expect(leftovers(cut) == [], f"{name} killed at {at}: {leftovers(cut)} left")
-        for result in ("rl.pt", "cfp-run/pruned.pt", "cfp-run/finetuned.pt"):
-            if (whole / result).exists():
-                same = (cut / result).exists() and weights(cut / result) == weights(whole / result)
-                self.expect(same, f"{name} killed at {at}: {result} differs")
-        shutil.rmtree(cut)
-
-    def _full(self, name: str, folder: Path, at: int, old: dict[str, str], new: dict[str, str]) -> None:
-        cut = self.copy(folder)
-        done = self.run(cut, name, at=at, fault=fill)
-        self.counts["full disks"] += 1
-        # The folder is flushed after the rename, when the file is complete: an error there changes nothing.
-        if done.code != 0:
-            last = done.err.strip().splitlines()[-1:]
-            self.expect(done.code == 1, f"{name} full at {at}: exit {done.code}")
-            names = bool(last) and re.match(r"error: cannot write .+: its disk is full; ", last[0]) is not None
-            self.expect(names, f"{name} full at {at}: {last}")
-        self._whole_files(f"{name} full at {at}", cut, old, new)
-        self.expect(leftovers(cut) == [], f"{name} full at {at}: {leftovers(cut)} left")
-        shutil.rmtree(cut)
-
-    def _whole_files(self, what: str, folder: Path, old: dict[str, str], new: dict[str, str]) -> None:
-        """Each file is the old one or a complete one. Files with times in them must parse; others are compared."""
-        now = hashes(folder)
-        for path in old:
-            self.expect(path in now or path.endswith("last.pt"), f"{what}: {path} is gone")
-        for path, digest in now.items():
-            if digest in (old.get(path), new.get(path)):
-                continue
-            self.expect(parses(folder / path), f"{what}: {path} is not whole")
-
-    def race(self, folder: Path, pair: tuple[str, str], delay: float) -> None:
-        """Start two commands in one run; each succeeds or reports who holds the run, and no record is lost."""
-        cut = self.copy(folder)
-        before = len(records(cut))
-        first = start(cut, pair[0], [])
-        time.sleep(delay)
-        second = start(cut, pair[1], [])
-        done = [finish(cut, first), finish(cut, second)]
-        self.counts["races"] += 1
-        self.counts["commands"] += 2
-        for name, outcome in zip(pair, done, strict=True):
-            refused = outcome.code == 1 and "is in use by `cfp " in outcome.err
-            self.counts["refused in a race"] += refused
-            self.expect(outcome.code == 0 or refused, f"race of {pair}: {name}: {outcome.code} {outcome.err[-300:]}")
-        # `split` and `train` write no record.
-        written = sum(outcome.code == 0 for outcome in done)
-        self.expect(len(records(cut)) == before + written, f"race of {pair}: records lost")
-        self.expect(leftovers(cut) == [], f"race of {pair}: {leftovers(cut)} left")
-        shutil.rmtree(cut)
-
-    def interrupt(self, folder: Path, name: str, seconds: float, number: signal.Signals, times: int) -> None:
-        """Send a signal so many seconds after the start, again and again, to a process of its own."""
-        line = [sys.executable, "-m", "cfp_cli", name, *COMMANDS[name][0]]
-        process = subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        time.sleep(seconds)
-        for _ in range(times):
-            process.send_signal(number)
-            time.sleep(0.005)
-        _, err = process.communicate()
-        self.counts["interruptions"] += 1
-        lines = [line for line in err.splitlines() if line.startswith("error: ")]
-        if process.returncode == 130:
-            self.counts["ended with 130"] += 1
-            self.expect(len(lines) == 1 and not BUG.search(err), f"{name} {number.name} at {seconds:.2f} s: {err}")
-        elif process.returncode == 0:
-            self.counts["ended before the signal"] += 1
-        else:
-            # Python itself was starting: none of our code has run.
-            self.counts["ended while Python started"] += 1
-            self.expect("cfp_cli/main.py" not in err, f"{name} {number.name} at {seconds:.2f} s: {err}")
-
-
-def parses(path: Path) -> bool:
-    """Whether a file of a known kind can be read to its end."""
-    import safetensors
-    import torch
-
+def is_whole(path: Path) -> bool:
+    """Whether a file can be read to its end; False for an unknown kind."""
     try:
         if path.suffix == ".pt":
             torch.load(path, weights_only=True)
@@ -352,45 +101,223 @@ def parses(path: Path) -> bool:
             return path.read_text().rstrip().endswith("</html>")
         elif path.suffix == ".csv":
             return len({len(row) for row in csv.reader(path.read_text().splitlines())}) <= 1
+        elif path.suffix == ".npy":
+            np.load(path)
+        elif path.suffix == ".pt2":
+            return zipfile.ZipFile(path).testzip() is None
+        elif path.suffix == ".xml":
+            ElementTree.parse(path)
+        else:
+            return path.suffix == ".md" and path.read_text().endswith("\n")
     except Exception:
         return False
     return True
 
 
-PAIRS = (
-    ("finetune", "finetune"),
-    ("prune", "finetune"),
-    ("score", "prune"),
-    ("bench", "bench"),
-    ("bench", "finetune"),
-    ("export", "report"),
-    ("score", "score"),
-    ("prune", "prune"),
-    ("bench", "report"),
-)
+@dataclass
+class Harness:
+    """Runs the scenarios in copies of a folder and counts what happened."""
+
+    root: Path
+    counts: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+    copies: int = 0
+
+    def expect(self, holds: bool, promise: str) -> None:
+        self.counts["checks"] += 1
+        if not holds:
+            self.broken.append(promise)
+            sys.stderr.write(f"broken: {promise}\n")
+
+    def copy(self, folder: Path) -> Path:
+        self.copies += 1
+        target = self.root / f"copy{self.copies}"
+        shutil.copytree(folder, target, symlinks=True)
+        return target
+
+    def run(
+        self, folder: Path, line: list[str], at: int = 0, fault: Fault | None = None, largest: int | None = None
+    ) -> Outcome:
+        outcome = finish(folder, start(folder, line, at, fault, largest))
+        self.counts["commands"] += 1
+        if BUG.search(outcome.err):
+            self.counts["bugs"] += 1
+            self.expect(False, f"{' '.join(line)}: {outcome.err[-300:]}")
+        return outcome
+
+    def succeed(self, folder: Path, line: list[str]) -> Outcome:
+        done = self.run(folder, line)
+        self.expect(done.code == 0, f"{' '.join(line)} fails: {done.err}")
+        return done
+
+    def prepare(self, names: list[str]) -> dict[str, Path]:
+        """Run commands twice, in their order; return the folder as it was before each command of the second round."""
+        commands = {name: command for name, command in COMMANDS.items() if name in names or name in PIPELINE}
+        folder = self.root / "start"
+        folder.mkdir(parents=True)
+        if not os.fork():
+            generate(folder / "data", per_class=6, test_per_class=2, size=64, imbalance=1.0)
+            classes = tuple(sorted(each.name for each in (folder / "data/train").iterdir()))
+            spec = ModelSpec(FUSIBLE, classes, input_size=(32, 32))
+            save(folder / "repvgg.pt", describe(create(FUSIBLE, len(classes)), spec))
+            os._exit(0)
+        os.wait()
+        for command in commands.values():
+            if command.earlier is not None:
+                self.succeed(folder, [*command.line, *command.earlier])
+        before = {}
+        for name, command in commands.items():
+            before[name] = self.copy(folder)
+            self.succeed(folder, command.line)
+        return before
+
+    def faults(self, name: str, folder: Path, every: int) -> None:
+        """Kill a command at each of its operations, fill the disk there, and limit the size of its files."""
+        whole = self.copy(folder)
+        done = self.run(whole, COMMANDS[name].line)
+        old, new = hashes(folder), hashes(whole)
+        self.counts["operations"] += done.operations
+        for at in range(1, done.operations + 1, every):
+            self._killed(name, folder, whole, at, old, new)
+            self._full(name, folder, at, old, new)
+        for largest in LIMITS:
+            self._too_large(name, folder, largest, old, new)
+        shutil.rmtree(whole)
+
+    def _killed(self, name: str, folder: Path, whole: Path, at: int, old: dict[str, str], new: dict[str, str]) -> None:
+        cut, command, what = self.copy(folder), COMMANDS[name], f"{name} killed at {at}"
+        self.expect(self.run(cut, command.line, at, kill).code == -signal.SIGKILL, f"{what}: no kill")
+        self.counts["kills"] += 1
+        self._whole_files(what, cut, old, new)
+        kept = records(folder)
+        self.expect(records(cut)[: len(kept)] == kept, f"{what}: records lost")
+        again = self.run(cut, [*command.line, *(["--resume"] if command.resumes else [])])
+        complete = name == "split" and (cut / "split-data").exists() and "is not an empty folder" in again.err
+        self.expect(again.code == 0 or complete, f"{what}, then again: {again.err}")
+        self.expect(leftovers(cut) == [], f"{what}: {leftovers(cut)} left")
+        self.expect(hashes(cut).keys() == new.keys(), f"{what}: {hashes(cut).keys() ^ new.keys()}")
+        for result in RESULTS:
+            if (whole / result).exists():
+                same = (cut / result).exists() and weights(cut / result) == weights(whole / result)
+                self.expect(same, f"{what}: {result} differs")
+        shutil.rmtree(cut)
+
+    def _full(self, name: str, folder: Path, at: int, old: dict[str, str], new: dict[str, str]) -> None:
+        cut, what = self.copy(folder), f"{name} full at {at}"
+        done = self.run(cut, COMMANDS[name].line, at, fill)
+        self.counts["full disks"] += 1
+        # The folder is flushed after the rename, when the file is complete: an error there changes nothing.
+        self._refused(what, cut, done, FULL, old, new)
+
+    def _too_large(self, name: str, folder: Path, largest: int, old: dict[str, str], new: dict[str, str]) -> None:
+        cut, what = self.copy(folder), f"{name} with files of at most {largest} bytes"
+        done = self.run(cut, COMMANDS[name].line, largest=largest)
+        self.counts["size limits"] += 1
+        self.counts["refused by a size limit"] += done.code != 0
+        self._refused(what, cut, done, TOO_LARGE, old, new)
+
+    def _refused(
+        self, what: str, cut: Path, done: Outcome, line: re.Pattern[str], old: dict[str, str], new: dict[str, str]
+    ) -> None:
+        """The command worked, or its last line says which path cannot be written; files are whole in both cases."""
+        if done.code != 0:
+            last = (done.err.strip().splitlines() or [""])[-1]
+            self.expect(done.code == 1, f"{what}: exit {done.code}")
+            self.expect(line.match(last) is not None, f"{what}: {last}")
+        self._whole_files(what, cut, old, new)
+        self.expect(leftovers(cut) == [], f"{what}: {leftovers(cut)} left")
+        shutil.rmtree(cut)
+
+    def _whole_files(self, what: str, folder: Path, old: dict[str, str], new: dict[str, str]) -> None:
+        """Each file is the old one or a complete one. Files with times in them must be readable."""
+        now = hashes(folder)
+        for path in old:
+            self.expect(path in now or path.endswith(DELETED), f"{what}: {path} is gone")
+        for path, digest in now.items():
+            if digest not in (old.get(path), new.get(path)):
+                self.expect(is_whole(folder / path), f"{what}: {path} is not whole")
+
+    def race(self, folder: Path, pair: tuple[str, str], delay: float) -> None:
+        """Start two commands in one run; each succeeds or reports who holds the run, and no record is lost."""
+        cut = self.copy(folder)
+        before = len(records(cut))
+        first = start(cut, COMMANDS[pair[0]].line)
+        time.sleep(delay)
+        second = start(cut, COMMANDS[pair[1]].line)
+        done = [finish(cut, first), finish(cut, second)]
+        self.counts["races"] += 1
+        self.counts["commands"] += 2
+        for name, outcome in zip(pair, done, strict=True):
+            refused = outcome.code == 1 and "is in use by `cfp " in outcome.err
+            self.counts["refused in a race"] += refused
+            self.expect(outcome.code == 0 or refused, f"race of {pair}: {name}: {outcome.code} {outcome.err[-300:]}")
+        written = sum(outcome.code == 0 and COMMANDS[name].records for name, outcome in zip(pair, done, strict=True))
+        self.expect(len(records(cut)) == before + written, f"race of {pair}: records lost")
+        self.expect(leftovers(cut) == [], f"race of {pair}: {leftovers(cut)} left")
+        shutil.rmtree(cut)
+
+    def prepare_interrupts(self, folder: Path) -> Path:
+        """Return a folder whose network every process knows; see `small_network`."""
+        target = self.root / "interrupted"
+        shutil.copytree(folder / "data", target / "data")
+        self.succeed(target, train("dddn", "rl.pt", *SHORT))
+        for name in ("score", "prune"):
+            self.succeed(target, COMMANDS[name].line)
+        return target
+
+    def interrupt(self, folder: Path, name: str, seconds: float, number: signal.Signals, times: int) -> None:
+        """Send a signal so many seconds after the start, again and again, to a process of its own."""
+        line = [sys.executable, "-m", "cfp_cli", *COMMANDS[name].line]
+        process = subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(seconds)
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.005)
+        _, err = process.communicate()
+        what = f"{name} {number.name} at {seconds:.2f} s"
+        self.counts["interruptions"] += 1
+        lines = [line for line in err.splitlines() if line.startswith("error: ")]
+        if process.returncode == 130:
+            self.counts["ended with 130"] += 1
+            self.expect(len(lines) == 1 and not BUG.search(err), f"{what}: {err}")
+        elif process.returncode == 0:
+            self.counts["ended before the signal"] += 1
+        else:
+            # Python itself was starting: none of our code has run.
+            self.counts["ended while Python started"] += 1
+            self.expect("cfp_cli/main.py" not in err, f"{what}: {err}")
+        self.expect(leftovers(folder) == [], f"{what}: {leftovers(folder)} left")
 
 
 def run() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--commands", nargs="*", default=list(COMMANDS))
-    parser.add_argument("--races", type=int, default=50)
+    parser.add_argument("--every", type=int, default=1, help="strike at every Nth operation only")
+    parser.add_argument("--races", type=int, default=56)
     parser.add_argument("--interrupts", type=int, default=60)
     options = parser.parse_args()
     # A library that is idle must not spin: children share the cores.
     os.environ["OMP_NUM_THREADS"] = "1"
+    add_architectures()
+    for constant, value in SMALL_DEMO.items():
+        setattr(demo, constant, value)
     harness, began = Harness(options.folder.resolve()), time.monotonic()
-    before = harness.prepare()
+    before = harness.prepare(options.commands)
     for name in options.commands:
-        harness.faults(name, before[name])
-        sys.stderr.write(f"{name}: {dict(harness.counts)}\n")
+        harness.faults(name, before[name], options.every)
+        sys.stderr.write(f"{name}, {time.monotonic() - began:.0f} s: {dict(harness.counts)}\n")
+        sys.stderr.flush()
     done = harness.root / "start"
-    sys.stderr.flush()
     for number in range(options.races):
         harness.race(done, PAIRS[number % len(PAIRS)], 0.05 * (number // len(PAIRS)))
     sys.stderr.write(f"races: {dict(harness.counts)}\n")
+    sys.stderr.flush()
+    done = harness.prepare_interrupts(done)
+    names = ("finetune", "export-pt2", "predict")
     for number in range(options.interrupts):
-        harness.interrupt(done, "finetune", 0.05 * number, (signal.SIGINT, signal.SIGTERM)[number % 2], 1 + number % 3)
+        signals = (signal.SIGINT, signal.SIGTERM)[number % 2]
+        harness.interrupt(done, names[number % len(names)], 0.05 * number, signals, 1 + number % 3)
     report = {**harness.counts, "broken": len(harness.broken), "seconds": round(time.monotonic() - began)}
     sys.stdout.write(json.dumps(report) + "\n")
     sys.exit(bool(harness.broken))

@@ -54,6 +54,8 @@ TENSORS: dict[str, Callable[[Any], Any]] = {
     "deep": lambda value: value[None],
     "type": lambda value: value.astype(np.int8) if isinstance(value, np.ndarray) else value.to(torch.int8),
 }
+LINE = re.compile(r"\bline \d+|end of (document|data)")
+UNREACHABLE = 3
 BUG = re.compile(r"this is a bug|Traceback", re.IGNORECASE)
 Path_ = tuple[Any, ...]
 
@@ -131,6 +133,8 @@ class Harness:
     files: Files
     counts: Counter[str] = field(default_factory=Counter)
     broken: list[str] = field(default_factory=list)
+    unnamed: list[str] = field(default_factory=list)
+    seconds: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         self.root = self.files.run.parent
@@ -147,7 +151,9 @@ class Harness:
 
     def check(self, mutation: Mutation) -> None:
         mutation.apply()
+        began = time.monotonic()
         code, err = command(mutation.command)
+        self.seconds[mutation.kind] += time.monotonic() - began
         self.restore()
         self.counts["mutations"] += 1
         self.counts[mutation.kind] += 1
@@ -157,15 +163,21 @@ class Harness:
         if code not in (0, 1, 2, 3) or BUG.search(err) or (code and (len(errors) != 1 or errors != last)):
             self.broken.append(f"{mutation}: exit {code}: {err[-400:]}")
             sys.stderr.write(f"broken: {self.broken[-1]}\n")
+        elif code == UNREACHABLE:
+            # The value is a possible one, and the message is about the target.
+            self.counts["target out of reach"] += 1
         elif code:
             named = mutation.file.name in err
             names = [str(name) for name in mutation.where if not isinstance(name, int)]
-            by_field = any(name in err for name in names[-2:])
-            self.counts["refused by file and field"] += named and by_field
-            if not (named or by_field):
-                self.counts["refused otherwise"] += 1
-                if os.environ.get("SHOW"):
-                    sys.stderr.write(f"otherwise: {mutation}: {err}\n")
+            # A file that cannot be parsed has lines and no fields.
+            by_field = any(name in err for name in names[-2:]) or LINE.search(err) is not None
+            if named and by_field:
+                self.counts["refused by file and field"] += 1
+            else:
+                self.unnamed.append(
+                    f"{mutation}: names {'file' if named else 'field' if by_field else 'neither'}: {err}"
+                )
+                sys.stderr.write(f"unnamed: {self.unnamed[-1]}\n")
 
     def mutations(self, kind: str) -> Iterator[Mutation]:
         yield from KINDS[kind](self.files)
@@ -376,11 +388,16 @@ def run() -> None:
         mutations = list(harness.mutations(kind))
         chosen += random.Random(options.seed).sample(mutations, min(options.limit, len(mutations)))
     random.Random(options.seed).shuffle(chosen)
-    for mutation in chosen:
+    for number, mutation in enumerate(chosen):
         if time.monotonic() - began > options.seconds:
             break
         harness.check(mutation)
+        if number % 100 == 99:
+            sys.stderr.write(f"{number + 1} of {len(chosen)} in {time.monotonic() - began:.0f} s\n")
+            sys.stderr.flush()
     report = {**harness.counts, "broken": len(harness.broken), "seconds": round(time.monotonic() - began)}
+    report["unnamed"] = len(harness.unnamed)
+    report["each"] = {kind: round(each / harness.counts[kind], 2) for kind, each in harness.seconds.items()}
     sys.stdout.write(json.dumps(report) + "\n")
     sys.exit(bool(harness.broken))
 

@@ -11,6 +11,7 @@ from typing import Any
 import safetensors
 import safetensors.numpy
 import torch
+from small_network import ARCH, add_architectures
 
 from cfp_cli.checkpoints.content_hash import content_hash
 from cfp_cli.checkpoints.save import save
@@ -44,15 +45,16 @@ class Files:
     data: Path
 
 
-def make_run(folder: Path, arch: str = "dddn") -> Files:
+def make_run(folder: Path) -> Files:
     """Make a run directory in a folder, beside two models and the images."""
+    add_architectures()
     data = generate(folder / "data", per_class=6, test_per_class=2, size=64, imbalance=1.0)
     classes = tuple(sorted(each.name for each in (data / "train").iterdir()))
     models = []
     for seed in (0, 1):
         torch.manual_seed(seed)
         models.append(folder / f"model{seed}.pt")
-        save(models[-1], describe(create(arch, len(classes)), ModelSpec(arch, classes, input_size=(32, 32))))
+        save(models[-1], describe(create(ARCH, len(classes)), ModelSpec(ARCH, classes, input_size=(32, 32))))
     files = Files(folder / "run", *models, data)
     score(files, models[0])
     run_prune(Run.open(files.run), None, PruneOptions(ratio=0.5), device=CPU)
