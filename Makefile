@@ -43,6 +43,8 @@ fuzz: setup ## kill, interrupt and race every command at every write; takes an h
 	PYTHONPATH=. $(BIN)/python tests/trust/faults.py target/faults
 	rm -rf target/environments
 	PYTHONPATH=. $(BIN)/python tests/trust/environments.py target/environments --limit 60
+	rm -rf target/reader
+	PYTHONPATH=. $(BIN)/python tests/trust/reader.py target/reader
 	rm -rf target/fields
 	PYTHONPATH=. $(BIN)/python tests/trust/fields.py target/fields --limit 200
 

@@ -21,7 +21,7 @@ from cfp_cli.checkpoints.preprocessing import Assumed, complete, images_of, per_
 from cfp_cli.checkpoints.read import Contents, read_contents, require_plain_tensor
 from cfp_cli.checkpoints.spec import DEFAULT_INPUT_SIZE, ModelSpec, describe
 from cfp_cli.execution.forward import forward_errors
-from cfp_cli.foundation.errors import CheckpointError
+from cfp_cli.foundation.errors import CheckpointError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.models.attributes import set_attributes
 from cfp_cli.models.head import tensor_shapes
@@ -106,7 +106,10 @@ def _own_spec(contents: Contents, arch: str | None) -> ModelSpec:
     path = contents.path
     spec = ModelSpec.from_json(contents.facts, path)
     spec = replace(spec, arch=permitted_arch(spec.arch, arch, path))
-    shapes = tensor_shapes(spec.arch, spec.arch_kwargs)
+    try:
+        shapes = tensor_shapes(spec.arch, spec.arch_kwargs)
+    except UsageError as error:
+        raise UsageError(f"{path}: arch or arch_kwargs is wrong: {error}") from error
     count = shapes.class_count(shapes_of(contents.candidates[0].state))
     if count is None and shapes.head:
         raise CheckpointError(

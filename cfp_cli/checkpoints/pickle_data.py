@@ -23,19 +23,16 @@ _LITERALS = frozenset(
 )
 _CONSTANTS: Mapping[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _CONTAINERS: Mapping[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_SET": set}
-_MARKED: Mapping[str, Callable[[list[Any]], Any]] = {
-    "TUPLE": tuple,
-    "LIST": list,
-    "FROZENSET": lambda items: frozenset(map(_key, items)),
-    "DICT": lambda items: dict(zip(map(_key, items[::2]), items[1::2], strict=True)),
-}
+_MARKED: Mapping[str, Callable[[list[Any]], Any]] = {"TUPLE": tuple, "LIST": list}
 _SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MAX_KEY = 10_000
+# Parts of keys and of arguments that a pickle may contain, and more for each of its instructions.
+_FREE_PARTS, _PARTS_PER_INSTRUCTION = 1_000_000, 50
 _IGNORED = frozenset(("PROTO", "FRAME"))
 
 
-class CostlyKeyError(ValueError):
-    """A key of a dict or an element of a set takes too long to hash."""
+class CostlyPickleError(ValueError):
+    """A small pickle asks for so much work that reading it would take hours."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +72,11 @@ HANDLERS: Handlers = {
     "collections.defaultdict": lambda *_: {},
     "builtins.set": lambda items=(): set(map(_key, items)),
     "__builtin__.set": lambda items=(): set(map(_key, items)),
+    # How the protocols before 4 store frozen sets, and those before 3 store bytes.
+    "builtins.frozenset": lambda items=(): frozenset(map(_key, items)),
+    "__builtin__.frozenset": lambda items=(): frozenset(map(_key, items)),
+    "__builtin__.bytes": lambda: b"",
+    "_codecs.encode": lambda text, _encoding: text.encode("latin1"),
 }
 
 
@@ -90,7 +92,7 @@ def read_pickle(file: IO[bytes], persistent: Callable[[Any], Any], handlers: Han
         Plain data, `Name`, `Opaque`, and what `persistent` and `handlers` return.
 
     Raises:
-        CostlyKeyError: a key of a dict takes too long to hash.
+        CostlyPickleError: a key of a dict, or the arguments of calls, have too many parts.
         ValueError: the pickle is damaged or contains an unknown instruction. Damaged pickles also raise IndexError,
             KeyError and TypeError.
     """
@@ -105,10 +107,12 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.budget = _FREE_PARTS
 
     def run(self, file: IO[bytes]) -> Any:
         for instruction, argument, _ in pickletools.genops(file):
             name = instruction.name
+            self.budget += _PARTS_PER_INSTRUCTION
             if name in _LITERALS:
                 self.stack.append(argument)
             elif name in _CONSTANTS:
@@ -127,6 +131,13 @@ class _Machine:
                     raise ValueError(f"unknown instruction {name}")
                 step(argument)
         return self.stack.pop()
+
+    def _key(self, value: Any) -> Any:
+        """Return a key, and count its parts: a pickle can use the same long key thousands of times."""
+        if isinstance(value, tuple | frozenset):
+            limit = min(_MAX_KEY, self.budget)
+            self.budget -= _count_parts(value, limit, "a key has too many parts")
+        return value
 
     def _take(self, count: int) -> list[Any]:
         if len(self.stack) < count:
@@ -174,21 +185,28 @@ class _Machine:
         elements = self._marked()
         _elements(self.stack[-1]).extend(elements)
 
+    def _frozenset(self, _: Any) -> None:
+        self.stack.append(frozenset(map(self._key, self._marked())))
+
+    def _dict(self, _: Any) -> None:
+        items = self._marked()
+        self.stack.append(dict(zip(map(self._key, items[::2]), items[1::2], strict=True)))
+
     def _additems(self, _: Any) -> None:
         elements = self._marked()
         target = self.stack[-1]
         if isinstance(target, set):
-            target.update(map(_key, elements))
+            target.update(map(self._key, elements))
         else:
             _elements(target).extend(elements)
 
     def _setitem(self, _: Any) -> None:
         key, value = self._take(2)
-        _items(self.stack[-1])[_key(key)] = value
+        _items(self.stack[-1])[self._key(key)] = value
 
     def _setitems(self, _: Any) -> None:
         pairs = self._marked()
-        _items(self.stack[-1]).update(zip(map(_key, pairs[::2]), pairs[1::2], strict=True))
+        _items(self.stack[-1]).update(zip(map(self._key, pairs[::2]), pairs[1::2], strict=True))
 
     def _persid(self, identity: Any) -> None:
         self.stack.append(self.persistent(identity))
@@ -207,6 +225,9 @@ class _Machine:
     def _call(self, function: Any, arguments: Any) -> Any:
         if not isinstance(arguments, tuple):
             raise ValueError("the arguments of a call are not a tuple")
+        # A handler may copy its arguments, and a pickle can pass the same list to thousands of calls.
+        if isinstance(function, Name) and str(function) in self.handlers:
+            self.budget -= _count_parts(arguments, self.budget, "the arguments of its calls have too many parts")
         return call(function, arguments, self.handlers)
 
     def _reduce(self, _: Any) -> None:
@@ -242,15 +263,26 @@ def _key(value: Any) -> Any:
 
     A tuple that contains another one twice, which does so too, takes exponential time.
     """
+    if isinstance(value, tuple | frozenset):
+        _count_parts(value, _MAX_KEY, "a key has too many parts")
+    return value
+
+
+def _count_parts(value: Any, limit: int, problem: str) -> int:
+    """Return the number of parts of nested tuples, lists and sets.
+
+    Raises:
+        CostlyPickleError: there are more than `limit`.
+    """
     waiting, seen = [value], 0
     while waiting:
         part = waiting.pop()
         seen += 1
-        if seen > _MAX_KEY:
-            raise CostlyKeyError("a key has too many parts")
-        if isinstance(part, tuple | frozenset):
+        if seen + len(waiting) > limit:
+            raise CostlyPickleError(problem)
+        if isinstance(part, tuple | frozenset | list | set):
             waiting.extend(part)
-    return value
+    return seen
 
 
 def call(function: Any, arguments: tuple[Any, ...], handlers: Handlers) -> Any:

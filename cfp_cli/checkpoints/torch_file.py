@@ -15,7 +15,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from cfp_cli.checkpoints.pickle_data import HANDLERS, CostlyKeyError, Handlers, Name, Opaque, call, read_pickle
+from cfp_cli.checkpoints.pickle_data import HANDLERS, CostlyPickleError, Handlers, Name, Opaque, call, read_pickle
 
 _DTYPES: Mapping[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
@@ -78,7 +78,7 @@ def require_cheap(path: Path) -> None:
             with path.open("rb") as file:
                 for _ in range(_OLD_PICKLES):
                     read_pickle(file, lambda _: None)
-    except (CostlyKeyError, CostlyFileError):
+    except (CostlyPickleError, CostlyFileError):
         raise
     # Torch's reader and `read_torch_file` report all other faults.
     except Exception:
@@ -118,8 +118,10 @@ def _read_old(file: IO[bytes], size: int) -> Any:
         raise ValueError("torch.save did not write it")
     read_pickle(file, refuse)
     storages: dict[str, Tensor] = {}
+    remaining = size
 
     def storage(identity: Any) -> Any:
+        nonlocal remaining
         if isinstance(identity, tuple) and identity[:1] == ("module",):
             # A class together with its source code.
             return identity[1]
@@ -128,8 +130,8 @@ def _read_old(file: IO[bytes], size: int) -> Any:
         if dtype is None:
             return Opaque(kind)
         if key not in storages:
-            held = sum(each.numel() * each.element_size() for each in storages.values())
-            if not 0 <= count * dtype.itemsize <= size - held:
+            remaining -= count * dtype.itemsize
+            if count < 0 or remaining < 0:
                 raise ValueError("a storage is larger than the file")
             storages[key] = torch.zeros(count, dtype=dtype)
         view = identity[5] if len(identity) > 5 else None

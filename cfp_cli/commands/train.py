@@ -101,7 +101,8 @@ def train(
     check_output(out)
     # Before torch is imported: a kill at any later moment must leave the new run able to start with --resume.
     with ExitStack() as stack:
-        for path in outputs_of(out, folds or 0):
+        # The first fold comes last: without its mark, a resume is refused before anything is trained.
+        for path in reversed(outputs_of(out, folds or 0)):
             stack.enter_context(replacing(path.with_suffix(".last.pt"), active=not resume and launch.rank() == 0))
         from cfp_cli.commands.eval import metrics_table
         from cfp_cli.commands.figures import collapse_verdict

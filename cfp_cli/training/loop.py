@@ -179,7 +179,7 @@ class _Run:
         """
         if not self.workers.first:
             return
-        for path in (self.files.best, self.files.last, self.files.history):
+        for path in (self.files.best, self.files.last, mark_of(self.files.last), self.files.history):
             if path:
                 require_writable(path.parent)
                 remove_leftovers(path.parent, path.name)

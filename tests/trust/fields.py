@@ -36,6 +36,7 @@ from run_files import (
     rewrite_state,
     rewrite_table,
 )
+from small_network import small_architectures
 
 from cfp_cli.main import main
 from cfp_cli.training.history import read_csv
@@ -403,4 +404,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    run()
+    with small_architectures():
+        run()

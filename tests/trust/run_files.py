@@ -11,7 +11,7 @@ from typing import Any
 import safetensors
 import safetensors.numpy
 import torch
-from small_network import ARCH, add_architectures
+from small_network import ARCH
 
 from cfp_cli.checkpoints.content_hash import content_hash
 from cfp_cli.checkpoints.save import save
@@ -46,8 +46,7 @@ class Files:
 
 
 def make_run(folder: Path) -> Files:
-    """Make a run directory in a folder, beside two models and the images."""
-    add_architectures()
+    """Make a run directory in a folder, beside two models and the images; within `small_architectures`."""
     data = generate(folder / "data", per_class=6, test_per_class=2, size=64, imbalance=1.0)
     classes = tuple(sorted(each.name for each in (data / "train").iterdir()))
     models = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from run_files import CPU, OPTIONS, Files, make_run, record_again, rewrite_json, rewrite_scores, score
+from small_network import small_architectures
 
 from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.checkpoints.load import load
@@ -35,8 +36,9 @@ HALF = PruneOptions(ratio=0.5)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    return make_run(tmp_path_factory.mktemp("run"))
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
+    with small_architectures():
+        yield make_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture
