@@ -65,7 +65,7 @@ def _reopened(stream: Any, kind: type[io.FileIO]) -> Any:
 
 
 def settle_stdout() -> None:
-    """Write what is left in the buffer of stdout, or drop it. Python would report a failure at exit again."""
+    """Write the rest of the buffer of stdout, or drop it. Python would report a failure at exit again."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
