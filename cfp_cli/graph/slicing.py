@@ -29,8 +29,7 @@ def sliced_copy(model: nn.Module, selection: Selection) -> nn.Module:
     sliced = {name: value for name, value in sliced.items() if value.shape != tensors[name].shape}
     rebuilt = copy.deepcopy(model, {id(tensors[name]): _empty(tensors[name]) for name in sliced})
     resize_tensors(rebuilt, {name: tuple(value.shape) for name, value in sliced.items()})
-    if selection.graph.widths:
-        set_attributes(rebuilt, new_widths(model, selection))
+    set_attributes(rebuilt, new_widths(model, selection))
     own = _tensors(rebuilt)
     for name, value in sliced.items():
         own[name].data = value

@@ -38,7 +38,8 @@ def new_widths(model: nn.Module, selection: Selection) -> Attributes:
     found: Attributes = {}
     changes = _size_changes(selection)
     for path, module in model.named_modules():
-        if not _keeps_widths(module):
+        # The code of other modules may not use these attributes, so they change only where a trial needs it.
+        if not _keeps_widths(module) or (_is_foreign(module) and not selection.graph.widths):
             continue
         sizes = {old: next(iter(new)) for old, new in changes.get(path, {}).items() if len(new) == 1}
         for name, value in vars(module).items():
@@ -48,13 +49,19 @@ def new_widths(model: nn.Module, selection: Selection) -> Attributes:
     return found
 
 
-def changed_attributes(model: nn.Module, rebuilt: nn.Module) -> Attributes:
-    """Integer attributes that a rebuild changed, of the modules of `new_widths`, by module and attribute."""
+def changed_attributes(model: nn.Module, rebuilt: nn.Module, *, foreign: bool) -> Attributes:
+    """Integer attributes that a rebuild changed, by module and attribute.
+
+    Args:
+        model: the original network.
+        rebuilt: the rebuilt network.
+        foreign: also those of modules outside of `torch.nn`.
+    """
     found: Attributes = {}
     rebuilt_modules = dict(rebuilt.named_modules())
     for path, module in model.named_modules():
         other = rebuilt_modules.get(path)
-        if other is None or not _keeps_widths(module):
+        if other is None or not _keeps_widths(module) or (_is_foreign(module) and not foreign):
             continue
         for name, value in vars(module).items():
             new = vars(other).get(name)
@@ -96,12 +103,16 @@ def _sizes(selection: Selection, node: Any) -> Iterator[tuple[int, int]]:
                 yield size, largest
 
 
+def _is_foreign(module: nn.Module) -> bool:
+    return not type(module).__module__.startswith("torch.nn.")
+
+
 def _keeps_widths(module: nn.Module) -> bool:
     """Whether the shapes of a module's tensors do not contain all of its channel counts.
 
     An instance norm without tensors warns if its input has another number of channels.
     """
-    if not type(module).__module__.startswith("torch.nn."):
+    if _is_foreign(module):
         return True
     return isinstance(module, _NormBase) and not module.affine and not module.track_running_stats
 

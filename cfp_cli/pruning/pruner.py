@@ -204,7 +204,7 @@ def apply(model: nn.Module, plan: Plan, *, graph: ChannelGraph, example: Tensor)
     selection = Selection(graph, plan.kept)
     pruned = rebuild(model, selection)
     error = verify(model, pruned, selection, example)
-    attributes = changed_attributes(model, pruned) if graph.widths else {}
+    attributes = changed_attributes(model, pruned, foreign=graph.widths)
     return pruned.eval(), replace(plan, max_abs_logit_error=error, attributes=attributes)
 
 
