@@ -125,8 +125,13 @@ def latency_table(benchmarks: list[Benchmark]) -> Table:
                 model.model if index == 0 else "",
                 each.runtime,
                 str(each.batch),
-                f"{each.median:.2f} ({each.p25:.2f} to {each.p75:.2f})",
+                Parts((_ms(each.median), f"({_ms(each.p25)} to {_ms(each.p75)})")),
                 f"{base / each.median:.1f}x" if base is not None else "",
             )
         table.add_section()
     return table
+
+
+def _ms(value: float) -> str:
+    """Format milliseconds with at least three digits."""
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}"

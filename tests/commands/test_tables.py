@@ -14,6 +14,7 @@ import torch
 from rich.console import Console as RichConsole
 from rich.table import Table
 
+from cfp_cli.commands.bench import cost_table, latency_table
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.eval import confusion_table, metrics_table, mistakes_table
 from cfp_cli.commands.finetune import summary_tables
@@ -22,6 +23,8 @@ from cfp_cli.commands.options import DEFAULT_RUN
 from cfp_cli.commands.predict import classes_table, images_table
 from cfp_cli.commands.prune import sets_table, summary_table
 from cfp_cli.commands.tables import Parts, fit, listed, sentence
+from cfp_cli.exporting.benchmark import Benchmark
+from cfp_cli.measuring.latency import Latency
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.mistakes import Mistake
 from cfp_cli.pruning.plan import SetPlan
@@ -61,6 +64,11 @@ def tables(count: int) -> list[Table]:
     )
     stages = {"before": first, "rebuilt": second, "reconstructed": third}
     label, *_ = names(count)
+    latency = (Latency(64, 16, 11344.78, 9738.29, 11818.83, 10, "onnxruntime", "contiguous", "cpu"),)
+    timed = [
+        Benchmark(name, 138_357_544, 15 * 10**9, 553_430_176, (64, 64), latency, "float32")
+        for name in ("rl.pt", "cfp-run/finetuned.pt")
+    ]
     row = Prediction(Path("data/test/image_0001.png"), label, 0.5, (0.5,) + (0.5 / (count - 1),) * (count - 1), True)
     predicted = Predicted(names(count), (row,), (PredictedClass(label, 1, 0.5, 1),), (row,), ())
     return [
@@ -70,6 +78,8 @@ def tables(count: int) -> list[Table]:
         *summary_tables(done),
         sets_table(plan),
         summary_table(plan, stages),
+        cost_table(timed),
+        latency_table(timed),
         images_table(predicted, predicted.rows, "predictions"),
         classes_table(predicted),
     ]
