@@ -52,7 +52,11 @@ def name_source(ctx: click.Context, error: CfpError, folder: Path = Path()) -> N
         texts = [
             str(each) for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, str | Path)
         ]
-        if option in message or any((each if len(each) > 2 else f"'{each}'") in message for each in texts):
+        if (
+            option in message
+            or f"{option.lstrip('-')} {value}" in message
+            or any((each if len(each) > 2 else f"'{each}'") in message for each in texts)
+        ):
             names.append(option.lstrip("-"))
     path, _ = _read(folder)
     if names and path is not None and path.name not in message:

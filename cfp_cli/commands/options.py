@@ -140,7 +140,9 @@ def device_options(command: Command, *others: Callable[[Any], Any]) -> Command:
     """
 
     @wraps(command)
-    def with_compute(*args: Any, device: str, threads: int | None, batch_size: int = 1, **kwargs: Any) -> Any:
+    def with_compute(*args: Any, device: str, threads: int | None, **kwargs: Any) -> Any:
+        # Commands that train have a --batch-size of their own, which is an option of the training.
+        batch_size = kwargs.pop("batch_size") if others else 1
         return command(*args, compute=Compute(device, threads, batch_size), **kwargs)
 
     decorated: Any = with_compute

@@ -2,7 +2,7 @@
 
 Run as a program: `python tests/trust/environments.py FOLDER [--kinds NAME...] [--commands NAME...]`. Prints one JSON
 object of counts, and a line for each broken promise on stderr; exits with 1 if there is one. The promise: the command
-works, or it ends with an exit code of its own and one line, and the files that were there before are whole.
+works, or it ends with an exit code of its own and one line, and all earlier files are whole.
 
 The program imports torch once and forks a child for each command. It computes nothing itself, as the threads of torch
 do not survive a fork. Environments that must be there when Python starts get a new process.

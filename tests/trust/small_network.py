@@ -59,7 +59,7 @@ class SmallRepVGG(nn.Module):
 
 @contextmanager
 def small_architectures() -> Iterator[None]:
-    """Make the networks built-in architectures of this process and of those that it forks."""
+    """Make the networks built-in architectures of this process and of its children."""
     original = registry._built_in
     registry._built_in = lambda: original() | {ARCH: Small, FUSIBLE: SmallRepVGG}
     try:
