@@ -103,7 +103,8 @@ def _range(column: Column, console: RichConsole) -> tuple[int, int]:
     ranges = [(max(map(cell_len, words), default=0), cell_len(str(column.header)))]
     for cell in column.cells:
         if isinstance(cell, str):
-            longest = max(map(cell_len, cell.split("\n")), default=0)
+            # The console shows control characters as visible symbols, which are wider.
+            longest = max((cell_len(console.render_str(line).plain) for line in cell.split("\n")), default=0)
             ranges.append((longest, longest))
         else:
             measured = Measurement.get(console, console.options, cell)
