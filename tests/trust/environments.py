@@ -25,6 +25,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from faults import BUG, import_all, leftovers, parses
 from hostile import LONG, Environment
 
 import cfp_cli.runs.demo as demo
+from cfp_cli.execution import distributed
 from cfp_cli.main import main
 
 SHORT = ["--epochs", "1", "--batch-size", "8", "--views", "1", "--augment", "none", "--threads", "1"]
@@ -73,8 +75,9 @@ class Outcome:
     modules: list[str]
 
 
-def small_demo() -> None:
-    """Make the demo small enough to run in a second."""
+def shorten() -> None:
+    """Make the demo small enough to run in a second, and wait only so long for processes that do not exist."""
+    distributed.JOIN_LIMIT = timedelta(seconds=2)
     demo.PER_CLASS, demo.TEST_PER_CLASS = 8, 4
     demo.TEACHER_EPOCHS = demo.BALANCED_EPOCHS = demo.STUDENT_EPOCHS = 1
 
@@ -114,7 +117,7 @@ def start_fork(folder: Path, line: list[str], environment: Environment, log: Pat
             else:
                 os.environ[name] = value
         tempfile.tempdir = None
-        small_demo()
+        shorten()
         if environment.disk == "forbidden":
             os.setuid(NOBODY)
         environment.setup()
