@@ -96,7 +96,9 @@ class Students:
         """
         spec = spec_of(self.original)
         store = sample(self.dataset, self.images, seed, Preprocessing.of(spec), self.progress)
-        loader = store.batches(_BATCH)
+        # `measured` fits on one batch at least and measures on another.
+        half = max(len(store.indices) // 2, 1) if method.allocation == "measured" else _BATCH
+        loader = store.batches(min(_BATCH, half))
         options = PruneOptions(
             ratio=ratio,
             target=target,
