@@ -33,7 +33,7 @@ def unpickled(data: bytes) -> object:
     ],
 )
 def test_keys_that_take_exponential_time_are_refused(program: bytes) -> None:
-    with pytest.raises(ValueError, match="a key has too many parts"):
+    with pytest.raises(ValueError, match=r"(a key has|the arguments of its calls have) too many parts"):
         unpickled(program)
 
 
@@ -54,7 +54,7 @@ def test_a_file_on_which_the_reader_of_torch_would_hang_is_refused(tmp_path: Pat
         data = path.read_bytes()
         start = data.index(b"\x80\x02}q", data.index(b"little_endian")) + 2
         path.write_bytes(data[:start] + program + data[start:])
-    with pytest.raises(CheckpointError, match="a key has too many parts"):
+    with pytest.raises(CheckpointError, match=r"(a key has|the arguments of its calls have) too many parts"):
         read_contents(path, unsafe_pickle=False)
 
 

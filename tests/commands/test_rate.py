@@ -51,7 +51,7 @@ def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 def test_units_are_things_that_users_know() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py"))
     units = set(re.findall(r'unit(?:: str)? ?= ?"([^"]+)"', sources))
-    assert units == {"batch", "batch size", "image", "layer", "network", "step"}
+    assert units == {"batch", "batch size", "candidate", "image", "layer", "network", "step"}
 
 
 def test_what_a_run_knows_is_said_once(cfp, model: Path, images: Path, tmp_path: Path, monkeypatch) -> None:

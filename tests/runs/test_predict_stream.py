@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,7 +54,20 @@ def test_rows_in_memory(
     monkeypatch: pytest.MonkeyPatch, model: ModelInput, images: Path, tmp_path: Path, keep_rows: bool
 ) -> None:
     alive: list[int] = []
-    stream(monkeypatch, lambda: alive.append(sum(isinstance(each, Prediction) for each in gc.get_objects())))
+    count = 0
+
+    class Counted(Prediction):
+        def __new__(cls, *values: object) -> Counted:
+            nonlocal count
+            count += 1
+            return super().__new__(cls, *values)
+
+        def __del__(self) -> None:
+            nonlocal count
+            count -= 1
+
+    monkeypatch.setattr(module, "Prediction", Counted)
+    stream(monkeypatch, lambda: alive.append(count))
     predicted = run_predict(model, [images], out=tmp_path / "p.csv", keep_rows=keep_rows, threshold=0.4, device=CPU)
     if keep_rows:
         assert max(alive) - alive[0] == 196

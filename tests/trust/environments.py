@@ -29,7 +29,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from faults import BUG, import_all, leftovers, parses
+from faults import BUG, is_whole, leftovers
+from faulty_process import import_all
 from hostile import LONG, Environment
 
 import cfp_cli.runs.demo as demo
@@ -284,7 +285,7 @@ class Harness:
         for old in self.before[name].rglob("*"):
             now = folder / old.relative_to(self.before[name])
             if old.is_file() and old.suffix in (".pt", ".safetensors", ".json", ".csv", ".html"):
-                whole = now.exists() and parses(now)
+                whole = now.exists() and is_whole(now)
                 self.expect(whole or now.name == "last.pt", f"{what}: {now.name} is gone or not whole")
         self.expect(not leftovers(folder), f"{what}: {leftovers(folder)} left")
 

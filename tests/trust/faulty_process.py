@@ -161,13 +161,13 @@ def finish(folder: Path, process: int) -> Outcome:
     outcome = Outcome(code, err.read_text(errors="replace"), count.stat().st_size if count.exists() else 0)
     modules = folder / f"{process}.modules"
     if modules.exists():
-        _import_all(modules.read_text().split())
+        import_all(modules.read_text().split())
     for path in (err, count, modules):
         path.unlink(missing_ok=True)
     return outcome
 
 
-def _import_all(names: list[str]) -> None:
+def import_all(names: list[str]) -> None:
     """Import what a child has imported, so that later children need not."""
     for name in names:
         if name not in sys.modules and name.split(".")[0] in _SHARED:
