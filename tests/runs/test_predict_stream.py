@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,10 +58,10 @@ def test_rows_in_memory(
     count = 0
 
     class Counted(Prediction):
-        def __new__(cls, *values: object) -> Counted:
+        def __init__(self, *values: Any) -> None:
             nonlocal count
             count += 1
-            return super().__new__(cls, *values)
+            super().__init__(*values)
 
         def __del__(self) -> None:
             nonlocal count
