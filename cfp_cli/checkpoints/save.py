@@ -28,7 +28,7 @@ def save(path: str | Path, model: nn.Module, spec: ModelSpec | None = None) -> N
     path = Path(path)
     spec = spec or spec_of(model)
     original = model.state_dict()
-    state: dict[str, Tensor] = {name: _without_subnormals(tensor) for name, tensor in original.items()}
+    state: dict[str, Tensor] = {name: without_subnormals(tensor) for name, tensor in original.items()}
     facts = {"format": FORMAT, **spec.to_json()}
     if path.suffix == ".safetensors":
         facts[KEY] = content_hash(facts, state)
@@ -46,7 +46,8 @@ def save(path: str | Path, model: nn.Module, spec: ModelSpec | None = None) -> N
     write_atomic(path, write)
 
 
-def _without_subnormals(tensor: Tensor) -> Tensor:
+def without_subnormals(tensor: Tensor) -> Tensor:
+    """Return a copy on the CPU as `save` writes it: subnormal numbers and -0 become 0."""
     value = tensor.detach().cpu().contiguous()
     if not value.is_floating_point():
         # Safetensors refuses tensors that share memory, such as the counter of a batch norm used twice.

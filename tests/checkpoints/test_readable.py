@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -42,3 +43,12 @@ def test_the_next_check_removes_what_a_killed_process_left(tmp_path: Path) -> No
     assert list(tmp_path.rglob("trial.pt"))
     require_readable(network(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [-0.0, 1e-40, -1e-40, 0.0], ids=["minus zero", "subnormal", "negative", "zero"])
+def test_weights_that_are_written_as_zero_are_read_as_the_same_network(tmp_path: Path, value: float) -> None:
+    model = network()
+    with torch.no_grad():
+        # Pruning masks leave -0, and weight decay leaves subnormal numbers.
+        next(model.parameters()).flatten()[:3] = value
+    require_readable(model, tmp_path)
