@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cfp_cli.data.choices import BitDepth
 from cfp_cli.data.deep_pixels import BIT_DEPTHS, deep_values, is_deep
+from cfp_cli.data.image_file import open_image
 from cfp_cli.foundation.failures import exhausted
 from cfp_cli.foundation.progress import Progress
 
@@ -59,7 +59,7 @@ def chosen_bit_depth(paths: Sequence[Path], reason: str, progress: Progress) -> 
 def _largest(path: Path) -> float | None:
     """Return the largest value of an image of more than 8 bits; None for other images and broken ones."""
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
+        with warnings.catch_warnings(), open_image(path) as image:
             warnings.filterwarnings("ignore", module=r"PIL\.")
             if not is_deep(image):
                 return None

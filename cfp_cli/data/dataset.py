@@ -191,8 +191,9 @@ def _read_source(path: Path, max_bad: float, progress: Progress) -> _Source:
     total = sum(len(images) for by_class in splits.values() for images in by_class.values())
     left_out.report(path, progress)
     broken = BrokenImages(total + len(left_out.dangling), max_bad)
-    for link in left_out.dangling:
-        broken.add(link, "the link leads to no file", progress)
+    for path_to_nothing in left_out.dangling:
+        what = "the link leads to no file" if path_to_nothing.is_symlink() else "a pipe or a device, not a file"
+        broken.add(path_to_nothing, what, progress)
     return _Source(path, splits, origin, broken)
 
 

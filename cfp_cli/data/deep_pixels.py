@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from cfp_cli.data.choices import BitDepth
+from cfp_cli.data.image_file import open_image
 from cfp_cli.data.remarks import Remarks
 
 UInt8 = npt.NDArray[np.uint8]
@@ -74,7 +75,7 @@ def deep_values(image: Image.Image) -> npt.NDArray[Any]:
         return values.view(np.uint32) if unsigned and values.dtype == np.int32 else values
     # Pillow keeps the upper byte of 16-bit colours. Decoding once more with the bytes exchanged returns the lower one.
     upper = np.asarray(image).astype(np.uint16)
-    with Image.open(image.filename) as again:  # type: ignore[attr-defined]
+    with open_image(image.filename) as again:  # type: ignore[attr-defined]
         again.seek(image.tell())
         tiles = [_exchanged(tile) for tile in again.tile]
         if None in tiles:

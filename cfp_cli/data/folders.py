@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
-from PIL import Image
-
 from cfp_cli.data.arrays import array_advice
+from cfp_cli.data.image_file import image_extensions
 from cfp_cli.data.left_out import LeftOut
 from cfp_cli.foundation.errors import DataError
 
-# Formats that Pillow opens only with an external program or handler.
-_EXTERNAL_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # Folders that systems, network disks and editors make inside other folders, in lower case.
 _FOLDERS_OF_PROGRAMS = {
     "__macosx",
@@ -28,13 +24,6 @@ _FOLDERS_OF_PROGRAMS = {
     "lost+found",
     "system volume information",
 }
-
-
-@cache
-def image_extensions() -> frozenset[str]:
-    """Return the file name extensions, in lower case with the dot, of the formats that Pillow itself decodes."""
-    known = Image.registered_extensions()
-    return frozenset(end for end, kind in known.items() if kind in Image.OPEN and kind not in _EXTERNAL_FORMATS)
 
 
 def is_image(path: Path) -> bool:
@@ -123,7 +112,7 @@ def note_left_out(folder: Path, left_out: LeftOut) -> None:
         if _is_folder(entry):
             if is_ignored(entry.name):
                 left_out.folders.append(Path(entry.path))
-        elif entry.is_symlink() and not entry.is_file():
+        elif not entry.is_file():
             left_out.links.append(Path(entry.path))
         else:
             (left_out.outside if _names_image(entry.name) else left_out.files).append(Path(entry.path))
@@ -153,7 +142,8 @@ def _walk(folder: str, left_out: LeftOut, real_folders: tuple[str, ...]) -> Iter
                     continue
                 way = (*real_folders, target)
             yield from _walk(entry.path, left_out, way)
-        elif entry.is_symlink() and not entry.is_file():
+        elif not entry.is_file():
+            # A link to nothing, or a pipe, whose reader would wait forever.
             (left_out.dangling if _names_image(name) else left_out.links).append(Path(entry.path))
         elif _names_image(name):
             yield entry.path

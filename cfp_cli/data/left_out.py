@@ -19,8 +19,8 @@ class LeftOut:
     Attributes:
         folders: hidden folders, and folders of other programs such as `@eaDir`.
         files: files that do not have the name of an image.
-        dangling: links that have the name of an image and lead to no file. They count as broken images.
-        links: other links that lead to nothing.
+        dangling: links and pipes that have the name of an image and lead to no file. They count as broken images.
+        links: other links and pipes that lead to no file.
         loops: links that lead back to a folder above them.
         beside: folders beside the folders of the splits.
         outside: images that are in no class folder.

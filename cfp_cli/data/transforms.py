@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cfp_cli.data.arrays import array_advice
 from cfp_cli.data.deep_pixels import deep_values, is_deep, natural_depth, to_8_bits
+from cfp_cli.data.image_file import open_image
 from cfp_cli.data.raster import Raster, UInt8
 from cfp_cli.data.remarks import Remarks
 
@@ -136,7 +137,7 @@ def decode(path: Path, channels: int = 3, bit_depth: int | None = None, remarks:
     """
     remarks = remarks or Remarks()
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             pages = getattr(image, "n_frames", 1)
             if channels not in (1, 3) and pages > 1 and pages * len(image.getbands()) == channels:
                 return Raster(tuple(part for page in _pages(image, path, bit_depth, remarks) for part in page))

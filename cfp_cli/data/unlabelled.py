@@ -43,7 +43,8 @@ def find_images(sources: Sequence[Path]) -> tuple[Path, ...]:
 def _images_of(source: Path) -> list[Path]:
     if source.is_dir():
         left_out = LeftOut()
-        images = images_below(source, left_out)
+        # Links to nothing are images that cannot be read.
+        images = [*images_below(source, left_out), *left_out.dangling]
         if not images:
             advice = array_advice(left_out.files, "pass a folder, a list file or a glob of images")
             raise DataError(f"no images under {source}; {advice}")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from cfp_cli.data.dataset import Dataset, open_dataset
-from cfp_cli.data.folders import image_extensions
+from cfp_cli.data.image_file import image_extensions
 from cfp_cli.data.split import divide, split_counts
 from cfp_cli.foundation.errors import DataError
 
