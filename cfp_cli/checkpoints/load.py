@@ -24,7 +24,7 @@ from cfp_cli.execution.forward import forward_errors
 from cfp_cli.foundation.errors import CheckpointError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.models.attributes import set_attributes
-from cfp_cli.models.head import tensor_shapes
+from cfp_cli.models.head import Shapes, tensor_shapes
 from cfp_cli.models.input_channels import input_channels, set_input_channels, take_input_channels
 from cfp_cli.models.registry import create, is_factory_file, is_known
 from cfp_cli.models.resize import resize_tensors
@@ -143,13 +143,15 @@ def _foreign_spec(
     count = shapes.class_count(given)
     if count is None and without_head:
         # Two classes stand for the head that is replaced.
-        spec = ModelSpec.from_json({**_without_classes(contents), "arch": arch, "classes": ["0", "1"]}, path)
-        return spec, choice, tuple(_without_classes(contents)), shapes.head
+        facts = foreign_facts(_beside(contents, shapes), 0)
+        facts.pop("classes", None)
+        spec = ModelSpec.from_json({**facts, "arch": arch, "classes": ["0", "1"]}, path)
+        return spec, choice, tuple(facts), shapes.head
     if count is None and not shapes.head:
         count = _output_count(arch, assumed.input_size or DEFAULT_INPUT_SIZE)
     if count is None:
         raise misfit(contents, arch, given, shapes.two, shapes.head)
-    facts = foreign_facts(contents.facts, count)
+    facts = foreign_facts(_beside(contents, shapes), count)
     names = facts.get("classes") or classes or tuple(str(index) for index in range(count))
     if len(names) != count:
         raise CheckpointError(
@@ -158,10 +160,12 @@ def _foreign_spec(
     return ModelSpec.from_json({**facts, "arch": arch, "classes": list(names)}, path), choice, tuple(facts), ()
 
 
-def _without_classes(contents: Contents) -> dict[str, Any]:
-    facts = foreign_facts(contents.facts, 0)
-    facts.pop("classes", None)
-    return facts
+def _beside(contents: Contents, shapes: Shapes) -> dict[str, Any]:
+    """Return the entries of a file that are no tensors of the network.
+
+    A network that normalises its images itself may have buffers named `mean` and `std`.
+    """
+    return {name: value for name, value in contents.facts.items() if name not in shapes.two}
 
 
 def _plan_attributes(plan: Mapping[str, Any], path: Path) -> Mapping[str, Mapping[str, Any]]:

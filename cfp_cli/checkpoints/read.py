@@ -30,6 +30,17 @@ from cfp_cli.foundation.typed_json import quoted
 
 # A small expanded buffer is harmless.
 _MAX_EXPANDED = 2**26
+# First bytes, in lower case, of files that a download, a copy or another framework leaves; what to do.
+_OTHER_FORMATS = {
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file itself with `git lfs pull`"),
+    b"<!doctype": ("a web page", "download the file again"),
+    b"<html": ("a web page", "download the file again"),
+    b"<?xml": ("an XML file", "download the file again"),
+    b"\x1f\x8b": ("compressed by gzip", "unpack it first with gunzip or tar"),
+    b"bzh": ("compressed by bzip2", "unpack it first with bunzip2 or tar"),
+    b"\xfd7zxz": ("compressed by xz", "unpack it first with xz or tar"),
+    b"\x89hdf": ("an HDF5 file, as Keras and h5py write", "convert its weights to a PyTorch state dict"),
+}
 _NO_STATE_DICT = "save model.state_dict() or a dict with the key 'state_dict'"
 
 
@@ -162,6 +173,8 @@ def quantised(path: Path, name: str) -> CheckpointError:
 def _read(path: Path, unsafe_pickle: bool) -> Any:
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, not a model file; {_folder_advice(path)}")
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} is a pipe or a device, not a model file; copy its content to a file")
     if not path.is_file():
         raise CheckpointError(f"no file {path}; {path_hint(path, 'check the path of the model')}")
     if path.suffix in ENDINGS.values():
@@ -171,6 +184,7 @@ def _read(path: Path, unsafe_pickle: bool) -> Any:
             return _read_safetensors(path)
         if is_index(path):
             return read_shards(path, lambda part: _read(part, unsafe_pickle))
+        _refuse_other_formats(path)
         _refuse_programs(path, unsafe_pickle)
         require_cheap(path)
         content = _read_torch(path, unsafe_pickle)
@@ -214,6 +228,19 @@ def _needs_unpickling(path: Path) -> CheckpointError:
         f"{path} needs unpickling, which can run code; save model.state_dict() instead and pass --arch, "
         "or pass --unsafe-pickle if you trust the file"
     )
+
+
+def _refuse_other_formats(path: Path) -> None:
+    """Refuse files that are never a checkpoint, such as what a download left. `--unsafe-pickle` would not help.
+
+    Raises:
+        CheckpointError: the file begins as one of `_OTHER_FORMATS`.
+    """
+    with path.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    for begin, (what, advice) in _OTHER_FORMATS.items():
+        if start.startswith(begin):
+            raise CheckpointError(f"{path} is {what}, not a checkpoint of PyTorch; {advice}")
 
 
 def _refuse_programs(path: Path, unsafe_pickle: bool) -> None:

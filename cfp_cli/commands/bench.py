@@ -11,6 +11,7 @@ from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import (
     Compute,
+    FiniteRange,
     device_options,
     examples,
     output_options,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(0.01),
+    type=FiniteRange(0.01),
     default=1.0,
     show_default=True,
     help="Time to spend on each model, batch size and runtime.",

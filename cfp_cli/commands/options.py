@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,6 +89,22 @@ def output_options(command: Command) -> Command:
 
 
 DEFAULT_RUN = Path("cfp-run")
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without NaN, which no comparison excludes, and infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number.
+
+        Raises:
+            click.BadParameter: it is not a number of the range.
+        """
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
 
 run_option = click.option(
     "--run",

@@ -12,6 +12,7 @@ from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import (
     Compute,
+    FiniteRange,
     Reading,
     compute_options,
     data_options,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--csv", "out", type=click.Path(path_type=Path), default=None, help="CSV file to write.")
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
     help="Mark predictions with a smaller confidence as unsure.",

@@ -16,7 +16,7 @@ from cfp_cli.data.atomic_folder import write_folder
 from cfp_cli.data.layouts import ByClass, read_layout
 from cfp_cli.data.listing import SPLITS
 from cfp_cli.data.split import divide
-from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.errors import DataError, UsageError
 from cfp_cli.foundation.naming import name_some
 from cfp_cli.foundation.progress import SILENT, Progress
 
@@ -73,7 +73,8 @@ def split_layout(
     Raises:
         UsageError: the layout is unknown, fractions are out of range, or `counts` does not fit the classes and their
             numbers of images.
-        DataError: the source has another layout, or the destination is not empty.
+        DataError: the source has another layout, the name of a class cannot be that of a folder, or the destination is
+            not empty.
     """
     if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
         raise UsageError(
@@ -82,6 +83,7 @@ def split_layout(
         )
     dataset = read_layout(source, layout, progress)
     splits = dict(dataset.splits)
+    _require_folder_names({label for images in splits.values() for label in images}, Path(source))
     names = {
         path: name for images in splits.values() for paths in images.values() for path, name in _unique_names(paths)
     }
@@ -126,6 +128,17 @@ def _reduce(images: ByClass, counts: Mapping[str, int], seed: int) -> ByClass:
         order = np.random.default_rng([seed, zlib.crc32(label.encode()), 1]).permutation(len(members))
         reduced[label] = [members[index] for index in np.sort(order[: counts[label]])]
     return reduced
+
+
+def _require_folder_names(labels: set[str], source: Path) -> None:
+    """Check that each class can be a folder of the destination; a list may name any text as a class.
+
+    Raises:
+        DataError: a class is a path, which may lead out of the destination.
+    """
+    for label in sorted(labels):
+        if label in (".", "..") or any(sign in label for sign in "/\\:\0"):
+            raise DataError(f"class '{label}' of {source} cannot be the name of a folder; give the class another name")
 
 
 def _unique_names(paths: list[Path]) -> Iterator[tuple[Path, str]]:

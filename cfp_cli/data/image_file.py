@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 # Formats that Pillow opens only with an external program or handler, such as PostScript with Ghostscript. Pillow
 # recognises a format by the content of a file, so the name of a file does not exclude them.
@@ -25,7 +25,7 @@ def image_extensions() -> frozenset[str]:
     return frozenset(end for end, kind in Image.registered_extensions().items() if kind in image_formats())
 
 
-def open_image(path: Path | str) -> Image.Image:
+def open_image(path: Path | str) -> ImageFile.ImageFile:
     """Open an image file as `PIL.Image.open` does. No other program runs, whatever the file contains.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from cfp_cli.foundation.errors import CfpError, UsageError
 from cfp_cli.foundation.extras import require_packages
@@ -52,12 +53,18 @@ def create(arch: str, classes: int, **arch_kwargs: Any) -> nn.Module:
         model = _call_factory(_factory(arch), classes, arch_kwargs)
     except CfpError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A factory is user code and can raise anything.
         what = f"{type(error).__name__}: {error}"
         raise UsageError(f"architecture '{arch}' cannot be built ({what}); check its code and arguments") from error
     if not isinstance(model, nn.Module):
         raise UsageError(f"'{arch}' returns a {type(model).__name__}, not a torch.nn.Module; fix the factory")
+    lazy = next((name for name, value in model.state_dict(keep_vars=True).items() if is_lazy(value)), None)
+    if lazy is not None:
+        raise UsageError(
+            f"'{arch}' has lazy modules, whose shapes are unknown before the first image ('{lazy}'); write their "
+            "sizes in the factory, such as nn.Linear(512, num_classes) for nn.LazyLinear(num_classes)"
+        )
     return model if features is None else WithHead(model, features, classes)
 
 
@@ -148,15 +155,24 @@ def _from_file(path: Path, name: str) -> Callable[[int, dict[str, Any]], Any]:
         raise UsageError(
             f"no file {path} for architecture '{path}:{name}'; pass FILE.py:FACTORY, timm:NAME or a torchvision name"
         )
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # A name of its own, since the file may have the name of a package that other code imports.
+    module_name = f"_cfp_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is not a Python file; pass FILE.py:FACTORY")
     module = importlib.util.module_from_spec(spec)
     # The file may import other files of its folder.
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
+    # Dataclasses look for their module there.
+    sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
+    except SystemExit as error:
+        raise UsageError(
+            f"{path} ends Python when it is imported (SystemExit: {error}), as scripts do that read arguments; move "
+            'what the script does below `if __name__ == "__main__":`, or the network to a file of its own'
+        ) from error
     except Exception as error:
         raise UsageError(f"{path} cannot be imported ({type(error).__name__}: {error}); fix the file") from error
     finally:
@@ -201,4 +217,6 @@ def _call_with_class_count(factory: Callable[..., Any], classes: int, kwargs: di
             return factory(**{name: classes}, **{**channels, **kwargs})
     if not parameters:
         return factory(**kwargs)
+    if all(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        return factory(num_classes=classes, **kwargs)
     return factory(classes, **kwargs)

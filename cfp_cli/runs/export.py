@@ -14,6 +14,7 @@ from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import Batches, ImageStore, load_images, sample, stratified_sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.exporting.export import ExportReport, export
+from cfp_cli.exporting.openvino_file import weights_path
 from cfp_cli.exporting.writers import WRITERS
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.files import sha256
@@ -62,7 +63,9 @@ def run_export(
     source = model or newest_model(run, permission)
     if model is None:
         progress.say(f"exporting {source.path}, the newest checkpoint of {run.folder}")
-    check_output(path, inputs=[source.path, *([data.path] if data is not None else [])], run=run.folder)
+    inputs = [source.path, *([data.path] if data is not None else [])]
+    for each in (path, weights_path(path)) if format == "openvino" else (path,):
+        check_output(each, inputs=inputs, run=run.folder)
     network = source.load(progress)
     of_run = is_file_of(run, sha256(source.path))
     source_of_images, dataset = data, None

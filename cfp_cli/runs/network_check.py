@@ -21,7 +21,7 @@ def warn_of_problems(model: nn.Module, image: Tensor, progress: Progress) -> Non
     """Report, each in one line with its remedy, what later commands cannot do with a network.
 
     These are batch norms without running statistics, a head with one logit, and outputs that are not logits, also those
-    that a network returns only in training.
+    that a network returns only in training, and probabilities.
 
     Args:
         model: a network with its spec; it is not changed.
@@ -78,4 +78,14 @@ def _outputs(model: nn.Module, image: Tensor) -> str | None:
                 f"{mode}the network returns {list(output.shape)} for 2 images, not logits [2, {count}], which "
                 f"{commands} cannot use; wrap it so that its forward returns them"
             )
+        if not training and count > 1 and _are_probabilities(output):
+            return (
+                "the network returns probabilities, not logits; `cfp predict` would apply the softmax twice, and "
+                "training would hardly learn; leave the softmax out of its forward"
+            )
     return None
+
+
+def _are_probabilities(output: Tensor) -> bool:
+    sums = output.sum(1)
+    return bool((output >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3))

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cfp_cli.checkpoints.export_formats import ENDINGS
+from cfp_cli.data.listing import sibling_lists
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.files import require_writable
 from cfp_cli.foundation.storage import storage_error
@@ -31,6 +32,8 @@ RUN_FILES = frozenset(
 # What this tool writes. In a folder of images, an existing file of another kind is taken for an image.
 # An .xml file there may be an annotation, so it is not replaced either.
 WRITTEN = frozenset((".pt", ".pth", ".safetensors", ".html", ".csv", ".md", ".json", *ENDINGS.values())) - {".xml"}
+# Other endings of checkpoints that users choose, and the weights of an OpenVINO file.
+_ALSO_REPLACED = frozenset((".ckpt", ".bin"))
 
 
 def check_output(
@@ -45,8 +48,8 @@ def check_output(
         own: names of the files that this command itself writes in a run directory.
 
     Raises:
-        UsageError: `path` is a folder, a device, an input, an image of an input, or a file of a run that another
-            command writes.
+        UsageError: `path` is a folder, a device, an input, an image of an input, a file of a run that another command
+            writes, or a file whose ending says that this tool did not write it, such as an image or a Python file.
         StorageError: nothing can be written there.
     """
     target, mode = _look(path)
@@ -56,7 +59,7 @@ def check_output(
         raise UsageError(f"{path} is a device or a pipe, not a file; name another file")
     for each in map(Path, inputs):
         source = _resolved(each)
-        if target == source or (mode is not None and source.is_file() and target.samefile(source)):
+        if mode is not None and any(target.samefile(file) for file in _files_of(source)):
             raise UsageError(f"{path} is an input of this command and would be replaced; choose another --out")
         if mode is not None and source.is_dir() and target.is_relative_to(source) and target.suffix not in WRITTEN:
             raise UsageError(f"{path} is a file of the images in {each} and would be replaced; choose another --out")
@@ -65,7 +68,28 @@ def check_output(
     in_cache = folder.name == "cache" and (folder.parent / "run.json").exists()
     if (in_run and target.name in RUN_FILES - set(own)) or in_cache:
         raise UsageError(f"{path} is a file that other commands of the run {folder} use; choose another --out")
+    if mode is not None and not _may_be_replaced(target):
+        raise UsageError(
+            f"{path} exists, and cfp writes no files that end in '{target.suffix or target.name}'; choose another "
+            "--out, or delete the file if you do not need it"
+        )
     _require_room(path, folder)
+
+
+def _files_of(source: Path) -> list[Path]:
+    """Return the files that belong to an input file: the file itself, and the lists of the other splits of a list."""
+    return [source, *sibling_lists(source).values()] if source.is_file() else []
+
+
+def _may_be_replaced(target: Path) -> bool:
+    """Return whether a file has an ending that this tool writes. Any other file may be an input that nothing names.
+
+    Such files are images of a list or of a glob, the Python file of `--arch`, the file of `--classes` and `cfp.toml`.
+    An `.xml` file is one of this tool if its weights are beside it.
+    """
+    if target.suffix == ".xml":
+        return target.with_suffix(".bin").is_file()
+    return target.suffix in WRITTEN | _ALSO_REPLACED
 
 
 def check_output_folder(path: Path, *, inputs: Iterable[Path | str] = (), apart: bool = False) -> None:

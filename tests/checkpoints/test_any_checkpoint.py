@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import bz2
+import gzip
 import json
+import lzma
 import sys
 import types
 from collections import OrderedDict, defaultdict
@@ -24,6 +27,7 @@ from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.foundation.errors import CheckpointError
 from cfp_cli.foundation.progress import Silent
+from cfp_cli.models.registry import create
 
 NET = """
 from torch import nn
@@ -491,6 +495,52 @@ def test_facts_of_other_tools_are_used(tmp_path: Path, arch: str, facts: State, 
     torch.save({"state_dict": network().state_dict(), **facts}, tmp_path / "m.pt")
     spec = spec_of(load(tmp_path / "m.pt", arch, input_size=(24, 24)))
     assert {name: getattr(spec, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_buffers_of_the_network_are_no_preprocessing(tmp_path: Path, nested: bool) -> None:
+    """A network that normalises its images itself gets them as they are, not normalised twice."""
+    (tmp_path / "norm.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__()\n"
+        "        self.register_buffer('mean', torch.full((1, 3, 1, 1), 0.5))\n"
+        "        self.register_buffer('std', torch.full((1, 3, 1, 1), 0.2))\n"
+        "        self.head = nn.Linear(3, num_classes)\n"
+        "    def forward(self, x): return self.head(((x - self.mean) / self.std).mean((2, 3)))\n"
+    )
+    arch = f"{tmp_path}/norm.py:Net"
+    state = create(arch, 3).state_dict()
+    torch.save({"state_dict": state} if nested else state, tmp_path / "m.pt")
+    spec = spec_of(load(tmp_path / "m.pt", arch))
+    assert (spec.mean, spec.std) == ((0.0,) * 3, (1.0,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "pointer of Git LFS.*git lfs pull"),
+        (b"<!DOCTYPE html><html>404</html>", "web page.*download the file again"),
+        (b"\n<html>", "web page"),
+        (gzip.compress(b"x"), "compressed by gzip"),
+        (bz2.compress(b"x"), "compressed by bzip2"),
+        (lzma.compress(b"x"), "compressed by xz"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5 file"),
+    ],
+)
+@pytest.mark.parametrize("unsafe", [False, True])
+def test_what_a_download_leaves_is_named(tmp_path: Path, arch: str, content: bytes, message: str, unsafe: bool) -> None:
+    (tmp_path / "m.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as found:
+        load(tmp_path / "m.pth", arch, unsafe_pickle=unsafe)
+    assert "unsafe-pickle" not in str(found.value)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such devices")
+def test_devices_are_no_model_files() -> None:
+    with pytest.raises(CheckpointError, match="is a pipe or a device"):
+        load("/dev/zero", "dddn")
 
 
 @pytest.mark.parametrize("folder", ["dcp", "hf", "other"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,41 @@ def test_a_users_factory_is_called_with_the_class_count(tmp_path: Path) -> None:
     file.write_text("import no_such_module_here\n")
     with pytest.raises(UsageError, match="cannot be imported"):
         create(f"{file}:named", 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import sys\nsys.exit()", "ends Python when it is imported .*; move what the script does below"),
+        ("import argparse\nargparse.ArgumentParser().parse_args(['--x'])", r"ends Python .* \(SystemExit: 2\)"),
+        ("def factory(num_classes): raise SystemExit(0)", "cannot be built .SystemExit: 0.; check its code"),
+        (
+            "from torch import nn\ndef factory(n): return nn.Sequential(nn.LazyLinear(n))",
+            "lazy modules.*write their sizes",
+        ),
+        ("from torch import nn\ndef factory(n): return nn.Sequential(nn.LazyBatchNorm2d())", "lazy modules"),
+    ],
+)
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_scripts_and_lazy_modules_are_refused_in_one_line(tmp_path: Path, code: str, message: str, device: str) -> None:
+    (tmp_path / "net.py").write_text(code)
+    with torch.device(device), pytest.raises(UsageError, match=message):
+        create(f"{tmp_path}/net.py:factory", 3)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def factory(**kwargs): return nn.Linear(1, kwargs['num_classes'])",
+        "@dataclass\nclass Config:\n    w: int = 1\ndef factory(classes): return nn.Linear(Config().w, classes)",
+    ],
+)
+@pytest.mark.parametrize("name", ["net", "json", "torch"])
+def test_factories_of_engineers_are_called(tmp_path: Path, code: str, name: str) -> None:
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom torch import nn\n"
+    (tmp_path / f"{name}.py").write_text(head + code)
+    assert create(f"{tmp_path}/{name}.py:factory", 7).weight.shape == (7, 1)
+    assert sys.modules["torch"] is torch
 
 
 def test_timm_names() -> None:

@@ -103,3 +103,28 @@ def test_folders_of_results(tmp_path: Path) -> None:
             check_output_folder(path, inputs=[source], apart=True)
     with pytest.raises(UsageError, match="is a file; name a folder"):
         check_output_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "own.py", "names.txt", "cfp.toml", "test.txt", "Makefile", "a.xml"])
+def test_files_that_cfp_does_not_write_are_not_replaced(tmp_path: Path, name: str) -> None:
+    """Such as the images of a list or a glob, which are no input that the command line names."""
+    check_output(tmp_path / name)
+    (tmp_path / name).write_text("mine")
+    for inputs in ([], [tmp_path / "*.png"]):
+        with pytest.raises(UsageError, match=r"exists, and cfp writes no files that end in .*; choose another --out"):
+            check_output(tmp_path / name, inputs=inputs)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.pth", "a.ckpt", "a.safetensors", "a.csv", "a.onnx", "a.xml", "a.bin"])
+def test_earlier_results_are_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    # The weights of an OpenVINO file.
+    (tmp_path / "a.bin").touch()
+    check_output(tmp_path / name)
+
+
+def test_lists_of_the_other_splits_are_inputs(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.csv").write_text("a.png 0")
+    with pytest.raises(UsageError, match=r"test\.csv is an input"):
+        check_output(tmp_path / "test.csv", inputs=[tmp_path / "train.csv"])
