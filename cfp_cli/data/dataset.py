@@ -210,9 +210,10 @@ def _listed_images(
 ) -> dict[str, _ByClass]:
     if not any(image.is_file() for images in rows.values() for image, _ in images):
         first = next(iter(rows.values()))[0][0]
-        raise DataError(
-            f"none of the images listed in {source} exist (first: {first}); write paths relative to the list's folder"
+        advice = (
+            "write / between folders, not \\" if "\\" in first.name else "write paths relative to the list's folder"
         )
+        raise DataError(f"none of the images listed in {source} exist (first: {first}); {advice}")
     classes = class_names({label for images in rows.values() for _, label in images}, source)
     entry_of: dict[Path, tuple[str, str]] = {}
     repeated: list[Path] = []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from cfp_cli.data.class_order import all_numbers, class_order
 from cfp_cli.foundation.errors import DataError
 
 SPLITS = ("train", "val", "test")
+# Between the columns of a table, which is no list file.
+_SEPARATORS = re.compile(r"[,;|]")
 
 
 def sibling_lists(path: Path) -> dict[str, Path]:
@@ -43,6 +46,11 @@ def read_list(path: Path) -> list[tuple[Path, str]]:
         if not line.strip():
             continue
         parts = line.rsplit(maxsplit=1)
+        if (len(parts) != 2 and _SEPARATORS.search(line)) or parts[0].endswith((",", ";")):
+            raise DataError(
+                f"{path} line {number} is '{line.strip()[:80]}'; separate path and label by a blank or a tab, not by "
+                "commas, and leave out a header"
+            )
         if len(parts) != 2:
             raise DataError(f"{path} line {number} is '{line.strip()[:80]}'; write it as `path label`")
         rows.append((path.parent / parts[0].strip(), parts[1]))
