@@ -64,7 +64,7 @@ def demo(console: Console, run_folder: Path, seed: int, compute: Compute) -> Non
         },
         pruned_table(plan, done.pruned.validation),
         *finetuned_tables(done.finetuned),
-        *verdicts(done.finetuned),
+        *verdicts(done.finetuned, "accuracy"),
         f"written {done.finetuned.out}",
         *(f"written {path}" for path in (done.export, done.report) if path is not None),
     )

@@ -10,6 +10,7 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, worst_class
+from cfp_cli.commands.kept_epoch import kept_epoch
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.next_command import next_command
 from cfp_cli.commands.options import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from cfp_cli.measuring.metrics import Metrics
     from cfp_cli.runs.finetune import Finetuned
+    from cfp_cli.training.options import Select
 
 
 @click.command(
@@ -113,7 +115,7 @@ def finetune(
     console.result(
         {**data_out, "out": str(done.out)},
         *summary_tables(done),
-        *verdicts(done),
+        *verdicts(done, options.select),
         f"written {done.out}",
         next_command(run_folder, "export", "--format", "onnx", "--out", "small.onnx", arch=how.factory),
     )
@@ -149,14 +151,10 @@ def _split_table(title: str, rows: Sequence[tuple[str, Metrics]]) -> Table:
     return table
 
 
-def verdicts(done: Finetuned) -> tuple[str, ...]:
-    """Lines about a fine-tuning that kept the start, and about a student that collapsed."""
+def verdicts(done: Finetuned, select: Select) -> tuple[str, ...]:
+    """Lines about the epoch that was kept, and about a student that collapsed."""
     metrics = done.history.test or done.history.val
-    kept_start = (
-        "no epoch was better than the student before fine-tuning, so its weights are kept; use more --epochs or a "
-        "lower --lr"
-    )
     return (
-        *([kept_start] if done.history.best_epoch < 0 else []),
+        *kept_epoch(done.history, select, "the student before fine-tuning"),
         *collapse_verdict(metrics, done.out.name, "prune less, use a lower --lr, or more epochs"),
     )

@@ -106,6 +106,7 @@ def train(
             stack.enter_context(replacing(path.with_suffix(".last.pt"), active=not resume and launch.rank() == 0))
         from cfp_cli.commands.eval import metrics_table
         from cfp_cli.commands.figures import collapse_verdict
+        from cfp_cli.commands.kept_epoch import kept_epoch
         from cfp_cli.runs.directory import lock_output
         from cfp_cli.runs.train import run_train
 
@@ -137,6 +138,7 @@ def train(
         {**data_out, "out": str(out), "cross_validation": cross_validation},
         metrics_table(metrics, f"{out.name} on {split}"),
         *([_folds_table(trained.folds)] if trained.folds else []),
+        *kept_epoch(history, options.select, str(init or "the network before training")),
         *collapse_verdict(metrics, out.name, REMEDY),
         f"written {out}",
     )

@@ -1,0 +1,30 @@
+"""The line that says why a training kept an epoch that is not its best, or the network that it started from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cfp_cli.training.options import Select
+    from cfp_cli.training.history import History
+
+
+def kept_epoch(history: History, select: Select, start: str) -> tuple[str, ...]:
+    """One line if the kept weights are not those of the epoch with the best value, else nothing.
+
+    Args:
+        history: the finished training.
+        select: the validation metric that chose the epoch.
+        start: what the line calls the network before training.
+    """
+    if history.best_epoch < 0:
+        return (f"no epoch was better than {start}, so its weights are kept; use more --epochs or a lower --lr",)
+    values = {row.epoch: row.accuracy if select == "accuracy" else row.macro_f1 for row in history.rows}
+    best = max(values, key=values.__getitem__)
+    if values[history.best_epoch] >= values[best]:
+        return ()
+    name = "accuracy" if select == "accuracy" else "macro-F1"
+    return (
+        f"epoch {history.best_epoch + 1} is kept: the latest epoch within one standard error of the best val {name}, "
+        f"{values[best]:.2%} in epoch {best + 1}",
+    )
