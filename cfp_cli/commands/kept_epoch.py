@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cfp_cli.training.options import Select
     from cfp_cli.training.history import History
+    from cfp_cli.training.options import Select
 
 
 def kept_epoch(history: History, select: Select, start: str) -> tuple[str, ...]:

@@ -15,14 +15,18 @@ from cfp_cli.runs.train import run_train
 
 
 def history(best_epoch: int, accuracy: Sequence[float], macro_f1: Sequence[float]) -> SimpleNamespace:
-    rows = [SimpleNamespace(epoch=i, accuracy=a, macro_f1=f) for i, (a, f) in enumerate(zip(accuracy, macro_f1, strict=True))]
+    rows = [
+        SimpleNamespace(epoch=i, accuracy=a, macro_f1=f)
+        for i, (a, f) in enumerate(zip(accuracy, macro_f1, strict=True))
+    ]
     return SimpleNamespace(best_epoch=best_epoch, rows=rows)
 
 
 def test_an_epoch_below_the_best_is_explained_by_the_metric_that_chose_it() -> None:
     done = history(2, (0.4333, 0.41, 0.42), (0.3, 0.35, 0.36))
     (line,) = kept_epoch(done, "accuracy", "rl.pt")
-    assert line.startswith("epoch 3 is kept") and "val accuracy, 43.33% in epoch 1" in line
+    assert line.startswith("epoch 3 is kept")
+    assert "val accuracy, 43.33% in epoch 1" in line
     assert kept_epoch(done, "macro_f1", "rl.pt") == ()
 
 
