@@ -10,7 +10,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from cfp_cli.checkpoints.spec import spec_of
+from cfp_cli.checkpoints.read import read_contents
+from cfp_cli.checkpoints.spec import ModelSpec, spec_of
 from cfp_cli.checkpoints.stored_type import stored_type
 from cfp_cli.exporting.benchmark import Benchmark, benchmark
 from cfp_cli.foundation.errors import UsageError
@@ -56,7 +57,7 @@ def run_bench(
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise UsageError(f"{repeated[0]} is given twice; pass each model once")
-    loaded = {name: model.load(progress).to(device) for name, model in zip(names, models, strict=True)}
+    loaded = {name: model.load(progress).to(device) for name, model in zip(names, _of_one_size(models), strict=True)}
     _warn_of_sizes(loaded, progress)
     results = benchmark(
         loaded,
@@ -82,6 +83,16 @@ def run_bench(
             )
         )
     return results
+
+
+def _of_one_size(models: Sequence[ModelInput]) -> list[ModelInput]:
+    """Let files of other tools that do not store their input size take that of the first checkpoint of cfp."""
+    for model in models:
+        contents = read_contents(model.path, unsafe_pickle=model.unsafe_pickle)
+        if contents.own:
+            size = ModelSpec.from_json(contents.facts, model.path).input_size
+            return [replace(each, input_size=each.input_size or size) for each in models]
+    return list(models)
 
 
 def _warn_of_sizes(models: Mapping[str, nn.Module], progress: Progress) -> None:
