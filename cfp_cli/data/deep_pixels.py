@@ -20,7 +20,8 @@ from cfp_cli.data.remarks import Remarks
 UInt8 = npt.NDArray[np.uint8]
 BIT_DEPTHS: tuple[BitDepth, ...] = get_args(BitDepth)
 
-_BITS_PER_SAMPLE, _SAMPLE_FORMAT = 258, 339
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_MIN_IS_WHITE = 0
 _UNSIGNED = (1,)
 # Pillow's names of 16-bit colours in a file, and the same with the bytes of each number exchanged.
 _EXCHANGED = {
@@ -41,6 +42,9 @@ def is_deep(image: Image.Image) -> bool:
         UnreadableDepthError: Pillow would read wrong numbers from this file.
     """
     if image.mode.startswith(("I", "F")):
+        # Pillow exchanges black and white in images of 8 bits only.
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _MIN_IS_WHITE:
+            raise UnreadableDepthError("0 is white in this TIFF file; save it with 0 as black (MinIsBlack)")
         return True
     bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
     raw_modes = [_raw_mode(tile) for tile in getattr(image, "tile", ())]

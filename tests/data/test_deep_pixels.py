@@ -90,6 +90,9 @@ def test_files_that_pillow_would_read_wrongly_are_broken(tmp_path: Path) -> None
     tifffile.imwrite(tmp_path / "planes.tif", values, photometric="rgb", planarconfig="separate")
     with pytest.raises(BrokenImageError, match="separate planes"):
         decode(tmp_path / "planes.tif", 3, 12)
+    tifffile.imwrite(tmp_path / "negative.tif", values[0], photometric="miniswhite")
+    with pytest.raises(BrokenImageError, match="0 is white"):
+        decode(tmp_path / "negative.tif", 3, 12)
     png16(tmp_path / "alpha.png", np.full((4, 4, 2), 4000, np.uint16))
     with pytest.raises(BrokenImageError, match="without transparency"):
         decode(tmp_path / "alpha.png", 3, 12)
