@@ -100,7 +100,9 @@ def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     """
     if len(values) not in (1, channels):
         takes, some = ("1 channel", "1") if channels == 1 else (f"{channels} channels", f"1 or {channels}")
-        raise UsageError(f"mean or std has {len(values)} values but the network takes {takes}; pass {some}")
+        raise UsageError(
+            f"mean or std has {len(values)} values but the network takes {takes}; pass {some} with --mean and --std"
+        )
     return tuple(values) * (channels // len(values)) if len(values) == 1 else tuple(values)
 
 

@@ -205,9 +205,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def path_hint(path: Path, otherwise: str) -> str:
-    """Return the advice for a path that does not exist: the most similar name in its folder, or `otherwise`."""
+    """Return the advice for a path that does not exist: a name that differs by a typing error, or `otherwise`."""
     names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, 1)
+    close = difflib.get_close_matches(path.name, names, 1, cutoff=0.8)
     return f"did you mean {path.parent / close[0]}" if close else otherwise
 
 

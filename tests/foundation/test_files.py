@@ -54,6 +54,9 @@ def test_written_files_are_as_readable_as_others(tmp_path: Path) -> None:
 def test_a_path_that_is_missing_names_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "model.pt").touch()
     assert path_hint(tmp_path / "modle.pt", "x") == f"did you mean {tmp_path / 'model.pt'}"
+    # A file of an earlier command is not the file that a later one has not written yet.
+    (tmp_path / "pruned.pt").touch()
+    assert path_hint(tmp_path / "finetuned.pt", "x") == "x"
     assert path_hint(tmp_path / "zebra", "check it") == "check it"
     assert path_hint(tmp_path / "no" / "model.pt", "check it") == "check it"
 
