@@ -37,6 +37,7 @@ class ModelOptions:
         mean, std: `--mean` and `--std`, or those of `--normalise`.
         classes: `--classes`.
         weights: `--weights`.
+        class_file: the file that `--classes` names, if it names one.
     """
 
     arch: str | None
@@ -46,6 +47,7 @@ class ModelOptions:
     std: tuple[float, ...] | None
     classes: tuple[str, ...] | None
     weights: str | None
+    class_file: Path | None = None
 
     def file(self, path: Path) -> ModelInput:
         """Return the model file of a path, with these options."""
@@ -60,6 +62,7 @@ class ModelOptions:
             self.std,
             self.classes,
             weights=self.weights,
+            class_file=self.class_file,
         )
 
     @property
@@ -156,7 +159,10 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _class_names(_context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+_CLASS_FILE = "cfp_cli.class_file"
+
+
+def _class_names(context: click.Context, _parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
     """Read class names separated by commas, or one on each line of a text file.
 
     Raises:
@@ -169,6 +175,8 @@ def _class_names(_context: click.Context, _parameter: click.Parameter, value: st
         text = file.read_text(encoding="utf-8-sig") if file.is_file() else None
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(f"{value} is not a readable text file") from error
+    if text is not None:
+        context.meta[_CLASS_FILE] = file
     parts = value.split(",") if text is None else text.splitlines()
     names = tuple(part.strip() for part in parts if part.strip())
     if len(set(names)) < max(len(names), 1):
@@ -228,7 +236,8 @@ def model_options(command: Command) -> Command:
         weights: str | None,
         **kwargs: Any,
     ) -> Any:
-        how = ModelOptions(arch, unsafe_pickle, input_size, mean, std, classes, weights)
+        file = click.get_current_context().meta.get(_CLASS_FILE)
+        how = ModelOptions(arch, unsafe_pickle, input_size, mean, std, classes, weights, file)
         return command(*args, how=how, **kwargs)
 
     classes_option = click.option(

@@ -62,6 +62,7 @@ class ModelInput:
         like: a network of the same run, whose preprocessing is taken where nothing else states it.
         weights: the entry of the file or the prefix of its names that holds the weights, where several fit.
         known: whether an earlier command of the run has reported how the file is read.
+        class_file: the file that the class names were read from; no output may replace it.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class ModelInput:
     like: ModelSpec | None = None
     weights: str | None = None
     known: bool = False
+    class_file: Path | None = None
 
     def load(self, progress: Progress = SILENT, *, without_head: bool = False) -> nn.Module:
         """Load the network in eval mode, with its spec attached; report assumptions to `progress`, once a run.

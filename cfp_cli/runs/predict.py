@@ -140,7 +140,8 @@ def run_predict(
         CfpError: the model or the images cannot be used.
     """
     if out is not None:
-        check_output(out, inputs=[model.path, *sources])
+        class_files = [model.class_file] if model.class_file is not None else []
+        check_output(out, inputs=[model.path, *sources, *class_files])
     paths = find_images(sources)
     network, spec = _open(model, device, progress)
     if spec.bit_depth is None:

@@ -149,6 +149,10 @@ def test_csv_threshold_and_unreadable_images(cfp, varied, images, expected, clas
     assert "more than the accepted 1%" in refused.err
     # Nothing of the user's is replaced.
     assert cfp("predict", varied, folder, "--csv", varied).code == 2
+    names = tmp_path / "names.csv"
+    names.write_text("\n".join(classes))
+    assert cfp("predict", varied, folder, "--classes", names, "--csv", names).code == 2
+    assert names.read_text() == "\n".join(classes)
     picture = next(folder.rglob("*.png"))
     assert cfp("predict", varied, folder, "--csv", picture, "--max-bad", 1).code == 2
     Image.open(next((folder / classes[0]).glob("*.png"))).verify()
