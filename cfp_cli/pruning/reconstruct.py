@@ -130,12 +130,10 @@ class RecordedOutputs:
     """Sampled outputs of the original's layers, to fit many pruned networks to them.
 
     Attributes:
-        graph: channel graph of the original.
         batches: the images, float32 [N, C, H, W].
         targets: all outputs of each layer at the sampled positions, by layer and batch.
     """
 
-    graph: ChannelGraph
     batches: Sequence[Tensor]
     targets: Mapping[str, Sequence[_Target]]
 
@@ -161,7 +159,7 @@ class RecordedOutputs:
             targets: dict[str, list[_Target]] = {}
             while len(targets) < len(layers):
                 targets |= _targets(stream, layers[len(targets) :], positions)
-        return cls(graph, batches, targets)
+        return cls(batches, targets)
 
     def fit(self, pruned: nn.Module, selection: Selection, ridge: float = RIDGE) -> int:
         """Fit the layers of a pruned network, in place, as `reconstruct` does; return the number of fitted layers."""
