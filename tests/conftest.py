@@ -55,6 +55,15 @@ def signal_handlers() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture(autouse=True)
+def no_run_in_the_checkout() -> Iterator[None]:
+    """Fail where a test leaves the default run directory in the current folder; `make demo` would refuse to use it."""
+    folder = Path.cwd() / "cfp-run"
+    before = folder.exists()
+    yield
+    assert folder.exists() == before
+
+
 @pytest.fixture
 def count_lines() -> Callable[[Callable[[], object]], int]:
     """Count the lines of cfp_cli that a call runs: a measure of its work that does not depend on the machine."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
 from cfp_cli.checkpoints.load import load
 
 
-def test_the_run_remembers_which_weights_were_taken(cfp, images: Path, model: Path, tmp_path: Path) -> None:
+def test_the_run_remembers_which_weights_were_taken(
+    cfp, images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The run is the default, `cfp-run` in the current folder.
+    monkeypatch.chdir(tmp_path)
     network = load(model)
     spec = network.spec
     state = {name: value.clone() for name, value in network.state_dict().items()}
