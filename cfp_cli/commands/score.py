@@ -32,7 +32,8 @@ from cfp_cli.scoring.criteria import (
 # What the columns of the table mean.
 EXPLANATION = (
     "clusters: groups of similar channels; independent: how many channels vary independently of each other over the "
-    "images. A set with far fewer than its channels is redundant"
+    "images. A set with far fewer than its channels is redundant; dead: channels whose maps are the same for all "
+    "images, which are pruned first"
 )
 
 
@@ -125,12 +126,13 @@ def score(
             "channels": each.channels,
             "clusters": int(labels(each.distance, ClusterRule()).max()),
             "independent": each.effective,
+            "dead": len(each.dead),
         }
         for each in scores.sets
     ]
-    table = Table("channel set", "channels", "clusters", "independent", title="scores", caption=EXPLANATION)
+    table = Table("channel set", "channels", "clusters", "independent", "dead", title="scores", caption=EXPLANATION)
     for each in sets:
-        cells = (each["name"], each["channels"], each["clusters"], f"{each['independent']:.1f}")
+        cells = (each["name"], each["channels"], each["clusters"], f"{each['independent']:.1f}", each["dead"])
         table.add_row(*map(str, cells))
     flat = [tap.name for tap in scores.taps if tap.hardly_ranked and "richness" not in tap.saturated]
     if flat:

@@ -91,6 +91,31 @@ def by_shares(
     }
 
 
+def live_first(
+    counts_at: Callable[[float], Counts], scores: Mapping[str, SetScores], limits: Limits
+) -> Callable[[float], Counts]:
+    """The rule `counts_at`, changed so that no set drops a live channel while another one keeps a dead channel.
+
+    Up to scale 1/2 it keeps live channels only, at 1/2 all of them, and above it adds the dead ones. Without dead
+    channels it is the rule itself.
+    """
+    if not any(each.dead for each in scores.values()):
+        return counts_at
+    multiple = limits.multiple
+    live = {
+        name: min(-(-max(each.channels - len(each.dead), 1) // multiple) * multiple, each.channels)
+        for name, each in scores.items()
+    }
+
+    def counts(scale: float) -> Counts:
+        if scale <= 0.5:
+            least = counts_at(0.0)
+            return {name: max(min(count, live[name]), least[name]) for name, count in counts_at(2 * scale).items()}
+        return {name: max(count, live[name]) for name, count in counts_at(2 * scale - 1).items()}
+
+    return counts
+
+
 def solve(
     counts_at: Callable[[float], Counts],
     cost: Callable[[Counts], float],

@@ -22,6 +22,7 @@ from cfp_cli.pruning.allocation import (
     Search,
     at_scale,
     by_shares,
+    live_first,
     redundancy_shares,
     solve,
 )
@@ -149,6 +150,7 @@ class _Planner:
     def _solve(self, counts_at: Callable[[float], Counts], tolerance: float) -> Counts:
         assert self.options.ratio is not None
         effort = LATENCY_SEARCH if self.options.target == "latency" else Search(tolerance)
+        counts_at = live_first(counts_at, self.scored, self.limits)
         return solve(counts_at, lambda each: self.cost(self.select(each)), self.options.ratio, effort)
 
     def _measured(self, tolerance: float, loader: Iterable[tuple[Tensor, Tensor]] | None, progress: Progress) -> Counts:

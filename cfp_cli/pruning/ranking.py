@@ -25,32 +25,38 @@ class Ranking:
 
     Attributes:
         labels: cluster of every channel [C], 1-based.
-        orders: channel indices by cluster.
+        orders: channel indices by cluster; the dead channels of a cluster are last.
+        dead: indices of the dead channels. They are dropped before any other channel.
     """
 
     labels: NDArray[np.int32]
     orders: tuple[NDArray[np.int64], ...]
+    dead: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, scores: SetScores, rule: ClusterRule) -> Ranking:
         """Cluster and rank a set; of equal richness, the larger mean norm comes first, then the lower index."""
         found = labels(scores.distance, rule)
-        order = np.lexsort((np.arange(scores.channels), -scores.norm, -scores.richness))
-        return cls(found, tuple(order[found[order] == label] for label in range(1, int(found.max()) + 1)))
-
-    @property
-    def sizes(self) -> NDArray[np.int64]:
-        """Number of channels in each cluster."""
-        return np.array([len(order) for order in self.orders])
+        dead = np.isin(np.arange(scores.channels), scores.dead)
+        order = np.lexsort((np.arange(scores.channels), -scores.norm, -scores.richness, dead))
+        return cls(found, tuple(order[found[order] == label] for label in range(1, int(found.max()) + 1)), scores.dead)
 
     def keep(self, count: int) -> NDArray[np.int64]:
         """The `count` channels to keep, ascending; the clusters share the count in proportion to their sizes.
 
+        Only live channels count in the sizes. Dead channels are kept only if `count` is larger than the number of the
+        live ones; the clusters share these too.
+
         Raises:
             ValueError: `count` is not between 1 and the number of channels.
         """
-        given = shares(count, self.sizes)
-        return np.sort(np.concatenate([order[:n] for order, n in zip(self.orders, given, strict=True)]))
+        if not 1 <= count <= len(self.labels):
+            raise ValueError(f"cannot keep {count} of {len(self.labels)} channels")
+        is_dead = [np.isin(order, self.dead) for order in self.orders]
+        from_live = min(count, len(self.labels) - len(self.dead))
+        live = _shared([order[~dead] for order, dead in zip(self.orders, is_dead, strict=True)], from_live)
+        dead = _shared([order[dead] for order, dead in zip(self.orders, is_dead, strict=True)], count - from_live)
+        return np.sort(np.concatenate([live, dead]))
 
     def keep_published(self, rate: float) -> NDArray[np.int64]:
         """What the published results kept at a rate: `int((1 - rate) * size)` of every cluster.
@@ -80,10 +86,20 @@ def balanced(selection: Selection, rankings: Mapping[str, Ranking], full: Collec
     return nearest(selection, values, free=rankings, full=full)
 
 
+def _shared(orders: list[NDArray[np.int64]], count: int) -> NDArray[np.int64]:
+    """The first channels of each cluster, `count` in all."""
+    orders = [order for order in orders if len(order)]
+    if count == 0:
+        return np.zeros(0, np.int64)
+    given = shares(count, np.array([len(order) for order in orders]))
+    return np.concatenate([order[:n] for order, n in zip(orders, given, strict=True)])
+
+
 def _values(kept: NDArray[np.int64], ranking: Ranking) -> NDArray[np.float64]:
-    """Value of keeping each channel: 1 to 2 for a selected one, below 1 for others, higher for richer channels."""
+    """Value of keeping each channel: 1 to 2 for a selected one, below 1 for others, higher if richer, 0 if dead."""
     values = np.zeros(len(ranking.labels))
     for order in ranking.orders:
         values[order] = 1 - (np.arange(len(order)) + 1) / (len(order) + 1)
+    values[list(ranking.dead)] = 0
     values[kept] += 1
     return values

@@ -149,6 +149,7 @@ def run_prune(
         between = scored.rounds(run, rounds, recovery_epochs, seed, batch_size) if rounds > 1 else None
         pruned, plan = pruner.prune(scored.network, scored.scores, request, graph=graph, rounds=between)
         arguments = {**asdict(request), "rounds": rounds}
+    scored.report_dead(plan)
     model_record = scored.model.record()
     facts = {"from": model_record.sha256, "compression": plan.compression, "achieved": plan.achieved}
     save(path, pruned, replace(spec.followed_by("prune", **facts), plan=plan.to_json()))
@@ -210,6 +211,16 @@ class _Scored:
         image = pruner.proof_images(self.scores).to(self.device)[:1]
         with working(self.progress, "tracing the network"):
             return channel_sets(self.network, image)
+
+    def report_dead(self, plan: Plan) -> None:
+        """Say how many dead channels the plan keeps, if any."""
+        dead = {name: set(each.dead) for name, each in self.scores.by_set().items()}
+        kept = sum(len(dead.get(each.name, set()) & set(each.kept)) for each in plan.sets)
+        if kept:
+            self.progress.say(
+                f"{kept} of {sum(map(len, dead.values()))} channels whose maps are the same for all images are kept; a "
+                "higher --ratio drops them before others"
+            )
 
     def rounds(self, run: Run, count: int, epochs: int, seed: int, batch_size: int) -> Rounds:
         """Between two rounds: a recovery from the original network, and scores made as the run's were."""

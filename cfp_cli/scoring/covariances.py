@@ -141,10 +141,10 @@ class Covariances:
         for own, other in zip(self.accumulators(), others, strict=True):
             own.merge(other)
 
-    def correlation(self, index: int) -> NDArray[np.float64]:
+    def correlation(self, index: int, dead: NDArray[np.int64]) -> NDArray[np.float64]:
         """Sum over the taps of the correlations of a set's units [size, size].
 
-        The correlation is 0 for units that a tap does not contain and for constant units.
+        The correlation is 0 for units that a tap does not contain, and for constant and dead units.
         """
         total = np.zeros((self._sizes[index], self._sizes[index]))
         for part in (part for parts in self._parts.values() for part in parts if part.set == index):
@@ -154,6 +154,9 @@ class Covariances:
             covariance *= scale[:, None]
             covariance *= scale
             total[np.ix_(part.units, part.units)] += covariance
+        # Padding makes the map of a dead unit vary over its positions.
+        total[dead] = 0
+        total[:, dead] = 0
         return total
 
 

@@ -27,9 +27,10 @@ from cfp_cli.graph import ChannelGraph, Tap, channel_sets
 from cfp_cli.scoring.clusters import linkage, span
 from cfp_cli.scoring.covariances import Covariances, image_count, tap_richness
 from cfp_cli.scoring.criteria import DEFAULT_RICHNESS, DEFAULT_SIMILARITY, Richness, Similarity
+from cfp_cli.scoring.dead_channels import SameMaps
 from cfp_cli.scoring.memory import trim_heap
 from cfp_cli.scoring.scores import Scores, TapScores
-from cfp_cli.scoring.set_scores import scored_sets, set_scores
+from cfp_cli.scoring.set_scores import dead_units, scored_sets, set_scores
 
 
 def score(
@@ -70,6 +71,8 @@ def score(
     device = next(model.parameters()).device
     accumulators: dict[str, Any] = {}
     covariances: Covariances | None = None
+    same_images = SameMaps()
+    same_maps: dict[str, SameMaps] = {}
     core_seconds = 0.0
     pass_seconds = 0.0
     images = 0
@@ -78,6 +81,7 @@ def score(
         nonlocal core_seconds
         entered = time.perf_counter()
         accumulators[tap.node].update(maps.detach().float().cpu().numpy(), first_image + images)
+        same_maps[tap.node].add(maps.detach())
         if covariances is not None:
             covariances.add(tap, maps.detach(), first_image + images)
         core_seconds += time.perf_counter() - entered
@@ -101,25 +105,36 @@ def score(
                     )
                     for tap in graph.taps
                 }
+                same_maps = {tap.node: SameMaps() for tap in graph.taps}
                 if richness == "explained-variance":
                     covariances = Covariances(graph, scored_sets(graph), sample_images)
             trim_heap()
+            same_images.add(batch)
             entered = time.perf_counter()
             graph.read_taps(batch, reduce)
             pass_seconds += time.perf_counter() - entered
             images += len(batch)
     if graph is None:
         raise DataError("no images to score; give a folder with images")
-    images = _gather(accumulators, covariances, images)
+    images = _gather(accumulators, covariances, [same_images, *same_maps.values()], images)
     results = {tap.node: accumulators[tap.node].finish() for tap in graph.taps}
+    images_differ = len(same_images.dead(True)) < batch.shape[1]
+    dead_channels = {node: maps.dead(images_differ) for node, maps in same_maps.items()}
+    dead = {index: dead_units(graph, index, dead_channels) for index in scored_sets(graph)}
     explained: dict[int, NDArray[np.float64]] = {}
     if covariances is not None:
-        explained = {index: cfp_core.explained_variance(covariances.correlation(index)) for index in scored_sets(graph)}
+        explained = {
+            index: cfp_core.explained_variance(covariances.correlation(index, units)) for index, units in dead.items()
+        }
         for tap in graph.taps:
             results[tap.node] |= _explained_at(tap, explained)
+    for node, channels in dead_channels.items():
+        results[node]["richness"][channels] = 0
     return Scores(
         taps=tuple(_tap_scores(tap, results[tap.node]) for tap in graph.taps),
-        sets=tuple(set_scores(graph, index, results, similarity, explained.get(index)) for index in scored_sets(graph)),
+        sets=tuple(
+            set_scores(graph, index, results, similarity, explained.get(index), units) for index, units in dead.items()
+        ),
         similarity=similarity,
         richness=richness,
         images=images,
@@ -132,15 +147,21 @@ def score(
     )
 
 
-def _gather(accumulators: dict[str, Any], covariances: Covariances | None, images: int) -> int:
+def _gather(
+    accumulators: dict[str, Any], covariances: Covariances | None, same_maps: list[SameMaps], images: int
+) -> int:
     """Merge the accumulators of all processes, in every process; returns the number of all images."""
     workers = distributed.current()
-    own = (accumulators, covariances.accumulators() if covariances else [], images)
-    for rank, (others, other_covariances, count) in enumerate(workers.gather(own)):
+    for maps in same_maps:
+        maps.to_cpu()
+    own = (accumulators, covariances.accumulators() if covariances else [], same_maps, images)
+    for rank, (others, other_covariances, other_maps, count) in enumerate(workers.gather(own)):
         if rank != workers.rank:
             images += count
             for node, other in others.items():
                 accumulators[node].merge(other)
+            for maps, other_map in zip(same_maps, other_maps, strict=True):
+                maps.merge(other_map)
             if covariances:
                 covariances.merge(other_covariances)
     return images

@@ -80,6 +80,7 @@ class SetScores:
         norm: mean norm of every channel's maps divided by their height, float64 [C].
         effective: how many channels vary independently over the images, between 1 and C: the effective rank of their
             standardised norms, see `effective_channels`.
+        dead: indices of the channels whose maps are the same for all images, at every tap. Their richness is 0.
     """
 
     name: str
@@ -87,6 +88,7 @@ class SetScores:
     distance: NDArray[np.float32]
     norm: NDArray[np.float64]
     effective: float
+    dead: tuple[int, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -198,6 +200,7 @@ class _SetFacts:
 
     name: str
     effective: float
+    dead: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -234,7 +237,7 @@ class _Facts:
         names = [name for name in cls.__dataclass_fields__ if name not in ("taps", "sets")]
         return cls(
             taps=tuple(_TapFacts(**{name: getattr(tap, name) for name in _TAP_FACTS}) for tap in scores.taps),
-            sets=tuple(_SetFacts(each.name, each.effective) for each in scores.sets),
+            sets=tuple(_SetFacts(each.name, each.effective, each.dead) for each in scores.sets),
             **{name: getattr(scores, name) for name in names},
         )
 
@@ -283,7 +286,11 @@ class _Facts:
                     raise FieldError(f"tensor {quoted(f'{prefix}distance')} holds a negative distance")
                 if not 0 <= each.effective <= channels + 1e-3:
                     raise FieldError(f"effective of set {quoted(each.name)} is {each.effective}, not 0 to {channels}")
-                sets.append(SetScores(each.name, richness, distance, norm, each.effective))
+                if list(each.dead) != sorted({index for index in each.dead if 0 <= index < channels}):
+                    raise FieldError(
+                        f"dead of set {quoted(each.name)} is not an ascending list of its {channels} channels"
+                    )
+                sets.append(SetScores(each.name, richness, distance, norm, each.effective, each.dead))
             if tensors:
                 unknown = min(tensors)
                 raise FieldError(f"tensor {quoted(unknown)} is unknown: it is in neither taps nor sets")

@@ -28,6 +28,7 @@ def set_scores(
     tap_results: dict[str, dict[str, Any]],
     similarity: Similarity,
     explained: Array | None = None,
+    dead: NDArray[np.int64] | None = None,
 ) -> SetScores:
     """Scores of one set.
 
@@ -37,6 +38,7 @@ def set_scores(
         tap_results: what `TapAccumulator.finish` returned, by the node of the tap.
         similarity: distance between channels.
         explained: explained variance of the units [size]; None: the richness is the mean of the taps' richness.
+        dead: indices of the dead units, ascending; None: no unit is dead.
     """
     size = graph.sets[index].size
     taps = _taps_of(graph, index)
@@ -71,7 +73,25 @@ def set_scores(
         distance=distance.astype(np.float32),
         norm=np.nan_to_num(mean_norm),
         effective=effective_channels(table),
+        dead=() if dead is None else tuple(int(unit) for unit in dead),
     )
+
+
+def dead_units(graph: ChannelGraph, index: int, dead_channels: dict[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Units of a set all of whose channels are dead at every tap, ascending.
+
+    Args:
+        graph: the channel graph.
+        index: index of the set in the graph.
+        dead_channels: dead channels of each tap, by its node.
+    """
+    seen, live = np.zeros((2, graph.sets[index].size), bool)
+    for tap in _taps_of(graph, index):
+        of_set = tap.units[:, 0] == index
+        seen[tap.units[of_set, 1]] = True
+        of_set[dead_channels[tap.node]] = False
+        live[tap.units[of_set, 1]] = True
+    return np.flatnonzero(seen & ~live)
 
 
 def _taps_of(graph: ChannelGraph, index: int) -> list[Tap]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cfp_cli.foundation.errors import TargetError
-from cfp_cli.pruning.allocation import RULES, Limits, at_scale, redundancy, solve
+from cfp_cli.pruning.allocation import RULES, Limits, at_scale, live_first, redundancy, solve
 from cfp_cli.scoring.effective_channels import effective_channels
 from cfp_cli.scoring.scores import SetScores
 
@@ -47,6 +49,26 @@ def test_counts_grow_with_the_scale_from_the_floor_to_all(allocation: str, low: 
     assert min(counts_at(0.0).values()) >= 2
     low, high = sorted((low, high))
     assert all(counts_at(low)[name] <= counts_at(high)[name] for name in SETS)
+
+
+@pytest.mark.parametrize("allocation", RULES)
+@given(scale=st.floats(0, 1), multiple=st.sampled_from([1, 8]), full=st.booleans())
+def test_no_set_drops_a_live_channel_while_another_keeps_a_dead_one(
+    allocation: str, scale: float, multiple: int, full: bool
+) -> None:
+    some_dead = {
+        name: replace(each, dead=tuple(range(n))) for (name, each), n in zip(SETS.items(), (30, 0, 9), strict=True)
+    }
+    limits = Limits(multiple=multiple, full=frozenset("b" if full else ""))
+    counts_at = live_first(at_scale(allocation, some_dead, limits), some_dead, limits)
+    counts = counts_at(scale)
+    missing = [name for name, each in some_dead.items() if counts[name] < each.channels - len(each.dead)]
+    # Rounding to a multiple may add less than one multiple of dead channels.
+    extra = [name for name, each in some_dead.items() if counts[name] - each.channels + len(each.dead) >= multiple]
+    assert not (missing and [name for name in extra if name not in limits.full])
+    assert counts_at(1.0) == {"a": 40, "b": 60, "c": 100}
+    rule = at_scale(allocation, SETS, limits)
+    assert live_first(rule, SETS, limits) is rule
 
 
 def test_uniform_keeps_one_fraction() -> None:
