@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, with_interval
+from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, of_class, worst_recall
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import (
     Compute,
@@ -112,8 +112,7 @@ def metrics_table(metrics: Metrics, title: str) -> Table:
     table = Table("", "recall", "precision", "F1", "images", title=title, caption=INTERVALS)
     shown = metrics.lowest_recall(_CLASSES)
     for name, each in shown.items():
-        intervals = metrics.class_intervals[name]
-        cells = (with_interval(getattr(each, metric), intervals[metric]) for metric in ("recall", "precision", "f1"))
+        cells = (of_class(metrics, name, metric) for metric in ("recall", "precision", "f1"))
         table.add_row(name, *cells, str(each.images))
     if left_out := len(metrics.per_class) - len(shown):
         table.caption = f"{table.caption}; {left_out} other classes: see --json"
@@ -122,8 +121,9 @@ def metrics_table(metrics: Metrics, title: str) -> Table:
     table.add_row(sentence("macro average"), *averages, str(metrics.images))
     table.add_row("accuracy", figure(metrics, "accuracy"), "", "", "")
     table.add_row(sentence("balanced accuracy"), figure(metrics, "balanced_accuracy"), "", "", "")
-    worst = metrics.worst_class
-    table.add_row(Parts(("worst class:", worst.name)), with_interval(worst.recall, worst.interval), "", "", "")
+    table.add_row(Parts(("worst class:", metrics.worst_class.label)), worst_recall(metrics), "", "", "")
+    if not all(each.defines(metric) for each in shown.values() for metric in ("recall", "precision")):
+        table.caption = f"{table.caption}; -: no image says something about it"
     return table
 
 

@@ -26,9 +26,22 @@ def figure(metrics: Metrics, name: str) -> Parts:
 
 
 def worst_class(metrics: Metrics) -> Parts:
-    """The class with the lowest recall, with the interval of this recall."""
+    """The class with the lowest recall, or the number of such classes, and this recall."""
+    return Parts((f"{metrics.worst_class.label}:", *worst_recall(metrics).parts))
+
+
+def worst_recall(metrics: Metrics) -> Parts:
+    """The lowest recall, with its interval if one class has it: classes of different sizes have different intervals."""
     worst = metrics.worst_class
-    return Parts((f"{worst.name}:", *with_interval(worst.recall, worst.interval).parts))
+    return Parts((f"{worst.recall:.2%}",)) if len(worst.names) > 1 else with_interval(worst.recall, worst.interval)
+
+
+def of_class(metrics: Metrics, name: str, metric: str) -> Parts:
+    """The `recall`, `precision` or `f1` of a class, with its interval; `-` if no image says something about it."""
+    each = metrics.per_class[name]
+    if not each.defines(metric):
+        return Parts(("-",))
+    return with_interval(getattr(each, metric), metrics.class_intervals[name][metric])
 
 
 def collapse_verdict(metrics: Metrics, network: str, remedy: str) -> tuple[str, ...]:

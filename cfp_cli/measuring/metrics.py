@@ -43,7 +43,7 @@ class Loader(Protocol):
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """The metrics of one class. A ratio with denominator 0 is 0.
+    """The metrics of one class. A ratio with denominator 0 is 0, see `defines`.
 
     Attributes:
         recall: fraction of the images of the class that were predicted as this class.
@@ -70,6 +70,14 @@ class ClassMetrics:
             if getattr(self, name) < 0:
                 raise FieldError(f"{name} is {quoted(getattr(self, name))}, not a number of images")
 
+    def defines(self, metric: str) -> bool:
+        """Whether there are images that say something about `recall`, `precision` or `f1`.
+
+        A class that was never predicted has no precision. One without images has neither recall nor F1, and no mean
+        over the classes contains it.
+        """
+        return (self.predicted if metric == "precision" else self.images) > 0
+
     @property
     def hits(self) -> int:
         """The number of images of the class that were predicted as this class."""
@@ -85,12 +93,26 @@ def _require_ratios(metrics: ClassMetrics | Metrics, names: Sequence[str]) -> No
 
 
 class WorstClass(NamedTuple):
-    """The class with the lowest recall: its name, recall, number of images, and the interval of the recall."""
+    """The class with the lowest recall.
+
+    Attributes:
+        name: its name; of several classes with this recall, that of the class with most images.
+        recall: its recall.
+        images: its number of images.
+        interval: the interval of its recall.
+        names: all classes with this recall.
+    """
 
     name: str
     recall: float
     images: int
     interval: Interval
+    names: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """Its name, or the number of classes with this recall."""
+        return self.name if len(self.names) == 1 else f"{len(self.names)} classes"
 
 
 class Collapse(NamedTuple):
@@ -121,10 +143,10 @@ class Metrics:
 
     Attributes:
         accuracy: fraction of images whose largest logit belongs to their label.
-        macro_precision: mean precision over the classes that occur as label or prediction.
-        macro_recall: mean recall over the same classes.
-        macro_f1: mean F1 over the same classes.
-        balanced_accuracy: mean recall over the classes that have images.
+        macro_precision: mean precision over the classes that have images; 0 for a class that was never predicted.
+        macro_recall: mean recall over the classes that have images.
+        macro_f1: mean F1 over the classes that have images.
+        balanced_accuracy: another name of `macro_recall`.
         per_class: the metrics of each class by name, in the order of the logits.
         confusion: images by true class (row) and predicted class (column).
         images: number of images.
@@ -194,7 +216,9 @@ class Metrics:
         """The class with the lowest recall; of equal ones the class with most images."""
         classes = {name: each for name, each in self.per_class.items() if each.images}
         name = min(classes, key=lambda each: (classes[each].recall, -classes[each].images))
-        return WorstClass(name, classes[name].recall, classes[name].images, self.class_intervals[name]["recall"])
+        worst = classes[name]
+        names = tuple(each for each in classes if classes[each].recall == worst.recall)
+        return WorstClass(name, worst.recall, worst.images, self.class_intervals[name]["recall"], names)
 
     @cached_property
     def collapse(self) -> Collapse | None:
@@ -221,20 +245,20 @@ class Metrics:
         Accuracy has Wilson's interval. Those of the means come from the intervals of the classes, see `mean_interval`;
         they allow for the choice of the images of each class, not for the choice of the classes.
         """
-        names = [name for name, each in self.per_class.items() if each.images + each.predicted]
+        names = [name for name, each in self.per_class.items() if each.images]
 
-        def mean(metric: str, of: Sequence[str]) -> Interval:
+        def mean(metric: str) -> Interval:
             estimates = [
-                Estimate(getattr(self.per_class[name], metric), self.class_intervals[name][metric]) for name in of
+                Estimate(getattr(self.per_class[name], metric), self.class_intervals[name][metric]) for name in names
             ]
             return mean_interval(estimates, shared_errors=metric == "f1")
 
         return {
             "accuracy": wilson(sum(each.hits for each in self.per_class.values()), self.images),
-            "macro_precision": mean("precision", names),
-            "macro_recall": mean("recall", names),
-            "macro_f1": mean("f1", names),
-            "balanced_accuracy": mean("recall", [name for name in names if self.per_class[name].images]),
+            "macro_precision": mean("precision"),
+            "macro_recall": mean("recall"),
+            "macro_f1": mean("f1"),
+            "balanced_accuracy": mean("recall"),
         }
 
     @cached_property
@@ -267,7 +291,10 @@ class Metrics:
                 name: {metric: list(interval) for metric, interval in each.items()}
                 for name, each in self.class_intervals.items()
             },
-            "worst_class": self.worst_class._asdict() | {"interval": list(self.worst_class.interval)},
+            "worst_class": {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in self.worst_class._asdict().items()
+            },
             "collapsed": None if self.collapse is None else self.collapse.name,
         }
 
@@ -325,15 +352,15 @@ def compute_metrics(predictions: Tensor, labels: Tensor, classes: Sequence[str])
     hits = np.bincount(actual[predicted == actual], minlength=count)
     images, calls = np.bincount(actual, minlength=count), np.bincount(predicted, minlength=count)
     recall, precision, f1 = _ratio(hits, images), _ratio(hits, calls), _ratio(2 * hits, images + calls)
-    occurs = images + calls > 0
+    present = images > 0
     shown = most_errors(images + calls - 2 * hits, CONFUSION_LIMIT)
     figures = zip(recall.tolist(), precision.tolist(), f1.tolist(), images.tolist(), calls.tolist(), strict=True)
     return Metrics(
         accuracy=int(hits.sum()) / len(labels),
-        macro_precision=float(precision[occurs].mean()),
-        macro_recall=float(recall[occurs].mean()),
-        macro_f1=float(f1[occurs].mean()),
-        balanced_accuracy=float(recall[images > 0].mean()),
+        macro_precision=float(precision[present].mean()),
+        macro_recall=float(recall[present].mean()),
+        macro_f1=float(f1[present].mean()),
+        balanced_accuracy=float(recall[present].mean()),
         per_class={name: ClassMetrics(*each) for name, each in zip(classes, figures, strict=True)},
         confusion=_confusion(predicted, actual, shown, count),
         images=len(labels),

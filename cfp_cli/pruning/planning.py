@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from cfp_cli.checkpoints.fingerprint import fingerprint
-from cfp_cli.foundation.errors import RunError, UsageError
+from cfp_cli.foundation.errors import RunError, TargetError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, ChannelSet, Selection
 from cfp_cli.pruning.allocation import (
@@ -150,8 +150,18 @@ class _Planner:
     def _solve(self, counts_at: Callable[[float], Counts], tolerance: float) -> Counts:
         assert self.options.ratio is not None
         effort = LATENCY_SEARCH if self.options.target == "latency" else Search(tolerance)
-        counts_at = live_first(counts_at, self.scored, self.limits)
-        return solve(counts_at, lambda each: self.cost(self.select(each)), self.options.ratio, effort)
+        rule = live_first(counts_at, self.scored, self.limits)
+
+        def cost(counts: Counts) -> float:
+            return self.cost(self.select(counts))
+
+        try:
+            return solve(rule, cost, self.options.ratio, effort)
+        except TargetError:
+            # A small network has few counts, and live channels first may leave none near the ratio.
+            if rule is counts_at:
+                raise
+            return solve(counts_at, cost, self.options.ratio, effort)
 
     def _measured(self, tolerance: float, loader: Iterable[tuple[Tensor, Tensor]] | None, progress: Progress) -> Counts:
         """The counts of the smallest measured loss."""

@@ -162,6 +162,8 @@ def _class_table(metrics: Metrics) -> str:
             f"{each.images:,}",
             *(
                 f"{percent(getattr(each, metric))} ({range_of(metrics.class_intervals[name][metric])})"
+                if each.defines(metric)
+                else "-"
                 for metric in ("recall", "precision", "f1")
             ),
         )
@@ -195,10 +197,17 @@ def _limits(data: PageData, images: DataFacts) -> list[str]:
     if few:
         limits.append(f"Few test images, so little is known about these classes: {_some(few)}.")
     worst = metrics.worst_class
-    limits.append(
-        f"The worst class is {_text(worst.name)}: {percent(1 - worst.recall)} of its {worst.images} test images were "
-        "classified wrongly."
-    )
+    if len(worst.names) == 1:
+        limits.append(
+            f"The worst class is {_text(worst.name)}: {percent(1 - worst.recall)} of its {worst.images} test images "
+            "were classified wrongly."
+        )
+    else:
+        listed = _some({name: metrics.per_class[name] for name in worst.names})
+        limits.append(
+            f"{worst.label} have the lowest recall, {percent(worst.recall)} (number of test images in brackets): "
+            f"{listed}."
+        )
     if data.repeated:
         limits.append(repeated_images(data.repeated))
     # The figures are those on the test images. A validation split that was made does not change them.

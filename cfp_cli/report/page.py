@@ -126,6 +126,7 @@ def _recalls(data: PageData) -> list[Recall]:
             after.class_intervals[name]["recall"],
         )
         for name, each in before.per_class.items()
+        if each.images
     ]
     return sorted(recalls, key=lambda each: (each.after - each.before, each.after))
 

@@ -52,7 +52,7 @@ def give_verdict(
     headline, bad = _headline(original, final, change)
     if shown.metrics is not None:
         worst = shown.metrics.worst_class
-        headline += f" Worst class: {worst.name}, recall {percent(worst.recall)}."
+        headline += f" Worst class: {worst.label}, recall {percent(worst.recall)}."
     facts = []
     if final is not None:
         facts.append(
@@ -138,14 +138,18 @@ def _accuracy(before: Metrics | None, after: Metrics, change: Interval | None) -
             accuracy += f" (95 % interval {points(change.low)} to {points(change.high)})"
         macro += f", change {points(after.macro_f1 - before.macro_f1)} points"
     worst = after.worst_class
-    facts = f"recall {percent(worst.recall)} ({range_of(worst.interval)}) on {worst.images} images"
+    alone = len(worst.names) == 1
+    facts = f"recall {percent(worst.recall)}"
+    if alone:
+        facts += f" ({range_of(worst.interval)}) on {worst.images} images"
+    if alone and before is not None:
+        facts += f", {percent(before.per_class[worst.name].recall)} before"
+    sentences = [f"{accuracy}.", f"{macro}.", f"Worst class: {worst.label}, {facts}."]
     if before is None:
-        return [f"{accuracy}.", f"{macro}.", f"Worst class: {worst.name}, {facts}."]
-    facts += f", {percent(before.per_class[worst.name].recall)} before"
-    sentences = [f"{accuracy}.", f"{macro}.", f"Worst class: {worst.name}, {facts}."]
+        return sentences
     changes = {name: each.recall - before.per_class[name].recall for name, each in after.per_class.items()}
     name = min(changes, key=lambda each: changes[each])
-    if changes[name] < 0 and name != worst.name:
+    if changes[name] < 0 and worst.names != (name,):
         recalls = (percent(metrics.per_class[name].recall) for metrics in (before, after))
         sentences.append(f"Largest loss of a class: {name}, recall {' to '.join(recalls)}.")
     return sentences

@@ -31,7 +31,11 @@ def test_eval_calls_collapse_collapse(cfp, one_class: Path, images: Path, classe
     assert shown.code == 0, shown.err
     line = f"collapsed: one-class.pt names '{classes[2]}' for 24 of 24 images"
     assert line in " ".join(shown.out.split())
-    assert "worst class" in shown.out
+    rows = [line.split("│")[1:-1] for line in shown.out.splitlines() if line.startswith("│")]
+    cells = {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows[: len(classes)]}
+    assert cells[classes[0]][1] == "-"
+    assert "-" not in cells[classes[2]]
+    assert f"{len(classes) - 1} classes" in shown.out
     data = cfp("eval", one_class, images, "--json").json
     assert data["collapsed"] == classes[2]
     assert data["worst_class"]["recall"] == 0

@@ -48,13 +48,13 @@ def test_equals_the_definitions(pairs):
     for label in range(5):
         hit = int(((labels == label) & (predictions == label)).sum())
         real, said = int((labels == label).sum()), int((predictions == label).sum())
-        if real + said:
-            recalls.append((hit / real if real else 0.0, real))
+        if real:
+            recalls.append(hit / real)
             precisions.append(hit / said if said else 0.0)
             scores.append(2 * hit / (real + said))
     assert metrics.accuracy == pytest.approx(float((labels == predictions).mean()))
-    assert metrics.macro_recall == pytest.approx(np.mean([recall for recall, _ in recalls]))
-    assert metrics.balanced_accuracy == pytest.approx(np.mean([recall for recall, real in recalls if real]))
+    assert metrics.macro_recall == pytest.approx(np.mean(recalls))
+    assert metrics.balanced_accuracy == pytest.approx(np.mean(recalls))
     assert metrics.macro_precision == pytest.approx(np.mean(precisions))
     assert metrics.macro_f1 == pytest.approx(np.mean(scores))
     assert metrics.images == len(pairs) == sum(map(sum, metrics.confusion))
@@ -88,3 +88,22 @@ def test_bad_input_is_refused():
         compute_metrics(torch.tensor([0]), torch.tensor([3]), NAMES)
     with pytest.raises(TrainingError, match="NaN or infinite logits"):
         evaluate(Echo(), [(torch.full((1, 3), torch.nan), torch.tensor([0]))], NAMES)
+
+
+def test_a_class_without_images_is_in_no_mean_and_none_without_predictions_has_a_precision():
+    # Class c has no images and is predicted once; b is never predicted.
+    metrics = compute_metrics(torch.tensor([0, 0, 2, 0]), torch.tensor([0, 0, 0, 1]), NAMES)
+    assert metrics.macro_recall == metrics.balanced_accuracy == pytest.approx((2 / 3 + 0) / 2)
+    assert metrics.macro_f1 == pytest.approx((4 / 6 + 0) / 2)
+    assert metrics.macro_precision == pytest.approx((2 / 3 + 0) / 2)
+    assert metrics.intervals["macro_recall"] == metrics.intervals["balanced_accuracy"]
+    defined = {
+        name: [each.defines(of) for of in ("recall", "precision", "f1")] for name, each in metrics.per_class.items()
+    }
+    assert defined == {"a": [True, True, True], "b": [True, False, True], "c": [False, True, False]}
+
+
+def test_classes_with_the_lowest_recall_are_all_named():
+    worst = compute_metrics(torch.tensor([0, 1, 0, 0, 0, 1]), torch.tensor([0, 0, 1, 1, 2, 2]), NAMES).worst_class
+    assert (worst.label, worst.names, worst.recall) == ("2 classes", ("b", "c"), 0)
+    assert compute_metrics(torch.tensor([0, 1, 0]), torch.tensor([0, 0, 1]), NAMES).worst_class.label == "b"
