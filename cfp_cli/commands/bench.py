@@ -9,6 +9,7 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.next_command import next_command, next_for_model
 from cfp_cli.commands.options import (
     Compute,
     FiniteRange,
@@ -79,9 +80,11 @@ def bench(
     """
     from cfp_cli.runs.bench import run_bench
     from cfp_cli.runs.directory import Run
+    from cfp_cli.runs.records import ScoreRecord
 
+    run = Run.open(run_folder)
     benchmarks = run_bench(
-        Run.open(run_folder),
+        run,
         [how.file(model) for model in models],
         batches=batches,
         seconds=seconds,
@@ -91,7 +94,14 @@ def bench(
         device=compute.device,
         progress=console,
     )
-    console.result([each.to_json() for each in benchmarks], cost_table(benchmarks), latency_table(benchmarks))
+    console.result(
+        [each.to_json() for each in benchmarks],
+        cost_table(benchmarks),
+        latency_table(benchmarks),
+        next_command(run_folder, "report", arch=how.factory)
+        if run.latest(ScoreRecord) is not None
+        else next_for_model(models[0], how, None, pruned=False),
+    )
 
 
 def cost_table(benchmarks: list[Benchmark]) -> Table:

@@ -11,6 +11,7 @@ import click
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, of_class, worst_recall
 from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.next_command import next_for_model
 from cfp_cli.commands.options import (
     Compute,
     Reading,
@@ -99,6 +100,7 @@ def evaluate(
         confusion_table(metrics, console.width),
         *([mistakes_table(done.mistakes)] if done.mistakes else []),
         *collapse_verdict(metrics, model.name, REMEDY),
+        next_for_model(model, how, data, done.pruned),
     )
 
 

@@ -10,6 +10,7 @@ import click
 from cfp_cli.checkpoints.export_formats import FORMATS, Format
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.next_command import IMAGES, next_command
 from cfp_cli.commands.options import (
     Reading,
     data_options,
@@ -20,6 +21,7 @@ from cfp_cli.commands.options import (
     seed_option,
 )
 from cfp_cli.commands.tables import listed, sentence
+from cfp_cli.runs.command_line import DEFAULT_RUN
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -98,7 +100,13 @@ def export(
         permission=how.permission,
         progress=console,
     )
-    console.result(report.to_json(), export_table(report), f"written {out}")
+    trust = ["--unsafe-pickle"] if format == "pt2" else []
+    console.result(
+        report.to_json(),
+        export_table(report),
+        f"written {out}",
+        next_command(DEFAULT_RUN, "predict", out, data or IMAGES, *trust),
+    )
 
 
 def export_table(report: ExportReport) -> Table:

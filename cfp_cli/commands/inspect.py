@@ -9,6 +9,7 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.next_command import next_for_model
 from cfp_cli.commands.options import examples, output_options, pass_console
 from cfp_cli.commands.tables import listed, sentence
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cfp_cli.graph import ChannelGraph
+
+
+# What the words of the tree mean.
+LEGEND = "makes: outputs the channels of this set (their number); reads: takes the channels of these sets as input"
 
 
 @click.command(
@@ -66,7 +71,14 @@ def inspect(console: Console, model: Path, how: ModelOptions) -> None:
     }
     height, width = spec.input_size
     title = f"{spec.arch}: {parameters:,} parameters, {len(spec.classes)} classes, input {height}x{width}"
-    console.result(data, _tree(network, graph, title), _sets_table(graph), *graph.left_alone)
+    console.result(
+        data,
+        _tree(network, graph, title),
+        LEGEND,
+        _sets_table(graph),
+        *graph.left_alone,
+        next_for_model(model, how, None, spec.plan is not None),
+    )
 
 
 def _tree(network: nn.Module, graph: ChannelGraph, title: str) -> Tree:

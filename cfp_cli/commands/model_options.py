@@ -71,6 +71,18 @@ class ModelOptions:
         return self.arch if self.arch is not None and ".py:" in self.arch else None
 
     @property
+    def given(self) -> tuple[str, ...]:
+        """The options as words of a command line: a file that needs them needs them again."""
+        size = "x".join(map(str, self.input_size)) if self.input_size is not None else None
+        values = {"--arch": self.arch, "--weights": self.weights, "--input-size": size}
+        for name, numbers in (("--mean", self.mean), ("--std", self.std)):
+            values[name] = ",".join(f"{number:g}" for number in numbers) if numbers is not None else None
+        if self.classes is not None:
+            values["--classes"] = str(self.class_file) if self.class_file is not None else ",".join(self.classes)
+        words = [word for name, value in values.items() if value is not None for word in (name, value)]
+        return (*words, *(["--unsafe-pickle"] if self.unsafe_pickle else []))
+
+    @property
     def permission(self) -> Permission:
         """What the user allows for model files that a run directory names."""
         from cfp_cli.runs.inputs import Permission

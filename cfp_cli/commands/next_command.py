@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
-from cfp_cli.commands.options import DEFAULT_RUN
+from cfp_cli.commands.model_options import ModelOptions
+from cfp_cli.runs.command_line import DEFAULT_RUN, command_line
+
+# Stands for images that the command does not know.
+IMAGES = "IMAGES"
+DATA = "DATA"
 
 
 def next_command(run_folder: Path, command: str, *words: str | Path, arch: str | None = None) -> str:
-    """Return a line such as `next: cfp prune --ratio 0.95`, with the options that this run needs.
+    """Return a line such as `next: cfp prune --ratio 0.95`; the arguments are those of `command_line`."""
+    return f"next: {command_line(run_folder, command, *words, arch=arch)}"
+
+
+def next_for_model(model: Path, how: ModelOptions, data: Path | None, pruned: bool) -> str:
+    """Return the line after a command that shows a model: score it, or export it if it is pruned.
 
     Args:
-        run_folder: the run directory.
-        command: name of the next command.
-        words: its arguments.
-        arch: architecture to pass; None if the files name it.
+        model: the file.
+        how: the options that its command had; a file that needs them needs them again.
+        data: its images; None if the command had none.
+        pruned: whether the model is pruned.
     """
-    parts = ["cfp", command, *(str(shown_path(each)) if isinstance(each, Path) else each for each in words)]
-    parts += ["--arch", arch] if arch is not None else []
-    parts += ["--run", str(run_folder)] if run_folder != DEFAULT_RUN else []
-    return f"next: {shlex.join(parts)}"
-
-
-def shown_path(path: Path) -> Path:
-    """Return a path relative to the current folder, if it is inside."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path
+    if pruned:
+        return next_command(DEFAULT_RUN, "export", model, "--format", "onnx", "--out", "small.onnx", *how.given)
+    return next_command(DEFAULT_RUN, "score", model, data or DATA, *how.given)

@@ -16,6 +16,7 @@ from cfp_cli.commands.config import name_source
 from cfp_cli.commands.console import Console
 from cfp_cli.data.choices import BitDepth
 from cfp_cli.foundation.errors import CfpError, StorageError
+from cfp_cli.runs.command_line import DEFAULT_RUN
 
 if TYPE_CHECKING:
     import torch
@@ -86,9 +87,6 @@ def output_options(command: Command) -> Command:
     ):
         command = decorator(command)
     return command
-
-
-DEFAULT_RUN = Path("cfp-run")
 
 
 class FiniteRange(click.FloatRange):

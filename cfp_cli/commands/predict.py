@@ -10,6 +10,7 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.next_command import next_command
 from cfp_cli.commands.options import (
     Compute,
     FiniteRange,
@@ -21,6 +22,7 @@ from cfp_cli.commands.options import (
     pass_console,
 )
 from cfp_cli.commands.tables import Parts
+from cfp_cli.runs.command_line import DEFAULT_RUN
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -92,7 +94,11 @@ def predict(
             shown[0].caption = f"the {MOST_UNSURE} with the lowest confidence of {unsure}; {out} has all"
     skipped = f", {len(done.unreadable)} cannot be read" if done.unreadable else ""
     written = [f"written {out}"] if out is not None else []
-    console.result(done.to_json(), *shown, classes_table(done), f"{done.images} images{skipped}", *written)
+    follow = next_command(DEFAULT_RUN, "bench", model, *how.given)
+    if out is None:
+        follow = next_command(DEFAULT_RUN, "predict", model, *images, "--csv", "predictions.csv", *how.given)
+    summary = classes_table(done, with_unsure=threshold > 0)
+    console.result(done.to_json(), *shown, summary, f"{done.images} images{skipped}", *written, follow)
 
 
 def images_table(predicted: Predicted, rows: Sequence[Prediction], title: str) -> Table:
@@ -114,12 +120,19 @@ def images_table(predicted: Predicted, rows: Sequence[Prediction], title: str) -
     return table
 
 
-def classes_table(predicted: Predicted) -> Table:
-    """Images by predicted class, their mean confidence, and how many are unsure."""
+def classes_table(predicted: Predicted, with_unsure: bool = True) -> Table:
+    """Images by predicted class, their mean confidence, and how many are unsure.
+
+    Args:
+        predicted: all predictions.
+        with_unsure: show how many are unsure; without a threshold none is.
+    """
     from rich.table import Table
 
-    table = Table("predicted class", "images", "mean confidence", "unsure", title="summary")
+    unsure_column = ["unsure"] if with_unsure else []
+    table = Table("predicted class", "images", "mean confidence", *unsure_column, title="summary")
     for each in predicted.summary:
         if each.images:
-            table.add_row(each.name, str(each.images), f"{each.confidence / each.images:.1%}", str(each.unsure))
+            unsure = [str(each.unsure)] if with_unsure else []
+            table.add_row(each.name, str(each.images), f"{each.confidence / each.images:.1%}", *unsure)
     return table

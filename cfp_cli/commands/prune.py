@@ -11,7 +11,6 @@ import click
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, worst_class
 from cfp_cli.commands.model_options import ModelOptions, model_options
-from cfp_cli.commands.next_command import next_command
 from cfp_cli.commands.options import (
     Compute,
     compute_options,
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from cfp_cli.measuring.metrics import Metrics
     from cfp_cli.pruning.plan import Plan
-    from cfp_cli.runs.directory import Run
 
 
 def _macs(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
@@ -187,6 +185,7 @@ def prune(
     from cfp_cli.pruning.plan import Plan, PlanMisfitError
     from cfp_cli.pruning.refit import Refit
     from cfp_cli.runs.directory import Run
+    from cfp_cli.runs.next_step import finetune_line
     from cfp_cli.runs.output_path import check_output
     from cfp_cli.runs.prune import plan_prune, run_prune
 
@@ -251,18 +250,8 @@ def prune(
         summary_table(done.plan, done.validation),
         *collapse_verdict(list(done.validation.values())[-1], done.out.name, REMEDY),
         f"written {done.out}",
-        *_next(run, run_folder, how),
+        f"next: {finetune_line(run, how.factory)}",
     )
-
-
-def _next(run: Run, run_folder: Path, how: ModelOptions) -> list[str]:
-    """The command of the fine-tuning, with the scored model as its teacher."""
-    from cfp_cli.runs.records import ScoreRecord
-
-    teacher = run.require(ScoreRecord).inputs.model
-    if teacher is None:
-        return []
-    return [next_command(run_folder, "finetune", "--teachers", teacher.path, arch=how.factory or teacher.arch)]
 
 
 def first_round_note(plan: Plan, rounds: int, ratio: float | None) -> str:

@@ -102,4 +102,5 @@ def report(
         *missing,
         f"written {done.out} ({done.bytes / 1e6:.2f} MB, {done.layers} layers)",
         *([f"written {done.card}"] if done.card else []),
+        f"next: {done.next}",
     )

@@ -10,6 +10,7 @@ import click
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
+from cfp_cli.commands.next_command import next_command
 from cfp_cli.commands.options import (
     Compute,
     Reading,
@@ -22,6 +23,7 @@ from cfp_cli.commands.options import (
 )
 from cfp_cli.commands.training import show_epochs, take_options, training_options
 from cfp_cli.execution import launch
+from cfp_cli.runs.command_line import DEFAULT_RUN
 from cfp_cli.runs.fold_outputs import outputs_of
 from cfp_cli.runs.output_path import check_output
 from cfp_cli.training.restart import replacing
@@ -141,6 +143,7 @@ def train(
         *kept_epoch(history, options.select, str(init or "the network before training")),
         *collapse_verdict(metrics, out.name, REMEDY),
         f"written {out}",
+        next_command(DEFAULT_RUN, "score", out, data, arch=how.factory),
     )
 
 

@@ -12,6 +12,9 @@ from cfp_cli.measuring.metrics import Metrics
 from cfp_cli.report.page_data import ModelFacts
 from cfp_cli.report.text import percent, points, range_of, speed, times
 
+# Small computers run networks in the first ones.
+RUNTIMES = ("onnxruntime", "openvino", "torch")
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -111,7 +114,10 @@ def _headline(original: ModelFacts, final: ModelFacts | None, change: Interval |
 
 
 def _speed(latency: Sequence[Benchmark]) -> list[str]:
-    """Return a sentence on the fastest runtime at the smallest batch that both networks were timed at."""
+    """Return a sentence on the first of `RUNTIMES` at the smallest batch that both networks were timed at.
+
+    The runtime does not depend on which was faster, so that two reports compare the same thing.
+    """
     if len(latency) < 2:
         return []
     first, last = latency[0].latency_ms, latency[-1].latency_ms
@@ -123,9 +129,15 @@ def _speed(latency: Sequence[Benchmark]) -> list[str]:
     ]
     if not pairs:
         return []
-    before, after = min(pairs, key=lambda pair: (pair[1].batch, pair[1].median))
+    before, after = min(pairs, key=lambda pair: (pair[1].batch, _order(pair[1].runtime), pair[1].threads))
     where = f"{after.runtime}, batch {after.batch}, {after.threads} thread{'s' if after.threads > 1 else ''}"
-    return [f"Speed: {speed(before.median, after.median)}, {after.median:.2f} ms ({where} on {after.device})."]
+    several = len({after.runtime for _, after in pairs}) > 1
+    why = f"; of the measured runtimes, the first of {', '.join(RUNTIMES)}" if several else ""
+    return [f"Speed: {speed(before.median, after.median)}, {after.median:.2f} ms ({where} on {after.device}{why})."]
+
+
+def _order(runtime: str) -> int:
+    return RUNTIMES.index(runtime) if runtime in RUNTIMES else len(RUNTIMES)
 
 
 def _accuracy(before: Metrics | None, after: Metrics, change: Interval | None) -> list[str]:

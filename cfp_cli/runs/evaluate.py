@@ -20,13 +20,20 @@ from cfp_cli.runs.network_check import warn_of_batch_norms
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The metrics of a model on a split, and the mistakes of each class with the highest confidence."""
+    """The result of `cfp eval`.
+
+    Attributes:
+        metrics: metrics of the model on the split.
+        mistakes: the mistakes of each class with the highest confidence.
+        pruned: whether the model is pruned.
+    """
 
     metrics: Metrics
     mistakes: tuple[Mistake, ...]
+    pruned: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Return both as plain data."""
+        """Return metrics and mistakes as plain data."""
         return {**self.metrics.to_json(), "mistakes": [each.to_json() for each in self.mistakes]}
 
 
@@ -65,4 +72,5 @@ def run_evaluate(
     return Evaluated(
         compute_metrics(predictions.classes, predictions.labels, classes),
         worst_mistakes(predictions, images.paths, classes, worst),
+        spec_of(network).plan is not None,
     )

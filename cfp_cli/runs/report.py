@@ -43,6 +43,7 @@ from cfp_cli.runs.inputs import (
     scored_data,
     scored_model,
 )
+from cfp_cli.runs.next_step import next_step
 from cfp_cli.runs.output_path import check_output
 from cfp_cli.runs.outputs import finetuned_model, pruned_model, recorded_output
 from cfp_cli.runs.records import (
@@ -63,8 +64,10 @@ from cfp_cli.training.history import read_csv
 BATCHES = (1, 16)
 # Mistakes shown for each class.
 WORST = 4
-NOT_PRUNED = "The run is not pruned yet."
-NOT_TUNED = "The run is not fine-tuned yet."
+NOT_PRUNED = "The run is not pruned yet. Run cfp prune --ratio 0.95, for example."
+NOT_TUNED = (
+    "The run is not fine-tuned yet. Run cfp finetune --teachers MODEL, with the scored model, to make the curves."
+)
 TEACHERS = ("representation teacher", "class-balanced teacher")
 
 
@@ -83,6 +86,7 @@ class Reported:
             before pruning.
         change: 95 % interval of the change of the test accuracy; None if it was not measured.
         mistakes: the worst mistakes of the last network on the test images.
+        next: the command that continues the run.
     """
 
     out: Path
@@ -95,6 +99,7 @@ class Reported:
     final: Metrics | None
     change: Interval | None
     mistakes: tuple[Mistake, ...]
+    next: str
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data."""
@@ -253,6 +258,7 @@ def run_report(
         models[-1].metrics if len(models) > 1 else None,
         change,
         mistakes,
+        next_step(run, prune, finetune, permission.arch),
     )
 
 

@@ -19,7 +19,6 @@ from cfp_cli.commands.console import Console
 from cfp_cli.commands.eval import confusion_table, metrics_table, mistakes_table
 from cfp_cli.commands.finetune import summary_tables
 from cfp_cli.commands.next_command import next_command
-from cfp_cli.commands.options import DEFAULT_RUN
 from cfp_cli.commands.predict import classes_table, images_table
 from cfp_cli.commands.prune import sets_table, summary_table
 from cfp_cli.commands.tables import Parts, fit, listed, sentence
@@ -28,6 +27,9 @@ from cfp_cli.measuring.latency import Latency
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.mistakes import Mistake
 from cfp_cli.pruning.plan import SetPlan
+from cfp_cli.runs.command_line import DEFAULT_RUN
+from cfp_cli.runs.directory import Run
+from cfp_cli.runs.next_step import next_step
 from cfp_cli.runs.predict import Predicted, PredictedClass, Prediction
 
 
@@ -188,3 +190,27 @@ def test_score_speaks_of_channel_sets_and_names_the_next_command(cfp, scored: Pa
     assert "next: cfp prune --ratio 0.95 --run other" in result.out
     line = next(row for row in cfp("prune", "--ratio", 0.5).out.splitlines() if row.startswith("next: "))
     assert line == f"next: cfp finetune --teachers {model}"
+
+
+def test_inspect_explains_its_words_and_commands_name_the_next_one(
+    cfp, model: Path, images: Path, tmp_path: Path
+) -> None:
+    shown = cfp("inspect", model, "--input-size", "32")
+    assert "makes: outputs the channels of this set" in shown.out
+    assert f"next: cfp score {model} DATA --input-size 32x32" in shown.out
+    assert f"next: cfp score {model} {images}" in cfp("eval", model, images).out
+    predicted = cfp("predict", model, images / "test")
+    assert f"next: cfp predict {model} {images / 'test'} --csv predictions.csv" in predicted.out
+    assert "unsure" not in predicted.out
+    out = tmp_path / "out.csv"
+    assert f"next: cfp bench {model}" in cfp("predict", model, images / "test", "--csv", out, "--threshold", 0.5).out
+
+
+def test_a_run_continues_where_it_stands(scored: Path) -> None:
+    run = Run.open(scored)
+    assert next_step(run, None, None, None) == f"cfp prune --ratio 0.95 --run {scored}"
+    line = next_step(run, SimpleNamespace(), None, "net.py:f")  # type: ignore[arg-type]
+    assert line.startswith("cfp finetune --teachers ")
+    assert line.endswith(f" --arch net.py:f --run {scored}")
+    tuned = SimpleNamespace(outputs={"finetuned": SimpleNamespace(sha256="a" * 64)})
+    assert "cfp export --format onnx" in next_step(run, SimpleNamespace(), tuned, None)  # type: ignore[arg-type]

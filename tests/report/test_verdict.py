@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from cfp_cli.exporting.benchmark import Benchmark
 from cfp_cli.measuring.intervals import Interval, paired_difference
+from cfp_cli.measuring.latency import Latency
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.report.lineage import entry_facts
 from cfp_cli.report.page_data import ModelFacts
@@ -102,3 +104,35 @@ def test_a_lineage_is_in_words() -> None:
         ("parameters", "20.0 times fewer"),
         ("removed", "95.0\N{NO-BREAK SPACE}%"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "chosen"),
+    [
+        (("torch",), "torch"),
+        (("torch", "openvino"), "openvino"),
+        (("torch", "onnxruntime", "openvino"), "onnxruntime"),
+    ],
+)
+def test_the_speed_is_of_a_runtime_that_does_not_depend_on_the_times(runtimes: tuple[str, ...], chosen: str) -> None:
+    final = facts("fine-tuned", metrics(97, 3), 25)
+    for fastest in runtimes:
+        times = {runtime: 1.0 if runtime == fastest else 3.0 for runtime in runtimes}
+        timed = [
+            Benchmark(
+                name,
+                10,
+                100,
+                40,
+                (8, 8),
+                tuple(
+                    Latency(1, 2, speed * factor, speed * factor, speed * factor, 9, runtime, "contiguous", "cpu")
+                    for runtime, factor in times.items()
+                ),
+            )
+            for name, speed in (("original", 8.0), ("fine-tuned", 2.0))
+        ]
+        fact = next(each for each in give_verdict(ORIGINAL, final, None, timed).facts if each.startswith("Speed"))
+        assert f"({chosen}, batch 1" in fact
+        assert "4.0× faster" in fact
+        assert ("of the measured runtimes, the first of onnxruntime, openvino, torch" in fact) == (len(runtimes) > 1)
