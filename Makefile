@@ -40,13 +40,13 @@ test-fast: setup ## run pytest without the slow tests
 
 fuzz: setup ## kill, interrupt and race every command at every write; takes an hour
 	rm -rf target/faults
-	PYTHONPATH=. $(BIN)/python tests/trust/faults.py target/faults
+	PYTHONPATH=.:tests $(BIN)/python tests/trust/faults.py target/faults
 	rm -rf target/environments
-	PYTHONPATH=. $(BIN)/python tests/trust/environments.py target/environments --limit 60
+	PYTHONPATH=.:tests $(BIN)/python tests/trust/environments.py target/environments --limit 60
 	rm -rf target/reader
-	PYTHONPATH=. $(BIN)/python tests/trust/reader.py target/reader
+	PYTHONPATH=.:tests $(BIN)/python tests/trust/reader.py target/reader
 	rm -rf target/fields
-	PYTHONPATH=. $(BIN)/python tests/trust/fields.py target/fields --limit 200
+	PYTHONPATH=.:tests $(BIN)/python tests/trust/fields.py target/fields --limit 200
 
 # Link-time optimisation takes a minute, and the tests run for a second.
 rust: ## run the Rust tests; pytest tests the Python bindings

@@ -45,6 +45,16 @@ def built_in() -> Iterator[Callable[[str, str, str], str]]:
         yield add
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_core() -> Iterator[None]:
+    """Let commands without `--threads` compute on one core; idle threads would spin on the core of another test."""
+    from cfp_cli.execution import device
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "usable_cores", lambda: 1)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def signal_handlers() -> Iterator[None]:
     """Restore the handlers that `main` replaces: it ignores signals once a command has ended."""

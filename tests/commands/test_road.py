@@ -17,13 +17,13 @@ from cfp_cli.checkpoints.spec import spec_of
 
 def test_the_three_lines(cfp, tmp_path: Path, model: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    score = cfp("score", model, images, "--json")
+    score = cfp("score", model, images, "--threads", 2, "--json")
     assert score.code == 0, score.err
     assert {"layers", "images", "seconds", "forward_seconds"} <= score.json.keys()
     assert [layer["channels"] for layer in score.json["layers"]] == [12, 16, 24]
     assert {"name", "channels", "height", "width", "clusters", "richness_mean"} <= score.json["layers"][0].keys()
 
-    prune = cfp("prune", "--ratio", 0.6, "--json")
+    prune = cfp("prune", "--ratio", 0.6, "--threads", 2, "--json")
     assert prune.code == 0, prune.err
     assert abs(prune.json["achieved"] - 0.6) <= 0.005
     assert prune.json["params_before"] == sum(p.numel() for p in load(model).parameters())
@@ -31,7 +31,8 @@ def test_the_three_lines(cfp, tmp_path: Path, model: Path, images: Path, monkeyp
     assert prune.json["compression"] == pytest.approx(prune.json["params_before"] / prune.json["params_after"])
     assert prune.json["max_abs_logit_error"] < 1e-4
 
-    tuned = cfp("finetune", "--teachers", model, model, "--epochs", 2, "--batch-size", 16, "--views", 2, "--json")
+    options = ("--epochs", 2, "--batch-size", 16, "--views", 2, "--threads", 2, "--json")
+    tuned = cfp("finetune", "--teachers", model, model, *options)
     assert tuned.code == 0, tuned.err
     assert {"epochs", "seconds", "best_epoch", "val", "test", "out"} <= tuned.json.keys()
     evaluated = cfp("eval", tuned.json["out"], images, "--json")
@@ -208,6 +209,8 @@ def test_the_demo(cfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("PER_CLASS", 16), ("TEST_PER_CLASS", 4), ("TEACHER_EPOCHS", 1), ("BALANCED_EPOCHS", 1)):
         monkeypatch.setattr(demo, name, value)
     monkeypatch.setattr(demo, "STUDENT_EPOCHS", 1)
+    # Timing other runtimes takes time and has tests of its own.
+    monkeypatch.setattr("cfp_cli.exporting.benchmark._openers", lambda *_: {})
     result = cfp("demo", "--run", tmp_path / "run", "--json")
     assert result.code == 0, result.err
     assert result.json["compression"] == pytest.approx(20, rel=0.15)

@@ -4,11 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forks
 from safetensors import safe_open
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    modules = ["torch._dynamo", "torch.distributed", "cfp_cli.runs.score", "cfp_cli.runs.finetune"]
+    with Forks(tmp_path_factory.mktemp("output"), "cfp_cli.main:main", modules) as forks:
+        yield forks
 
 
 def torchrun(run: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -28,13 +37,13 @@ def tensors(run: Path) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 @pytest.mark.parametrize("richness", ["explained-variance", "rank"])
 def test_two_processes_score_as_one(
-    cfp, tmp_path: Path, own_model: Path, own_arch: str, images: Path, richness: str
+    cfp, forks: Forks, tmp_path: Path, own_model: Path, own_arch: str, images: Path, richness: str
 ) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     line = ("score", own_model, images, "--arch", own_arch, "--images", 24, "--richness", richness)
     assert cfp(*line, "--run", one, "--device", "cpu").code == 0
-    done = torchrun(two, *line)
-    assert done.returncode == 0, done.stderr
+    for done in forks.run([*line, "--run", two, "--device", "cpu"], 2):
+        assert done.code == 0, done.err
     alone, together = tensors(one), tensors(two)
     assert alone.keys() == together.keys()
     # Covariances are sums over images, which two processes take in another order.
@@ -50,16 +59,17 @@ def test_two_processes_score_as_one(
 
 @pytest.mark.slow
 def test_two_processes_run_the_road_and_the_first_alone_prints(
-    cfp, tmp_path: Path, own_model: Path, own_arch: str, images: Path
+    cfp, forks: Forks, tmp_path: Path, own_model: Path, own_arch: str, images: Path
 ) -> None:
     two = tmp_path / "two"
     done = torchrun(two, "score", own_model, images, "--arch", own_arch, "--images", 24, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images"] == 24
     assert cfp("prune", "--arch", own_arch, "--ratio", 0.5, "--run", two).code == 0
-    options = ("--epochs", 1, "--views", 2, "--batch-size", 16, "--json")
-    tuned = torchrun(two, "finetune", "--arch", own_arch, "--teachers", own_model, own_model, *options)
-    assert tuned.returncode == 0, tuned.stderr
-    assert json.loads(tuned.stdout)["epochs"] == 1
+    options = ("--epochs", 1, "--views", 2, "--batch-size", 16, "--run", two, "--device", "cpu", "--json")
+    first, second = forks.run(["finetune", "--arch", own_arch, "--teachers", own_model, own_model, *options], 2)
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert json.loads(first.out)["epochs"] == 1
+    assert second.out == ""
     records = json.loads((two / "run.json").read_text())["records"]
     assert [record["command"] for record in records] == ["score", "prune", "finetune"]

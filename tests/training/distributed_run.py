@@ -1,4 +1,4 @@
-"""One of several training processes: `python distributed_run.py FOLDER NORM STOP`, with torchrun's environment.
+"""One of several training processes, with the arguments FOLDER NORM STOP and torchrun's environment.
 
 After STOP steps (0 for never) only the last process gets a SIGTERM. All processes must then stop at the same step.
 """
@@ -39,7 +39,7 @@ class CountingProgress:
         self.lines += 1
 
 
-def main() -> None:
+def train() -> None:
     torch.set_num_threads(1)
     folder, norm = Path(sys.argv[1]), sys.argv[2] == "norm"
     workers, device = distributed.join(torch.device("cpu"))
@@ -55,8 +55,8 @@ def main() -> None:
     (folder / f"rank{workers.rank}of{workers.world_size}.json").write_text(json.dumps(facts))
 
 
-if __name__ == "__main__":
+def main() -> None:
     try:
-        main()
+        train()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,48 +1,30 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forks
 from tiny_run import same
 
 from cfp_cli.execution import distributed
 from cfp_cli.foundation.errors import UsageError
 
-SCRIPT = Path(__file__).with_name("distributed_run.py")
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    folder, modules = tmp_path_factory.mktemp("output"), ["torch._dynamo", "torch.distributed"]
+    with Forks(folder, "distributed_run:main", modules, [Path(__file__).parent]) as forks:
+        yield forks
 
 
-def launch(folder: Path, world: int, norm: str, stop: int = 0) -> None:
-    """Start the processes as torchrun would, and wait for them to end, interrupted after `stop` steps where not 0."""
+def launch(forks: Forks, folder: Path, world: int, norm: str, stop: int = 0) -> None:
+    """Run the processes as torchrun would, and wait for them to end, interrupted after `stop` steps where not 0."""
     folder.mkdir(exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    common = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(SCRIPT.parents[2]),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(world),
-    }
-    command = [sys.executable, str(SCRIPT), str(folder), norm, str(stop)]
-    running = [
-        subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE)
-        for rank in range(world)
-    ]
-    try:
-        for process in running:
-            _, errors = process.communicate(timeout=180)
-            assert process.returncode == (130 if stop else 0), errors.decode()
-    finally:
-        for process in running:
-            process.kill()
+    for done in forks.run([folder, norm, stop], world):
+        assert done.code == (130 if stop else 0), done.err
 
 
 def weights(folder: Path, rank: int, world: int):
@@ -54,9 +36,9 @@ def facts(folder: Path, rank: int, world: int):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(tmp_path):
-    launch(tmp_path / "one", 1, "plain")
-    launch(tmp_path / "two", 2, "plain")
+def test_two_processes_learn_what_one_does(forks, tmp_path):
+    launch(forks, tmp_path / "one", 1, "plain")
+    launch(forks, tmp_path / "two", 2, "plain")
     one = weights(tmp_path / "one", 0, 1)
     two = weights(tmp_path / "two", 0, 2)
     # Without batch norm and dropout the mean over a batch does not depend on how it is shared.
@@ -66,11 +48,11 @@ def test_two_processes_learn_what_one_does(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_agree_and_go_on_after_an_interruption(tmp_path):
-    launch(tmp_path / "first", 2, "norm")
-    launch(tmp_path / "second", 2, "norm", stop=4)
+def test_two_processes_agree_and_go_on_after_an_interruption(forks, tmp_path):
+    launch(forks, tmp_path / "first", 2, "norm")
+    launch(forks, tmp_path / "second", 2, "norm", stop=4)
     assert torch.load(tmp_path / "second" / "last.pt", weights_only=True)["epoch"] == 1
-    launch(tmp_path / "second", 2, "norm")
+    launch(forks, tmp_path / "second", 2, "norm")
     first, other, second = (
         weights(tmp_path / name, rank, 2) for name, rank in (("first", 0), ("first", 1), ("second", 0))
     )

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import BUG, is_whole, leftovers
-from faulty_process import import_all
+from forked import fork, import_all
 from hostile import LONG, Environment
 
 import cfp_cli.runs.demo as demo
@@ -99,11 +99,8 @@ def open_streams(encoding: str) -> None:
 
 def start_fork(folder: Path, line: list[str], environment: Environment, log: Path) -> int:
     """Fork a child that runs a command in an environment; return its process number."""
-    process = os.fork()
-    if process:
-        return process
-    code = 70
-    try:
+
+    def run() -> None:
         os.chdir(folder)
         os.setpgid(0, 0)
         # Until `main` has its own handlers, nothing of the command has run.
@@ -124,10 +121,9 @@ def start_fork(folder: Path, line: list[str], environment: Environment, log: Pat
         environment.setup()
         open_streams(environment.encoding)
         sys.argv = ["cfp", *line]
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
+        main()
+
+    def after(code: int) -> int:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 try:
@@ -137,10 +133,9 @@ def start_fork(folder: Path, line: list[str], environment: Environment, log: Pat
                     code = 120 if stream is sys.stdout else code
         if code == 0 and environment.name == "ordinary":
             Path(f"{log}.modules").write_text("\n".join(sys.modules))
-    except BaseException as error:
-        os.write(2, f"Traceback of the harness: {error!r}".encode())
-    finally:
-        os._exit(code)
+        return code
+
+    return fork(run, after)
 
 
 def start_fresh(folder: Path, line: list[str], environment: Environment, log: Path) -> int:

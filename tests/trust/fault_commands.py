@@ -10,6 +10,8 @@ ONE_THREAD = ["--threads", "1"]
 TRAINING = ["--epochs", "3", "--batch-size", "8", "--views", "1", "--augment", "none", *ONE_THREAD]
 SHORT = ["--epochs", "1", *TRAINING[2:]]
 OTHER_SEED = ["--seed", "7"]
+# Other runtimes write nothing, and each child would import them anew.
+TORCH_ONLY = ["--no-onnx", "--no-openvino"]
 # The demo trains for minutes. These constants of `cfp_cli.runs.demo` make it a matter of seconds.
 SMALL_DEMO = {
     "ARCH": ARCH,
@@ -57,7 +59,7 @@ COMMANDS: dict[str, Command] = {
     "export-onnx": Command(["export", "--format", "onnx", "--out", "small.onnx"], []),
     "export-pt2": Command(["export", "--format", "pt2", "--out", "small.pt2"], []),
     "export-openvino": Command(["export", "--format", "openvino", "--out", "small.xml"], []),
-    "bench": Command(["bench", "rl.pt", "--seconds", "0.01", "--no-onnx", *ONE_THREAD], []),
+    "bench": Command(["bench", "rl.pt", "--seconds", "0.01", *TORCH_ONLY, *ONE_THREAD], []),
     "report": Command(["report", "--no-bench", *ONE_THREAD], []),
     "card": Command(["report", "--card", "--no-bench", *ONE_THREAD], []),
     "compare": Command([*COMPARE, "--seeds", "0"], None, records=False),

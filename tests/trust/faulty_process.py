@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import resource
 import signal
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from forked import fork, import_all
 
 import cfp_cli.data.arrange
 from cfp_cli.foundation import files
@@ -23,8 +23,6 @@ from cfp_cli.main import main
 Fault = Callable[[], None]
 # Each copy of the folder has a temporary folder of its own. Its name is hidden, so that it counts as no result.
 TEMPORARY = ".temporary"
-# Packages that children import. The parent imports them too, once; it computes nothing, so it starts no threads.
-_SHARED = ("torch", "scipy", "PIL", "cfp_cli", "sympy", "onnx", "onnxscript", "onnx_ir", "rich", "jinja2")
 
 
 @dataclass
@@ -129,11 +127,8 @@ def start(folder: Path, line: list[str], at: int = 0, fault: Fault | None = None
         fault: called there.
         largest: no file of the child can have more bytes, whatever code writes it.
     """
-    process = os.fork()
-    if process:
-        return process
-    code = 70
-    try:
+
+    def run() -> None:
         os.chdir(folder)
         log = os.open(f"{os.getpid()}.err", os.O_WRONLY | os.O_CREAT)
         os.dup2(log, 2)
@@ -145,13 +140,14 @@ def start(folder: Path, line: list[str], at: int = 0, fault: Fault | None = None
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
         sys.argv = ["cfp", *line]
         main()
-    except SystemExit as end:
-        code = int(end.code or 0)
+
+    def after(code: int) -> int:
+        sys.stderr.flush()
         if largest is None:
             Path(f"{os.getpid()}.modules").write_text("\n".join(sys.modules))
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
+        return code
+
+    return fork(run, after)
 
 
 def finish(folder: Path, process: int) -> Outcome:
@@ -165,11 +161,3 @@ def finish(folder: Path, process: int) -> Outcome:
     for path in (err, count, modules):
         path.unlink(missing_ok=True)
     return outcome
-
-
-def import_all(names: list[str]) -> None:
-    """Import what a child has imported, so that later children need not."""
-    for name in names:
-        if name not in sys.modules and name.split(".")[0] in _SHARED:
-            with suppress(Exception):
-                importlib.import_module(name)

@@ -14,9 +14,10 @@ HERE = Path(__file__).parent
 
 def run_program(name: str, folder: Path, *arguments: str) -> dict[str, Any]:
     """Run a program of this folder, whose promises must all hold; return the counts that it prints."""
+    folders = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])
     done = subprocess.run(
         [sys.executable, str(HERE / name), str(folder), *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parents[1])},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": folders},
         capture_output=True,
         text=True,
         timeout=900,
