@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from cfp_cli.checkpoints.pickle_data import Opaque
@@ -54,6 +55,17 @@ def find_candidates(content: Any) -> list[Candidate]:
                 deeper += [((*key, name), each) for name, each in _entries(node).items() if _may_hold(each)]
         level = deeper
     return found
+
+
+def holds_arrays(content: Any) -> bool:
+    """Return whether a dict with a NumPy array is in a file, at its top or in one of its entries."""
+    top = list(content) if isinstance(content, tuple | list) else [content]
+    below = [value for node in top for value in _entries(node).values()]
+    values = [*below, *(value for node in below for value in _entries(node).values())]
+    return any(
+        isinstance(value, np.ndarray) or (isinstance(value, Opaque) and value.kind.startswith("numpy"))
+        for value in values
+    )
 
 
 def _may_hold(value: Any) -> bool:

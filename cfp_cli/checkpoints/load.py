@@ -17,7 +17,7 @@ from cfp_cli.checkpoints.choose import Choice, choose, misfit
 from cfp_cli.checkpoints.fill import fill, shapes_of
 from cfp_cli.checkpoints.foreign_facts import foreign_facts
 from cfp_cli.checkpoints.permission import permitted_arch
-from cfp_cli.checkpoints.preprocessing import Assumed, complete, images_of, per_channel
+from cfp_cli.checkpoints.preprocessing import Assumed, complete, images_of, normalises_itself, per_channel
 from cfp_cli.checkpoints.read import Contents, read_contents, require_plain_tensor
 from cfp_cli.checkpoints.spec import DEFAULT_INPUT_SIZE, ModelSpec, describe
 from cfp_cli.execution.forward import forward_errors
@@ -97,7 +97,7 @@ def load(
     fill(contents, model, spec.arch, with_versions(tensors, versions), lacking)
     if line is not None:
         progress.say(line)
-    _report_assumptions(contents, spec, assumed, source, progress)
+    _report_assumptions(contents, spec, assumed, source, normalises_itself(model, spec.channels), progress)
     return describe(model.eval(), spec)
 
 
@@ -208,7 +208,9 @@ def _output_count(arch: str, input_size: tuple[int, int]) -> int:
     return int(logits.shape[1])
 
 
-def _report_assumptions(contents: Contents, spec: ModelSpec, assumed: Assumed, source: str, progress: Progress) -> None:
+def _report_assumptions(
+    contents: Contents, spec: ModelSpec, assumed: Assumed, source: str, inside: str | None, progress: Progress
+) -> None:
     size = " x ".join(map(str, spec.input_size))
     if assumed.input_size is not None and spec.input_size != assumed.input_size:
         progress.say(f"{contents.path} stores its input size, {size}; the size that you pass is not used")
@@ -222,6 +224,11 @@ def _report_assumptions(contents: Contents, spec: ModelSpec, assumed: Assumed, s
         )
     if source:
         progress.say(f"{contents.path}: {images_of(spec)}, {source}")
+    elif not contents.own and inside is not None:
+        progress.say(
+            f"{contents.path} does not store its preprocessing; assuming {images_of(spec)}, because the network "
+            f"normalises its images itself ('{inside}'); if it was trained with another size, pass --input-size"
+        )
     elif not contents.own:
         progress.say(
             f"{contents.path} does not store its preprocessing; assuming {images_of(spec)}; if it was trained with "

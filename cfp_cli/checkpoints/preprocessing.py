@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from cfp_cli.checkpoints.spec import DEFAULT_INPUT_SIZE, ModelSpec
 from cfp_cli.foundation.errors import UsageError
@@ -14,6 +16,8 @@ from cfp_cli.foundation.typed_json import FieldError
 from cfp_cli.models.input_channels import COLOURS, input_channels
 
 _PLAIN = (0.0, 1.0)
+# Names that networks give to the mean by which they normalise their images.
+_NORMALISING = re.compile(r"_?((pixel|image|img|input|norm|rgb|data|imagenet|channel)_?)?means?_?")
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,24 @@ def images_of(spec: ModelSpec) -> str:
     return f"images of {size} pixels{channels}, mean {mean}, std {std}"
 
 
+def normalises_itself(model: nn.Module, channels: int) -> str | None:
+    """Return the name of what normalises the images inside a network, or None.
+
+    That is a buffer such as `mean` or `pixel_mean` with one value for each channel of the images, or torchvision's
+    `Normalize`.
+    """
+    for name, module in model.named_modules():
+        if type(module).__name__ in ("Normalize", "Normalization"):
+            return str(name)
+        if isinstance(module, _BatchNorm):
+            continue
+        values = {**dict(module.named_buffers(recurse=False)), **dict(module.named_parameters(recurse=False))}
+        for own_name, value in values.items():
+            if _NORMALISING.fullmatch(own_name.lower()) and value.numel() in (1, channels):
+                return f"{name}.{own_name}" if name else own_name
+    return None
+
+
 def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     """Return one value for each channel; one value is that of all channels.
 
@@ -100,8 +122,12 @@ def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     """
     if len(values) not in (1, channels):
         takes, some = ("1 channel", "1") if channels == 1 else (f"{channels} channels", f"1 or {channels}")
+        example = (
+            f", such as their mean, {sum(values) / len(values):.3g}, instead of --normalise" if channels == 1 else ""
+        )
         raise UsageError(
             f"mean or std has {len(values)} values but the network takes {takes}; pass {some} with --mean and --std"
+            f"{example}"
         )
     return tuple(values) * (channels // len(values)) if len(values) == 1 else tuple(values)
 

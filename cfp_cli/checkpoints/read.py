@@ -15,7 +15,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from cfp_cli.checkpoints.candidates import Candidate, find_candidates
+from cfp_cli.checkpoints.candidates import Candidate, find_candidates, holds_arrays
 from cfp_cli.checkpoints.content_hash import content_hash
 from cfp_cli.checkpoints.export_formats import ENDINGS
 from cfp_cli.checkpoints.pickle_data import Opaque
@@ -39,8 +39,13 @@ _OTHER_FORMATS = {
     b"\x1f\x8b": ("compressed by gzip", "unpack it first with gunzip or tar"),
     b"bzh": ("compressed by bzip2", "unpack it first with bunzip2 or tar"),
     b"\xfd7zxz": ("compressed by xz", "unpack it first with xz or tar"),
+    b"\x93numpy": ("an .npy file of one NumPy array", "pass a file with the tensors of a network by name"),
     b"\x89hdf": ("an HDF5 file, as Keras and h5py write", "convert its weights to a PyTorch state dict"),
 }
+ARRAYS_TO_TENSORS = (
+    "save the weights as tensors: "
+    "torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, 'model.pt')"
+)
 _NO_STATE_DICT = "save model.state_dict() or a dict with the key 'state_dict'"
 
 
@@ -86,7 +91,14 @@ def read_contents(path: Path, *, unsafe_pickle: bool) -> Contents:
         raise CheckpointError(f"{path} has format {format_name[:20]}, this version reads {FORMAT}; update cfp")
     if own:
         return _own(path, facts)
-    candidates = find_candidates(content)
+    if isinstance(content, tuple | list):
+        # As `torch.save((model.state_dict(), epoch), path)` writes; tensors without names are no state dict.
+        entries = {str(index): each for index, each in enumerate(content) if not isinstance(each, Tensor)}
+        candidates = find_candidates(entries)
+    else:
+        candidates = find_candidates(content)
+    if not candidates and holds_arrays(content):
+        raise CheckpointError(f"{path} stores NumPy arrays, not tensors; {ARRAYS_TO_TENSORS}")
     if not candidates and any(isinstance(each, Opaque) for each in (content, *facts.values())):
         raise _needs_unpickling(path)
     if not candidates and not isinstance(content, Mapping):
@@ -254,6 +266,10 @@ def _refuse_programs(path: Path, unsafe_pickle: bool) -> None:
     with zipfile.ZipFile(path) as archive:
         members = {name.rpartition("/")[2] for name in archive.namelist()}
     kind = "TorchScript" if "constants.pkl" in members else "torch.export" if "archive_format" in members else None
+    if members and all(name.endswith(".npy") for name in members):
+        raise CheckpointError(
+            f"{path} is an .npz file of NumPy arrays, not a checkpoint of PyTorch; {ARRAYS_TO_TENSORS}"
+        )
     if kind is not None and not (kind == "TorchScript" and unsafe_pickle):
         more = ", or pass --unsafe-pickle too if you trust the file" if kind == "TorchScript" else ""
         raise CheckpointError(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--batch-size",
     "batches",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 65_536),
     multiple=True,
     default=(1, 64),
     show_default="1 and 64",
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--seconds",
-    type=FiniteRange(0.01),
+    type=FiniteRange(0.01, 3600),
     default=1.0,
     show_default=True,
     help="Time to spend on each model, batch size and runtime.",

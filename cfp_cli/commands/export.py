@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 @seed_option
 @click.option(
     "--batch-size",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 65_536),
     default=64,
     show_default=True,
     help="Images per batch for the accuracy of int8.",

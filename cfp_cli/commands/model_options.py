@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from cfp_cli.commands.options import arch_option, unsafe_pickle_option
+from cfp_cli.foundation.text_file import read_user_text
 
 if TYPE_CHECKING:
     from cfp_cli.runs.inputs import ModelInput, Permission
@@ -184,9 +185,9 @@ def _class_names(context: click.Context, _parameter: click.Parameter, value: str
         return None
     file = Path(value)
     try:
-        text = file.read_text(encoding="utf-8-sig") if file.is_file() else None
+        text = read_user_text(file) if file.is_file() else None
     except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"{value} is not a readable text file") from error
+        raise click.BadParameter(f"{value} is not a text file in UTF-8 or UTF-16; save it as UTF-8") from error
     if text is not None:
         context.meta[_CLASS_FILE] = file
     parts = value.split(",") if text is None else text.splitlines()

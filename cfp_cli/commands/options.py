@@ -177,7 +177,7 @@ def device_options(command: Command, *others: Callable[[Any], Any]) -> Command:
 def compute_options(batch_size: int) -> Callable[[Command], Command]:
     """Add `--device`, `--threads` and `--batch-size`; the command gets them as `compute: Compute`."""
     batches = click.option(
-        "--batch-size", type=click.IntRange(1), default=batch_size, show_default=True, help="Images per batch."
+        "--batch-size", type=click.IntRange(1, 65_536), default=batch_size, show_default=True, help="Images per batch."
     )
 
     def decorate(command: Command) -> Command:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cfp_cli.checkpoints.export_formats import ENDINGS
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.next_command import next_command
@@ -94,11 +95,19 @@ def predict(
             shown[0].caption = f"the {MOST_UNSURE} with the lowest confidence of {unsure}; {out} has all"
     skipped = f", {len(done.unreadable)} cannot be read" if done.unreadable else ""
     written = [f"written {out}"] if out is not None else []
-    follow = next_command(DEFAULT_RUN, "bench", model, *how.given)
-    if out is None:
-        follow = next_command(DEFAULT_RUN, "predict", model, *images, "--csv", "predictions.csv", *how.given)
     summary = classes_table(done, with_unsure=threshold > 0)
-    console.result(done.to_json(), *shown, summary, f"{done.images} images{skipped}", *written, follow)
+    console.result(
+        done.to_json(), *shown, summary, f"{done.images} images{skipped}", *written, *_next(model, images, out, how)
+    )
+
+
+def _next(model: Path, images: tuple[Path, ...], out: Path | None, how: ModelOptions) -> list[str]:
+    if out is None:
+        return [next_command(DEFAULT_RUN, "predict", model, *images, "--csv", "predictions.csv", *how.given)]
+    # `cfp bench` times checkpoints only.
+    if model.suffix not in ENDINGS.values():
+        return [next_command(DEFAULT_RUN, "bench", model, *how.given)]
+    return [next_command(DEFAULT_RUN, "report")] if DEFAULT_RUN.is_dir() else []
 
 
 def images_table(predicted: Predicted, rows: Sequence[Prediction], title: str) -> Table:

@@ -76,7 +76,7 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
 )
 @click.option(
     "--candidates",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 100_000),
     default=60,
     show_default=True,
     help="Number of networks that --allocation measured tries.",
@@ -89,14 +89,14 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
 )
 @click.option(
     "--min-channels",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 65_536),
     default=1,
     show_default=True,
     help="Smallest number of channels that a set keeps.",
 )
 @click.option(
     "--round-to",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 65_536),
     default=1,
     show_default=True,
     help="Keep multiples of this number of channels. Sets with fewer channels keep all of them.",
@@ -133,14 +133,14 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
     "--rounds",
     "--steps",
     "rounds",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 100),
     default=1,
     show_default=True,
     help="Number of rounds, with a short training between two rounds.",
 )
 @click.option(
     "--recovery-epochs",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 10_000),
     default=10,
     show_default=True,
     help="With --rounds: epochs of distillation from MODEL between two rounds.",

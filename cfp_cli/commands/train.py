@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
 @click.option(
     "--folds",
-    type=click.IntRange(2),
+    type=click.IntRange(2, 1000),
     default=None,
     help="First train a network on each of this many stratified folds, and show mean and spread of their results.",
 )
@@ -132,6 +132,8 @@ def train(
                 progress=console,
                 listen=listen,
             )
+    # The network that is pruned is the representation teacher.
+    scored = init if init is not None and options.sampler == "balanced" else out
     history = trained.history
     split, metrics = ("test", history.test) if history.test else ("val", history.val)
     data_out = {name: value for name, value in history.to_json().items() if name != "rows"}
@@ -143,7 +145,7 @@ def train(
         *kept_epoch(history, options.select, str(init or "the network before training")),
         *collapse_verdict(metrics, out.name, REMEDY),
         f"written {out}",
-        next_command(DEFAULT_RUN, "score", out, data, arch=how.factory),
+        next_command(DEFAULT_RUN, "score", scored, data, arch=how.factory),
     )
 
 

@@ -49,7 +49,7 @@ def training_options(preset: Preset, *, distillation: bool, resume: bool = True)
         if get_origin(kind) is Literal:
             value_type = click.Choice(get_args(kind))
         elif kind is int:
-            value_type = click.IntRange(field.metadata["minimum"])
+            value_type = click.IntRange(field.metadata["minimum"], field.metadata.get("maximum"))
         default = getattr(defaults, field.name)
         options.append(click.option(flag, type=value_type, default=default, show_default=True, help=text))
     if resume:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -247,6 +248,7 @@ def _classes(path: Path, splits: Mapping[str, _ByClass]) -> tuple[str, ...]:
         DataError: a class has no training images, or there is only one class to train on.
     """
     classes = class_order({label for images in splits.values() for label in images})
+    _require_one_spelling(path, classes, splits)
     if "train" not in splits:
         return classes
     for label in classes:
@@ -269,6 +271,26 @@ def _classes(path: Path, splits: Mapping[str, _ByClass]) -> tuple[str, ...]:
         )
         raise DataError(f"{path} has only one class, '{classes[0]}'; {hint}")
     return classes
+
+
+def _require_one_spelling(path: Path, classes: Sequence[str], splits: Mapping[str, _ByClass]) -> None:
+    """Check that no two class names look the same, as after a copy from macOS, which stores accents as own characters.
+
+    Raises:
+        DataError: two names differ only in their Unicode normalisation.
+    """
+    by_form: dict[str, str] = {}
+    for label in classes:
+        other = by_form.setdefault(unicodedata.normalize("NFC", label), label)
+        if other != label:
+            first, second = (
+                f"{name!a} in {next(split for split, images in splits.items() if name in images)}"
+                for name in (other, label)
+            )
+            raise DataError(
+                f"{path} has two classes that look like '{unicodedata.normalize('NFC', label)}' but store its accents "
+                f"differently: {first} and {second}; give both the same name, such as by typing it again"
+            )
 
 
 def _report_absent_classes(split: str, absent: Sequence[str], progress: Progress) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cfp_cli.data.class_order import all_numbers, class_order
 from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.text_file import read_user_text
 
 SPLITS = ("train", "val", "test")
 # Between the columns of a table, which is no list file.
@@ -36,7 +37,7 @@ def read_list(path: Path) -> list[tuple[Path, str]]:
         DataError: the file is not text, a line has no label, or the list is empty.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_user_text(path).splitlines()
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is neither a folder nor a list file; pass a folder or a text file of `path label` lines"

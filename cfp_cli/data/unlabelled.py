@@ -24,6 +24,7 @@ from cfp_cli.execution.cores import usable_cores
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.files import path_hint
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.foundation.text_file import read_user_text
 
 
 def find_images(sources: Sequence[Path]) -> tuple[Path, ...]:
@@ -64,7 +65,7 @@ def _images_of(source: Path) -> list[Path]:
 
 def _listed(source: Path) -> list[Path]:
     try:
-        lines = [line.strip() for line in source.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.strip() for line in read_user_text(source).splitlines()]
     except UnicodeDecodeError as error:
         advice = array_advice([source], "pass an image or a text file with a path on each line")
         raise DataError(f"{source} is neither an image, a folder nor a list; {advice}") from error

@@ -13,6 +13,7 @@ from cfp_cli.foundation.errors import GraphError
 from cfp_cli.graph.channel_graph import ChannelGraph, ChannelSet, Dimension
 from cfp_cli.graph.components import components
 from cfp_cli.graph.constraints import Balance, Floor, Units
+from cfp_cli.graph.determinism import require_deterministic
 from cfp_cli.graph.labels import Labels, Value
 from cfp_cli.graph.operators import OPERATORS
 from cfp_cli.graph.probe import HARD_CODED, probe
@@ -46,13 +47,14 @@ def derive(model: nn.Module, example: Tensor) -> ChannelGraph:
         example: images float32 [N, C, H, W] on the network's device; only their shape counts.
 
     Raises:
-        GraphError: the network cannot be traced or has no channels.
+        GraphError: the network cannot be traced, has no channels, or its output is random in eval mode.
     """
     traced = trace(model, example)
     propagation = propagate(traced)
     graph = probe(model, example, lambda refused: assemble(traced, propagation, refused))
     if not any(HARD_CODED in each.frozen for each in graph.sets):
         return graph
+    require_deterministic(model, example)
     # Modules may keep the counts that failed in attributes. Where changing these helps, more sets pass.
     other = probe(model, example, lambda refused: replace(assemble(traced, propagation, refused), widths=True))
     return max(graph, other, key=lambda each: sum(channels.size for channels in each.prunable))

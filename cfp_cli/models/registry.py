@@ -157,13 +157,19 @@ def _from_file(path: Path, name: str) -> Callable[[int, dict[str, Any]], Any]:
         )
     # A name of its own, since the file may have the name of a package that other code imports.
     module_name = f"_cfp_{path.stem}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
+    folder = str(path.resolve().parent)
+    # With these locations, the file can import other files of its folder by `from .blocks import`.
+    spec = importlib.util.spec_from_file_location(module_name, path, submodule_search_locations=[folder])
     if spec is None or spec.loader is None:
         raise UsageError(f"{path} is not a Python file; pass FILE.py:FACTORY")
     module = importlib.util.module_from_spec(spec)
-    # The file may import other files of its folder.
-    folder = str(path.resolve().parent)
+    # Without a dot too.
     sys.path.insert(0, folder)
+    earlier = sys.modules.get(module_name)
+    if earlier is not None and earlier.__file__ != module.__file__:
+        # A file of the same name in another folder must not take the neighbours of this one.
+        for each in [each for each in sys.modules if each.startswith(f"{module_name}.")]:
+            del sys.modules[each]
     # Dataclasses look for their module there.
     sys.modules[module_name] = module
     try:
@@ -174,6 +180,11 @@ def _from_file(path: Path, name: str) -> Callable[[int, dict[str, Any]], Any]:
             'what the script does below `if __name__ == "__main__":`, or the network to a file of its own'
         ) from error
     except Exception as error:
+        if "beyond top-level package" in str(error):
+            raise UsageError(
+                f"{path} imports from above its folder by `from ..`, which only works inside a package; write the "
+                "import without leading dots, and put the folder above the package in PYTHONPATH"
+            ) from error
         raise UsageError(f"{path} cannot be imported ({type(error).__name__}: {error}); fix the file") from error
     finally:
         sys.path.remove(folder)
@@ -194,7 +205,7 @@ def _plain(name: str) -> str:
 
 # Names that factories give to the number of classes, without underscores.
 _CLASS_COUNT = frozenset(
-    ("numclasses", "classes", "nclasses", "nclass", "nbclasses", "numclass", "classnum", "numlabels")
+    ("numclasses", "classes", "nclasses", "nclass", "nbclasses", "numclass", "classnum", "numlabels", "numoutputs")
 )
 
 
@@ -219,4 +230,15 @@ def _call_with_class_count(factory: Callable[..., Any], classes: int, kwargs: di
         return factory(**kwargs)
     if all(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
         return factory(num_classes=classes, **kwargs)
+    required = [
+        name for name, each in parameters.items() if each.default is each.empty and each.kind is each.KEYWORD_ONLY
+    ]
+    if all(each.kind in (each.KEYWORD_ONLY, each.VAR_KEYWORD) for each in parameters.values()):
+        unset = [name for name in required if name not in kwargs]
+        if len(unset) > 1:
+            raise UsageError(
+                f"the factory needs {', '.join(unset)}, and none of them is num_classes; name the number of classes "
+                "num_classes and give the others defaults"
+            )
+        return factory(**dict.fromkeys(unset, classes), **kwargs)
     return factory(classes, **kwargs)

@@ -15,7 +15,7 @@ from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.mistakes import Mistake, worst_mistakes
 from cfp_cli.measuring.predictions import predict
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data
-from cfp_cli.runs.network_check import warn_of_batch_norms
+from cfp_cli.runs.network_check import warn_of_batch_norms, warn_of_probabilities
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ def run_evaluate(
     network, dataset = fit_to_data(network, dataset, model.path, progress)
     images = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)
     batches = images.batches(batch_size)
-    predictions = predict(network.to(device), progress.track(batches, "evaluating", total=len(batches)))
+    network = network.to(device)
+    warn_of_probabilities(network, next(iter(images.batches(1)))[0].to(device), progress)
+    predictions = predict(network, progress.track(batches, "evaluating", total=len(batches)))
     classes = spec_of(network).classes
     return Evaluated(
         compute_metrics(predictions.classes, predictions.labels, classes),

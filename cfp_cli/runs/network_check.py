@@ -9,11 +9,24 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cfp_cli.checkpoints.spec import spec_of
+from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.progress import Progress
 
 ONE_LOGIT = (
     "one logit, for a sigmoid, but cfp needs one for each class; train a head with two by "
     "`cfp train DATA --init CKPT --new-head`, or convert it as docs/own-network.md shows"
+)
+
+
+PROBABILITIES = (
+    "the network returns probabilities, not logits; `cfp predict` would apply the softmax twice, and training would "
+    "hardly learn; leave the softmax out of its forward"
+)
+
+
+SOFTMAX_TWICE = (
+    "the network returns probabilities, not logits, so the softmax is applied twice and all confidences are near "
+    "each other; leave the softmax out of its forward, and export an exported file again"
 )
 
 
@@ -78,14 +91,24 @@ def _outputs(model: nn.Module, image: Tensor) -> str | None:
                 f"{mode}the network returns {list(output.shape)} for 2 images, not logits [2, {count}], which "
                 f"{commands} cannot use; wrap it so that its forward returns them"
             )
-        if not training and count > 1 and _are_probabilities(output):
-            return (
-                "the network returns probabilities, not logits; `cfp predict` would apply the softmax twice, and "
-                "training would hardly learn; leave the softmax out of its forward"
-            )
+        if not training and are_probabilities(output):
+            return PROBABILITIES
     return None
 
 
-def _are_probabilities(output: Tensor) -> bool:
+def warn_of_probabilities(model: nn.Module, images: Tensor, progress: Progress) -> None:
+    """Report in one line a network whose outputs for images float32 [N, C, H, W] are probabilities."""
+    with evaluating(model), torch.inference_mode():
+        try:
+            output = model(images)
+        # The network is code of the user. The command reports its errors.
+        except Exception:
+            return
+    if isinstance(output, Tensor) and output.dim() == 2 and are_probabilities(output):
+        progress.say(f"warning: {SOFTMAX_TWICE}")
+
+
+def are_probabilities(output: Tensor) -> bool:
+    """Return whether outputs [N, classes] are probabilities of two or more classes, as after a softmax."""
     sums = output.sum(1)
-    return bool((output >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-3))
+    return output.shape[1] > 1 and bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)

@@ -25,7 +25,7 @@ from cfp_cli.foundation.files import write_atomic
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.predictions import finite_logits
 from cfp_cli.runs.inputs import ModelInput
-from cfp_cli.runs.network_check import warn_of_batch_norms
+from cfp_cli.runs.network_check import SOFTMAX_TWICE, are_probabilities, warn_of_batch_norms
 from cfp_cli.runs.output_path import check_output
 
 # Unsure predictions that are kept to be shown.
@@ -155,7 +155,7 @@ def run_predict(
 
     def predictions() -> Iterator[Prediction]:
         found = False
-        for row in _predictions(model.path, network, stream, spec.classes, threshold):
+        for row in _predictions(model.path, network, stream, spec.classes, threshold, progress):
             found = True
             of_class = summary[row.label]
             of_class.images += 1
@@ -184,8 +184,10 @@ def _predictions(
     stream: Iterable[Batch],
     classes: Sequence[str],
     threshold: float,
+    progress: Progress,
 ) -> Iterator[Prediction]:
     """Yield the prediction of each image; `path` is the file of the network."""
+    first = True
     for batch in stream:
         with torch.inference_mode():
             logits = finite_logits(network, batch.images)
@@ -193,6 +195,9 @@ def _predictions(
             raise DataError(
                 f"{path} returns {logits.shape[1]} logits, but it names {len(classes)} classes; export or save it again"
             )
+        if first and are_probabilities(logits):
+            progress.say(f"warning: {SOFTMAX_TWICE}")
+        first = False
         best = zip(logits.argmax(1).tolist(), logits.softmax(1).tolist(), strict=True)
         for image, (index, probabilities) in zip(batch.paths, best, strict=True):
             confidence = probabilities[index]

@@ -36,9 +36,9 @@ class TrainOptions:
     (the fine-tuning of Wang et al., IEEE TII 2023, doi 10.1109/TII.2023.3288208).
     """
 
-    epochs: int = field(metadata={"help": "Passes over the training images.", "minimum": 1})
+    epochs: int = field(metadata={"help": "Passes over the training images.", "minimum": 1, "maximum": 100_000})
     batch_size: int = field(
-        metadata={"help": "Images per optimiser step, summed over all processes.", "minimum": 2},
+        metadata={"help": "Images per optimiser step, summed over all processes.", "minimum": 2, "maximum": 65_536},
     )
     lr: float = field(metadata={"help": "Learning rate at the start, or after the warm-up."})
     warmup: float = field(metadata={"help": "Epochs over which the learning rate rises from 0 to --lr; 0 is off."})
@@ -68,6 +68,7 @@ class TrainOptions:
         metadata={
             "help": "Views of each image; epochs use them in turn. paper always has 8, none has 1.",
             "minimum": 1,
+            "maximum": 1_000,
         },
     )
     seed: int = field(default=0, metadata={"help": "Seed of all random choices.", "minimum": 0})
@@ -76,7 +77,11 @@ class TrainOptions:
     )
     patience: int = field(
         default=0,
-        metadata={"help": "Stop after this many epochs without a better validation result; 0 is off.", "minimum": 0},
+        metadata={
+            "help": "Stop after this many epochs without a better validation result; 0 is off.",
+            "minimum": 0,
+            "maximum": 100_000,
+        },
     )
     clip_norm: float = field(default=0.0, metadata={"help": "Largest norm of the gradient; 0 is off."})
     select: Select = field(
@@ -126,9 +131,11 @@ class TrainOptions:
                 if value not in get_args(kind):
                     raise UsageError(f"{_flag(option)} is '{value}'; pass one of {', '.join(get_args(kind))}")
             elif kind is int:
-                least = option.metadata["minimum"]
+                least, most = option.metadata["minimum"], option.metadata.get("maximum")
                 if value < least:
                     raise UsageError(f"{_flag(option)} is {value}; pass {least} or more")
+                if most is not None and value > most:
+                    raise UsageError(f"{_flag(option)} is {value}; pass {most} or less")
             elif kind is float and not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"{_flag(option)} is {value}; pass a number that is not negative")
         if self.lr == 0:

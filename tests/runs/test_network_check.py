@@ -14,7 +14,7 @@ from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.foundation.errors import CheckpointError, UsageError
 from cfp_cli.foundation.progress import Silent
 from cfp_cli.models.registry import create
-from cfp_cli.runs.network_check import warn_of_problems
+from cfp_cli.runs.network_check import warn_of_probabilities, warn_of_problems
 
 NETS = """
 from torch import nn
@@ -128,3 +128,58 @@ def test_an_instance_is_no_factory(file: Path) -> None:
 
 def test_the_output_is_one_module(file: Path) -> None:
     assert isinstance(create(f"{file}:good", 2), nn.Module)
+
+
+SCALING = """
+import torch
+from torch import nn
+
+class Scaled(nn.Module):
+    def __init__(self, classes, name):
+        super().__init__()
+        self.register_buffer(name, torch.full((1, 3, 1, 1), 0.4))
+        self.name, self.a, self.head = name, nn.Conv2d(3, 4, 3), nn.Linear(4, classes)
+
+    def forward(self, x):
+        return self.head(self.a(x - getattr(self, self.name)).mean((2, 3)))
+
+def inside(num_classes): return Scaled(num_classes, "pixel_mean")
+def other(num_classes): return Scaled(num_classes, "offset")
+def grey(num_classes):
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+"""
+
+
+def saved(tmp_path: Path, factory: str) -> tuple[Path, str]:
+    (tmp_path / "scaled.py").write_text(SCALING)
+    arch = f"{tmp_path / 'scaled.py'}:{factory}"
+    torch.save(create(arch, 3).state_dict(), tmp_path / "m.pt")
+    return tmp_path / "m.pt", arch
+
+
+@pytest.mark.parametrize(("factory", "advised"), [("inside", False), ("other", True)])
+def test_a_network_that_normalises_itself_gets_no_advice_to_normalise(
+    tmp_path: Path, factory: str, advised: bool
+) -> None:
+    path, arch = saved(tmp_path, factory)
+    progress = Lines()
+    load(path, arch, progress=progress)
+    (line,) = progress.lines
+    assert ("--normalise" in line) == advised
+    assert ("normalises its images itself ('pixel_mean')" in line) != advised
+
+
+def test_three_values_for_a_grey_network_say_which_one_to_pass(tmp_path: Path) -> None:
+    path, arch = saved(tmp_path, "grey")
+    with pytest.raises(UsageError, match=r"takes 1 channel; .*such as their mean, 0\.449, instead of --normalise"):
+        load(path, arch, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize(("factory", "warned"), [("probable", True), ("good", False)])
+def test_probabilities_are_reported_before_they_are_used(file: Path, factory: str, warned: bool) -> None:
+    model = create(f"{file}:{factory}", 3)
+    progress = Lines()
+    warn_of_probabilities(model, torch.rand(2, 3, 16, 16), progress)
+    assert [line for line in progress.lines if "softmax is applied twice" in line] == progress.lines
+    assert len(progress.lines) == warned
+    assert model.training

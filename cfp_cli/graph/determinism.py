@@ -1,0 +1,46 @@
+"""Finds networks whose output is random in eval mode, which no comparison of two networks can prove."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.foundation.errors import GraphError
+
+# Two runs on one image may differ by rounding, where a device adds in another order.
+ROUNDING = 1e-3
+
+
+def require_deterministic(model: nn.Module, example: Tensor) -> None:
+    """Run a network twice on the same images.
+
+    Args:
+        model: the network; its mode is restored.
+        example: images float32 [N, C, H, W]; only shape and device count.
+
+    Raises:
+        GraphError: the outputs differ.
+    """
+    noise = torch.rand(1, *example.shape[1:], generator=torch.Generator().manual_seed(0))
+    images = noise.to(example.device, example.dtype)
+    devices = [example.device] if example.device.type == "cuda" else []
+    with evaluating(model), torch.inference_mode(), torch.random.fork_rng(devices=devices):
+        first, second = (_tensors(model(images)) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        if (one - other).abs().max() > ROUNDING * one.abs().max():
+            raise GraphError(
+                "the output of the network is random in eval mode: two runs on the same image differ, so no pruned "
+                "network can be compared with it; pass training=self.training to F.dropout and to other random "
+                "functions, or use modules such as nn.Dropout"
+            )
+
+
+def _tensors(output: object) -> list[Tensor]:
+    if isinstance(output, Tensor):
+        return [output.detach().double()] if output.is_floating_point() and output.numel() else []
+    if isinstance(output, dict):
+        output = list(output.values())
+    if isinstance(output, tuple | list):
+        return [tensor for each in output for tensor in _tensors(each)]
+    return []
