@@ -10,7 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.foundation.errors import GraphError
 from cfp_cli.foundation.progress import Progress
+from cfp_cli.graph.determinism import require_deterministic
 
 ONE_LOGIT = (
     "one logit, for a sigmoid, but cfp needs one for each class; train a head with two by "
@@ -34,7 +36,7 @@ def warn_of_problems(model: nn.Module, image: Tensor, progress: Progress) -> Non
     """Report, each in one line with its remedy, what later commands cannot do with a network.
 
     These are batch norms without running statistics, a head with one logit, and outputs that are not logits, also those
-    that a network returns only in training, and probabilities.
+    that a network returns only in training, probabilities, and outputs that are random in eval mode.
 
     Args:
         model: a network with its spec; it is not changed.
@@ -42,7 +44,7 @@ def warn_of_problems(model: nn.Module, image: Tensor, progress: Progress) -> Non
         progress: gets the lines.
     """
     warn_of_batch_norms(model, progress)
-    for problem in (_one_logit(model), _outputs(model, image)):
+    for problem in (_one_logit(model), _outputs(model, image), _random(model, image)):
         if problem is not None:
             progress.say(f"warning: {problem}")
 
@@ -64,6 +66,17 @@ def _one_logit(model: nn.Module) -> str | None:
     if len(spec_of(model).classes) != 1:
         return None
     return f"the network has {ONE_LOGIT}"
+
+
+def _random(model: nn.Module, image: Tensor) -> str | None:
+    try:
+        require_deterministic(model, image)
+    except GraphError as error:
+        return str(error)
+    # The network is code of the user. The commands that run it report its errors.
+    except Exception:
+        return None
+    return None
 
 
 def _outputs(model: nn.Module, image: Tensor) -> str | None:

@@ -28,6 +28,7 @@ ELSEWHERE = {
     "make test-fast",
     "make fuzz",
     "pip install '.[export,report]'",
+    "pip install '.[openvino]'",
     "CFP_RUN=cfp-run torchrun --nproc-per-node 2 -m cfp_cli finetune --teachers rl.pt cl.pt",
     "cfp demo",
     "cfp demo --run demo-run --json",

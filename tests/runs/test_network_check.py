@@ -55,6 +55,7 @@ def unsteady(num_classes): return Net(num_classes, False)
 def auxiliary(num_classes): return Net(num_classes, output=lambda y, training: (y, y) if training else y)
 def mapping(num_classes): return Net(num_classes, output=lambda y, training: {"logits": y})
 def probable(num_classes): return Net(num_classes, output=lambda y, training: y.softmax(1))
+def random(num_classes): return Net(num_classes, output=lambda y, training: nn.functional.dropout(y))
 def wide(num_classes): return Net(num_classes + 1)
 def ignores(num_classes): return Net(3)
 
@@ -85,6 +86,7 @@ def file(tmp_path: Path) -> Path:
         ("auxiliary", 3, ["in training mode the network returns a tuple, not logits .*cfp finetune"]),
         ("mapping", 3, ["^warning: the network returns a dict"]),
         ("probable", 3, ["returns probabilities, not logits.*leave the softmax out"]),
+        ("random", 3, [r"random in eval mode: .*training=self\.training"]),
         ("wide", 3, [r"returns \[2, 4\] for 2 images, not logits \[2, 3\]"]),
     ],
 )
