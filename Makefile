@@ -57,7 +57,7 @@ lint: lint-rust lint-python ## check format, lint and types of Rust and Python
 lint-rust:
 	cargo fmt --all --check
 	MAKEFLAGS= cargo clippy --release --workspace --all-targets --quiet -- -D warnings
-	MAKEFLAGS= cargo clippy --release --workspace --quiet --no-default-features -- -D warnings
+	MAKEFLAGS= cargo clippy --release --workspace --all-targets --quiet --no-default-features -- -D warnings
 
 lint-python: setup
 	$(BIN)/ruff format --check .

@@ -73,7 +73,7 @@ def failure(result) -> str:
         lambda images, model, out: ("train", images, *TRAIN, "--out", out),
         lambda images, model, out: ("eval", model, images),
         lambda images, model, out: ("predict", model, images),
-        lambda images, model, out: ("bench", model, "--no-onnx", "--seconds", 0.01),
+        lambda images, model, out: ("bench", model, "--no-onnx", "--no-openvino", "--seconds", 0.01),
         lambda images, model, out: ("score", model, images, "--run", out),
         lambda images, model, out: ("export", model, "--format", "pt2", "--out", out),
         lambda images, model, out: ("inspect", model),

@@ -152,7 +152,7 @@ def tuned(scored: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = TrainOptions.preset("paper", epochs=3, batch_size=16, views=2)
     run_finetune(run, None, None, [teacher, teacher], options, device=CPU)
     models = [teacher, ModelInput(run.finetuned)]
-    run_bench(run, models, batches=(1, 2), seconds=0.01, onnx=False, device=CPU)
+    run_bench(run, models, batches=(1, 2), seconds=0.01, onnx=False, openvino=False, device=CPU)
     return run.folder
 
 
@@ -342,7 +342,8 @@ def test_latency_that_no_bench_measured_is_measured(
     run = Run.open(shutil.copytree(scored, tmp_path / "run"))
     run_prune(run, None, PruneOptions(ratio=0.5), device=CPU)
     monkeypatch.setattr(report_module, "BATCHES", (1,))
-    monkeypatch.setattr(report_module, "benchmark", functools.partial(report_module.benchmark, onnx=False))
+    torch_only = functools.partial(report_module.benchmark, onnx=False, openvino=False)
+    monkeypatch.setattr(report_module, "benchmark", torch_only)
     done = run_report(run, device=CPU)
     assert "batch 1, " in parsed(done.out.read_text(encoding="utf-8")).section("latency")
 
