@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from torch import nn
 
@@ -287,6 +288,7 @@ def fit_to_data(
                 "pass --classes with the names in the order of its outputs"
             )
         return describe(model, replace(spec, classes=dataset.classes)), dataset
+    dataset = _with_spelling(dataset, spec.classes, path, progress)
     if spec.classes == dataset.classes:
         return model, dataset
     unknown = [name for name in dataset.classes if name not in spec.classes]
@@ -307,6 +309,17 @@ def fit_to_data(
     if absent:
         progress.say(f"{dataset.root} has no images of class {', '.join(map(repr, absent[:3]))} of {path}")
     return model, dataset.in_order(spec.classes)
+
+
+def _with_spelling(dataset: Dataset, classes: Sequence[str], path: Path, progress: Progress) -> Dataset:
+    """Return the data with the class names of the network, where they differ only in how they store accents."""
+    by_form = {normalize("NFC", name): name for name in classes}
+    names = tuple(by_form.get(normalize("NFC", name), name) for name in dataset.classes)
+    if names == dataset.classes or len(by_form) < len(classes):
+        return dataset
+    name = next(name for name, own in zip(names, dataset.classes, strict=True) if name != own)
+    progress.say(f"{path} and {dataset.root} store the accents of '{name}' differently; it is taken for the same class")
+    return replace(dataset, classes=names)
 
 
 def _with_bit_depth(spec: ModelSpec, dataset: Dataset, path: Path, progress: Progress) -> ModelSpec:

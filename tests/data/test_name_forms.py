@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from torch import nn
 
+from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.progress import Silent
+from cfp_cli.runs.inputs import fit_to_data
 
 NFC, NFD = (unicodedata.normalize(form, "Fläche") for form in ("NFC", "NFD"))
 
@@ -33,3 +37,16 @@ def test_names_of_two_forms_are_refused(tmp_path: Path) -> None:
 def test_one_form_is_a_class_like_any_other(tmp_path: Path) -> None:
     images(tmp_path / NFD, tmp_path / "ok")
     assert open_dataset(tmp_path).classes == (NFD, "ok")
+
+
+def test_a_network_with_names_of_the_other_form_fits(tmp_path: Path) -> None:
+    images(tmp_path / NFD, tmp_path / "ok")
+    model = nn.Linear(3, 2)
+    describe(model, ModelSpec("dddn", ("ok", NFC)))
+    lines: list[str] = []
+    progress = Silent()
+    progress.say = lines.append  # type: ignore[method-assign]
+    _, data = fit_to_data(model, open_dataset(tmp_path), tmp_path / "m.pt", progress)
+    assert data.classes == ("ok", NFC)
+    assert {item.path.parent.name for item in data.split("train") if item.label == 1} == {NFD}
+    assert any("store the accents of 'Fläche' differently" in line for line in lines)
