@@ -48,9 +48,9 @@ fuzz: setup ## kill, interrupt and race every command at every write; takes an h
 	rm -rf target/fields
 	PYTHONPATH=.:tests $(BIN)/python tests/trust/fields.py target/fields --limit 200
 
-# Link-time optimisation takes a minute, and the tests run for a second.
+# Optimisation takes minutes, and the tests run for seconds; pytest tests the optimised core.
 rust: ## run the Rust tests; pytest tests the Python bindings
-	MAKEFLAGS= CARGO_PROFILE_RELEASE_LTO=off cargo test --release --workspace --quiet --no-default-features
+	MAKEFLAGS= CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 cargo test --release --workspace --quiet --no-default-features
 
 lint: lint-rust lint-python ## check format, lint and types of Rust and Python
 
