@@ -1,20 +1,13 @@
-"""Batch norms of a network in eval mode, folded into the convolution or linear layer before them.
-
-With running mean m, variance v, scale g and shift b, batch norm makes of w * x + c the value (w * x + c - m) f + b with
-f = g / sqrt(v + eps): again a convolution, of weight w f and bias (c - m) f + b.
-"""
+"""Folds the batch norms of an exported program into the layers before them."""
 
 from __future__ import annotations
 
 from operator import attrgetter
 
-import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-_LINEAR = torch.ops.aten.linear.default
-_BEFORE = (torch.ops.aten.conv2d.default, torch.ops.aten.conv1d.default, _LINEAR)
-_BATCH_NORM = torch.ops.aten.batch_norm.default
+from cfp_cli.graph.folding import BATCH_NORM, fold
 
 
 def fold_batch_norms(module: GraphModule) -> int:
@@ -26,30 +19,13 @@ def fold_batch_norms(module: GraphModule) -> int:
     Returns:
         How many batch norms are gone.
     """
-    folded = 0
-    for norm in module.graph.find_nodes(op="call_function", target=_BATCH_NORM):
-        layer = norm.args[0]
-        if not isinstance(layer, Node) or layer.target not in _BEFORE or len(layer.users) > 1 or norm.args[5]:
+    count = 0
+    for norm in module.graph.find_nodes(op="call_function", target=BATCH_NORM):
+        found = fold(norm, lambda node: _constant(module, node))
+        if found is None:
             continue
-        # After a linear layer of several places, channels are the last dimension and batch norm takes the second.
-        if layer.target is _LINEAR and layer.meta["val"].dim() != 2:
-            continue
-        weight, bias = (
-            _constant(module, layer.args[1]),
-            _constant(module, layer.args[2] if len(layer.args) > 2 else None),
-        )
-        scale, shift, mean, variance = (_constant(module, argument) for argument in norm.args[1:5])
-        if weight is None or mean is None or variance is None:
-            continue
-        with torch.no_grad():
-            factor = torch.rsqrt(variance.double() + norm.args[7])
-            factor = factor if scale is None else factor * scale
-            offset = ((0 if bias is None else bias) - mean.double()) * factor + (0 if shift is None else shift)
-            parts = {
-                "weight": (weight * factor.view(-1, *[1] * (weight.dim() - 1))).to(weight.dtype),
-                "bias": offset.to(weight.dtype),
-            }
-        names = {part: f"folded_{folded}_{part}" for part in parts}
+        layer, parts = found.layer, {"weight": found.weight, "bias": found.bias}
+        names = {part: f"folded_{count}_{part}" for part in parts}
         for part, value in parts.items():
             module.register_parameter(names[part], nn.Parameter(value, requires_grad=False))
         with module.graph.inserting_before(layer):
@@ -57,15 +33,15 @@ def fold_batch_norms(module: GraphModule) -> int:
         layer.args = (layer.args[0], *nodes, *layer.args[3:])
         norm.replace_all_uses_with(layer)
         module.graph.erase_node(norm)
-        folded += 1
+        count += 1
     _drop_unused(module)
     module.recompile()
-    return folded
+    return count
 
 
-def _constant(module: GraphModule, node: object) -> Tensor | None:
+def _constant(module: GraphModule, node: Node) -> Tensor | None:
     """The weight that a node reads, or None where there is none or it is computed."""
-    if not isinstance(node, Node) or node.op != "get_attr":
+    if node.op != "get_attr":
         return None
     value = attrgetter(str(node.target))(module)
     return value if isinstance(value, Tensor) else None

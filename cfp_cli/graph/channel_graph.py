@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from cfp_cli.graph.constraints import Balance, Floor, Link, Units, links_between
-from cfp_cli.graph.trace import TracedGraph
+from cfp_cli.graph.trace import Execute, TracedGraph
 
 
 @dataclass(frozen=True)
@@ -152,19 +152,22 @@ class ChannelGraph:
         """Sets that constraints link; each link can be decided by itself."""
         return links_between((each.size for each in self.sets), self.balances, self.floors)
 
-    def read_taps(self, x: Tensor, on_maps: Callable[[Tap, Tensor], None]) -> list[Tensor]:
+    def read_taps(
+        self, x: Tensor, on_maps: Callable[[Tap, Tensor], None], execute: Execute | None = None
+    ) -> list[Tensor]:
         """Run the network and show the maps of every tap while they are hot.
 
         Args:
             x: images float32 [N, C, H, W]; they are not changed.
             on_maps: called with a tap and its maps [N, C, H, W]. A later in-place operator may overwrite the maps after
                 the call.
+            execute: runs an operator call on its arguments; the default calls the operator.
 
         Returns:
             The outputs of the network.
         """
         taps = {tap.node: tap for tap in self.taps}
-        return self.traced.run(x, taps, lambda node, value: on_maps(taps[node], taps[node].maps(value)))
+        return self.traced.run(x, taps, lambda node, value: on_maps(taps[node], taps[node].maps(value)), execute)
 
     @cached_property
     def tensor_counts(self) -> TensorCounts:

@@ -85,7 +85,11 @@ class TracedGraph:
 
     @torch.no_grad()
     def run(
-        self, x: Tensor, nodes: Container[str] = (), on_value: Callable[[str, Tensor], None] | None = None
+        self,
+        x: Tensor,
+        nodes: Container[str] = (),
+        on_value: Callable[[str, Tensor], None] | None = None,
+        execute: Execute | None = None,
     ) -> list[Tensor]:
         """Run the network on images and return its outputs.
 
@@ -94,9 +98,10 @@ class TracedGraph:
             nodes: names of nodes whose values `on_value` is shown.
             on_value: called with name and value while it is hot; a later in-place operator may overwrite the value
                 after the call.
+            execute: runs an operator call on its arguments; the default calls the operator.
         """
         outputs: dict[Node, Tensor] = {}
-        for node, value in self.values(x):
+        for node, value in self.values(x, execute):
             if on_value is not None and node.name in nodes:
                 on_value(node.name, value)
             if node in self.outputs:

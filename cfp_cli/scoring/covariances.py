@@ -141,19 +141,29 @@ class Covariances:
         for own, other in zip(self.accumulators(), others, strict=True):
             own.merge(other)
 
-    def correlation(self, index: int, dead: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Sum over the taps of the correlations of a set's units [size, size].
+    def take_correlation(self, index: int, dead: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Sum over the taps of the correlations of a set's units [size, size]; frees the memory of the set.
 
         The correlation is 0 for units that a tap does not contain, and for constant and dead units.
         """
-        total = np.zeros((self._sizes[index], self._sizes[index]))
-        for part in (part for parts in self._parts.values() for part in parts if part.set == index):
-            covariance = part.accumulator.covariance()
-            deviation = np.sqrt(np.diag(covariance))
+        size = self._sizes[index]
+        total: NDArray[np.float64] | None = None
+        taken = [part for parts in self._parts.values() for part in parts if part.set == index]
+        for node, parts in self._parts.items():
+            self._parts[node] = [part for part in parts if part.set != index]
+        for part in taken:
+            correlation = part.accumulator.covariance()
+            deviation = np.sqrt(np.diag(correlation))
             scale = np.divide(1, deviation, out=np.zeros(len(deviation)), where=deviation > 0)
-            covariance *= scale[:, None]
-            covariance *= scale
-            total[np.ix_(part.units, part.units)] += covariance
+            correlation *= scale[:, None]
+            correlation *= scale
+            if len(part.units) < size:
+                # The units are ascending, so that those of a tap with all units are in order.
+                square = np.zeros((size, size))
+                square[np.ix_(part.units, part.units)] = correlation
+                correlation = square
+            total = correlation if total is None else np.add(total, correlation, out=total)
+        assert total is not None, "only sets with a tap are scored"
         # Padding makes the map of a dead unit vary over its positions.
         total[dead] = 0
         total[:, dead] = 0

@@ -24,6 +24,7 @@ from cfp_cli.execution.full_precision import full_precision
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, Tap, channel_sets
+from cfp_cli.graph.folding import FoldedRun
 from cfp_cli.scoring.clusters import linkage, span
 from cfp_cli.scoring.covariances import Covariances, image_count, tap_richness
 from cfp_cli.scoring.criteria import DEFAULT_RICHNESS, DEFAULT_SIMILARITY, Richness, Similarity
@@ -93,6 +94,7 @@ def score(
             if graph is None:
                 graph = channel_sets(model, batch[:1])
             if not accumulators:
+                folded = FoldedRun(graph.traced, {tap.node for tap in graph.taps})
                 for line in graph.left_alone:
                     progress.say(line)
                 accumulators = {
@@ -111,20 +113,22 @@ def score(
             trim_heap()
             same_images.add(batch)
             entered = time.perf_counter()
-            graph.read_taps(batch, reduce)
+            graph.read_taps(batch, reduce, folded)
             pass_seconds += time.perf_counter() - entered
             images += len(batch)
     if graph is None:
         raise DataError("no images to score; give a folder with images")
     images = _gather(accumulators, covariances, [same_images, *same_maps.values()], images)
-    results = {tap.node: accumulators[tap.node].finish() for tap in graph.taps}
+    # Each accumulator is freed as soon as its scores exist, so that memory does not hold both.
+    results = {tap.node: accumulators.pop(tap.node).finish() for tap in graph.taps}
     images_differ = len(same_images.dead(True)) < batch.shape[1]
     dead_channels = {node: maps.dead(images_differ) for node, maps in same_maps.items()}
     dead = {index: dead_units(graph, index, dead_channels) for index in scored_sets(graph)}
     explained: dict[int, NDArray[np.float64]] = {}
     if covariances is not None:
         explained = {
-            index: cfp_core.explained_variance(covariances.correlation(index, units)) for index, units in dead.items()
+            index: cfp_core.explained_variance(covariances.take_correlation(index, units))
+            for index, units in dead.items()
         }
         for tap in graph.taps:
             results[tap.node] |= _explained_at(tap, explained)

@@ -60,7 +60,11 @@ def set_scores(
     mean_norm = _mean([table.mean(axis=0) for table in norms])
     # If no tap contains the whole set, average the norms of a channel over the taps that contain it.
     table = np.ascontiguousarray(np.nan_to_num(np.concatenate(complete) if complete else _mean(norms)))
-    if similarity == "norm":
+    ordered = np.stack([np.full(size, index), np.arange(size)], 1)
+    if similarity == "norm" and len(taps) == 1 and np.array_equal(taps[0].units, ordered):
+        # The tap contains the units of this set alone, in order.
+        distance = tap_results[taps[0].node]["distance"]
+    elif similarity == "norm":
         distance = cfp_core.pairwise_distance(table, 1)
     else:
         square = _mean(distances)
@@ -100,6 +104,10 @@ def _taps_of(graph: ChannelGraph, index: int) -> list[Tap]:
 
 def _per_unit(values: Array, units: NDArray[np.int64], size: int) -> Array:
     """Convert values of tap channels [N, channels] to units [N, size]: the mean of each unit's channels, else NaN."""
+    if len(units) == size and len(np.unique(units)) == size:
+        ordered = np.empty_like(values)
+        ordered[:, units] = values
+        return ordered
     total = np.zeros((size, len(values)))
     np.add.at(total, units, values.T)
     count = np.bincount(units, minlength=size).astype(float)
@@ -117,6 +125,8 @@ def _square(distance: Array, channels: NDArray[np.int64], units: NDArray[np.int6
 
 def _mean(tables: list[Array]) -> Array:
     """Elementwise mean over the tables that contain a number; NaN where none does."""
+    if len(tables) == 1:
+        return tables[0]
     stacked = np.stack(tables)
     valid = ~np.isnan(stacked)
     count = valid.sum(axis=0).astype(float)

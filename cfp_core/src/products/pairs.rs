@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::channels::ChannelPanels;
 use super::condensed::{rows, Rows};
 use super::panels::{panels_at_once, panels_from};
+use super::registers::lanes;
 use super::tile::{add_product, load, store};
 
 /// Pixels of one block of products. A panel of a block fits the first-level cache.
@@ -78,6 +79,11 @@ impl PairTiles {
         self.rows.par_iter_mut().enumerate().for_each(|(panel, tiles)| work(panel, tiles));
     }
 
+    /// Each panel and its tiles.
+    pub(crate) fn panels_mut(&mut self) -> impl Iterator<Item = (usize, &mut [f64])> {
+        self.rows.iter_mut().map(Vec::as_mut_slice).enumerate()
+    }
+
     /// Add `value`(channel, other channel, value of the pair) to condensed sums. Call it inside the thread pool.
     pub(crate) fn add_to(&self, sums: &mut [f64], channels: usize, value: impl Fn(usize, usize, f64) -> f64 + Sync) {
         rows(sums, channels, self.lanes).into_par_iter().zip(&self.rows).for_each(|(mut rows, tiles)| {
@@ -101,6 +107,31 @@ impl PairTiles {
         for (values, others) in self.rows.iter_mut().flatten().zip(other.rows.iter().flatten()) {
             *values += others;
         }
+    }
+
+    /// The symmetric matrix \[C * C\] of all pairs. Call it inside the thread pool.
+    pub(crate) fn matrix(&self, channels: usize) -> Vec<f64> {
+        let lanes = self.lanes;
+        let mut matrix = vec![0.0; channels * channels];
+        matrix.par_chunks_mut(lanes * channels).enumerate().for_each(|(panel, lines)| {
+            for (lane, line) in lines.chunks_exact_mut(channels).enumerate() {
+                // Only the pairs with row <= column are always set.
+                let (earlier, later) = line.split_at_mut(panel * lanes + lane);
+                for (other, values) in earlier.chunks_mut(lanes).enumerate() {
+                    let tile = &self.rows[other][(panel - other) * lanes * lanes..];
+                    for (value, &pair) in values.iter_mut().zip(tile[lane..].iter().step_by(lanes)) {
+                        *value = pair;
+                    }
+                }
+                let (own, later) = later.split_at_mut(later.len().min(lanes - lane));
+                own.copy_from_slice(&self.rows[panel][lane * lanes + lane..][..own.len()]);
+                let tiles = self.rows[panel].chunks_exact(lanes * lanes).skip(1);
+                for (values, tile) in later.chunks_mut(lanes).zip(tiles) {
+                    values.copy_from_slice(&tile[lane * lanes..][..values.len()]);
+                }
+            }
+        });
+        matrix
     }
 
     /// The value of a pair of channels, `row` <= `column`.
@@ -136,15 +167,15 @@ pub(crate) fn products(image: &ChannelPanels) -> PairTiles {
                 *target = f64::from(pixel);
             }
         });
-        add_products(block, rows, &mut sums);
+        sums.for_each_panel(|panel, tiles| add_products(block, rows, panel, tiles));
     }
     sums
 }
 
-/// Add the products of all pairs of channels, summed over the rows of panels. Call it inside the thread pool.
-pub(crate) fn add_products(panels: &[f64], rows: usize, sums: &mut PairTiles) {
-    let count = panels.len() / (rows * sums.lanes);
-    sums.for_each_panel(|panel, sums| for_each_tile(Products { block: panels, rows, sums }, panel, count));
+/// Add to the tiles of one panel its products with itself and all later ones, summed over the rows of panels.
+pub(crate) fn add_products(panels: &[f64], rows: usize, panel: usize, tiles: &mut [f64]) {
+    let count = panels.len() / (rows * lanes());
+    for_each_tile(Products { block: panels, rows, sums: tiles }, panel, count);
 }
 
 /// Adds the products of one block of pixels.

@@ -8,6 +8,8 @@ use crate::threads;
 const CONSTANT: f64 = 1e-12;
 /// Number of samples that are added to the products together. A panel of them fits the first-level cache.
 const BLOCK: usize = 512;
+/// Up to this number of channels, waking other threads takes longer than the products of a block.
+const ALONE: usize = 48;
 /// The largest number of channels: the products of its pairs take 4 GiB.
 const MOST_CHANNELS: usize = 1 << 15;
 
@@ -107,7 +109,12 @@ impl CovarianceAccumulator {
             }
         }
         let panels = panels_of_rows(&samples, self.channels);
-        threads::run(|| add_products(&panels, rows, &mut self.products))?;
+        let work = |(panel, tiles): (usize, &mut [f64])| add_products(&panels, rows, panel, tiles);
+        if self.channels <= ALONE {
+            self.products.panels_mut().for_each(work);
+        } else {
+            threads::for_each(self.products.panels_mut(), work)?;
+        }
         self.added += rows;
         self.waiting.clear();
         Ok(())
@@ -141,18 +148,16 @@ impl CovarianceAccumulator {
         let mut all = self.clone();
         all.add_waiting()?;
         let (channels, count) = (all.channels, all.added as f64);
-        let mut covariance = vec![0.0; channels * channels];
-        for row in 0..channels {
-            for column in row..channels {
-                let product = all.products.get(row, column);
-                let mut value = (product - all.totals[row] * all.totals[column] / count) / count;
-                if row == column && value <= CONSTANT * product / count {
-                    value = 0.0;
-                }
-                covariance[row * channels + column] = value;
-                covariance[column * channels + row] = value;
+        let mut covariance = threads::run(|| all.products.matrix(channels))?;
+        threads::for_each(covariance.chunks_exact_mut(channels).enumerate(), |(row, line)| {
+            let product = line[row];
+            for (value, total) in line.iter_mut().zip(&all.totals) {
+                *value = (*value - all.totals[row] * total / count) / count;
             }
-        }
+            if line[row] <= CONSTANT * product / count {
+                line[row] = 0.0;
+            }
+        })?;
         Ok(covariance)
     }
 
