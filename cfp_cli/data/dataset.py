@@ -87,6 +87,10 @@ class Dataset:
         }
         return replace(self, classes=tuple(classes), splits=splits)
 
+    def without(self, name: str) -> Dataset:
+        """Return the same dataset without the images of a split; the origin of all splits remains."""
+        return replace(self, splits={each: items for each, items in self.splits.items() if each != name})
+
     def counts(self, name: str) -> tuple[int, ...]:
         """Return the number of images of each class in a split."""
         counts = [0] * len(self.classes)

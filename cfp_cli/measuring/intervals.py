@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 # The 97.5th percentile of the normal distribution.
@@ -28,19 +29,20 @@ class Estimate(NamedTuple):
     interval: Interval
 
 
-def wilson(successes: float, total: int) -> Interval:
+def wilson(successes: float, total: int, z: float = _Z) -> Interval:
     """Return Wilson's score interval, without continuity correction; [0, 1] if `total` is 0.
 
     Args:
         successes: number of successes.
         total: number of trials.
+        z: quantile of the normal distribution; the default is that of 95 %.
     """
     if total == 0:
         return Interval(0.0, 1.0)
     fraction = successes / total
-    scale = 1 + _Z**2 / total
-    centre = (fraction + _Z**2 / (2 * total)) / scale
-    half = _Z / scale * math.sqrt(fraction * (1 - fraction) / total + _Z**2 / (4 * total**2))
+    scale = 1 + z**2 / total
+    centre = (fraction + z**2 / (2 * total)) / scale
+    half = z / scale * math.sqrt(fraction * (1 - fraction) / total + z**2 / (4 * total**2))
     # Rounding could otherwise exclude the value itself at 0 and 1.
     return Interval(max(0.0, min(centre - half, fraction)), min(1.0, max(centre + half, fraction)))
 
@@ -64,7 +66,7 @@ def mean_interval(estimates: Sequence[Estimate], shared_errors: bool = False) ->
     return Interval(max(0.0, mean - below), min(1.0, mean + above))
 
 
-def paired_difference(both: int, first: int, second: int, neither: int) -> Interval:
+def paired_difference(both: int, first: int, second: int, neither: int, z: float = _Z) -> Interval:
     """Return the interval of the accuracy of a second network minus that of a first, on the same images.
 
     Source: method 10 of Newcombe, Improved confidence intervals for the difference between binomial proportions based
@@ -75,14 +77,28 @@ def paired_difference(both: int, first: int, second: int, neither: int) -> Inter
         first: images that only the first classifies correctly.
         second: images that only the second classifies correctly.
         neither: images that neither classifies correctly.
+        z: quantile of the normal distribution; the default is that of 95 %.
     """
     total = both + first + second + neither
     p1, p2 = (both + first) / total, (both + second) / total
-    (low1, high1), (low2, high2) = wilson(both + first, total), wilson(both + second, total)
+    (low1, high1), (low2, high2) = wilson(both + first, total, z), wilson(both + second, total, z)
     phi = _correlation(both, first, second, neither)
     below = _distance(p2 - low2, high1 - p1, phi)
     above = _distance(high2 - p2, p1 - low1, phi)
     return Interval(max(-1.0, p2 - p1 - below), min(1.0, p2 - p1 + above))
+
+
+def largest_loss(both: int, first: int, second: int, neither: int, looks: int = 1) -> float:
+    """Return the largest loss of accuracy of the second network that the images do not rule out, at least 0.
+
+    It holds with 95 % confidence for `looks` comparisons together (Bonferroni), so that the best of them may be chosen.
+
+    Args:
+        both, first, second, neither: see `paired_difference`.
+        looks: number of comparisons on the same images.
+    """
+    z = NormalDist().inv_cdf(1 - 0.05 / looks)
+    return max(0.0, -paired_difference(both, first, second, neither, z).low)
 
 
 def _correlation(both: int, first: int, second: int, neither: int) -> float:

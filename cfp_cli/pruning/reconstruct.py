@@ -24,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import DataError
-from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.graph import ChannelGraph, Selection
 from cfp_cli.graph.stream import Stream
 from cfp_cli.graph.trace import TracedGraph, arguments_of, operator_of, shape_of, trace
@@ -139,7 +139,12 @@ class RecordedOutputs:
 
     @classmethod
     def of(
-        cls, original: nn.Module, graph: ChannelGraph, batches: Sequence[Tensor], positions: int = POSITIONS
+        cls,
+        original: nn.Module,
+        graph: ChannelGraph,
+        batches: Sequence[Tensor],
+        positions: int = POSITIONS,
+        progress: Progress = SILENT,
     ) -> RecordedOutputs:
         """Run the original once and record its layers.
 
@@ -149,8 +154,9 @@ class RecordedOutputs:
             batches: images float32 [N, C, H, W].
             positions: largest number of output positions of a layer that are sampled from each batch. It is reduced
                 where the values would not fit the memory that is set aside.
+            progress: shows that the work is under way.
         """
-        with evaluating(original), torch.no_grad():
+        with working(progress, "recording the outputs of the original"), evaluating(original), torch.no_grad():
             layers = _layers(Selection(graph), original, batches[0][:1])
             images = sum(map(len, batches))
             width = sum(len(layer.outputs) for layer in layers)
@@ -161,12 +167,14 @@ class RecordedOutputs:
                 targets |= _targets(stream, layers[len(targets) :], positions)
         return cls(batches, targets)
 
-    def fit(self, pruned: nn.Module, selection: Selection, ridge: float = RIDGE) -> int:
+    def fit(
+        self, pruned: nn.Module, selection: Selection, ridge: float = RIDGE, progress: Progress = SILENT
+    ) -> int:
         """Fit the layers of a pruned network, in place, as `reconstruct` does; return the number of fitted layers."""
         with evaluating(pruned), torch.no_grad():
             layers = _layers(selection, pruned, self.batches[0][:1])
             fitting = _Fitting.of(pruned, self.batches, BUDGET, ridge)
-            for layer in layers:
+            for layer in progress.track(layers, "fitting layers", unit="layer"):
                 fitting.fit(
                     layer,
                     [replace(each, values=each.values[..., layer.outputs]) for each in self.targets[layer.name]],

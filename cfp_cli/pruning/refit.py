@@ -11,7 +11,7 @@ from cfp_cli.execution.full_precision import full_precision
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import Selection
 from cfp_cli.pruning.recalibrate import absorb_statistics, recalibrate
-from cfp_cli.pruning.reconstruct import reconstruct
+from cfp_cli.pruning.reconstruct import RecordedOutputs, reconstruct
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,12 @@ class Refit:
         reconstruct: fit every layer to its outputs in the original.
         recalibrate: re-estimate the statistics of batch norm. Behind fitted layers the network then still computes the
             same.
+        recorded: outputs of the original's layers, to fit many networks to them; None runs the original each time.
     """
 
     reconstruct: bool = True
     recalibrate: bool = True
+    recorded: RecordedOutputs | None = None
 
     @property
     def stage(self) -> str | None:
@@ -54,7 +56,10 @@ class Refit:
         """
         with full_precision():
             if self.reconstruct:
-                reconstruct(pruned, original, selection, loader, progress=progress)
+                if self.recorded is not None:
+                    self.recorded.fit(pruned, selection, progress=progress)
+                else:
+                    reconstruct(pruned, original, selection, loader, progress=progress)
                 if self.recalibrate:
                     absorb_statistics(pruned, loader, progress)
             elif self.recalibrate:

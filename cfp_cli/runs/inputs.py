@@ -150,6 +150,7 @@ class DataInput:
         val_fraction: part of the training images that becomes the validation split, where the folder has none.
         max_bad: largest accepted fraction of broken images.
         bit_depth: number of bits of white in images of more than 8 bits; None chooses it from a sample.
+        test: whether the data have their test split; without it no command can read a test image.
     """
 
     path: Path
@@ -157,6 +158,7 @@ class DataInput:
     val_fraction: float = 0.15
     max_bad: float = 0.01
     bit_depth: int | None = None
+    test: bool = True
 
     def open(self, progress: Progress = SILENT, *, compare_splits: bool = True) -> Dataset:
         """List the images and their classes.
@@ -176,6 +178,8 @@ class DataInput:
             bit_depth=self.bit_depth,
             progress=progress,
         )
+        if not self.test:
+            dataset = dataset.without("test")
         if compare_splits:
             report_images_in_two_splits(dataset, progress)
         counts = ", ".join(f"{len(items)} {name}" for name, items in dataset.splits.items())
@@ -231,7 +235,7 @@ def scored_data(run: Run, given: DataInput | None, progress: Progress = SILENT) 
     if record is None:
         raise RunError(f"{run.folder / 'run.json'} does not name the scored data; run `cfp score` again")
     recorded = DataInput.recorded(record)
-    chosen = recorded if given is None else replace(recorded, path=given.path)
+    chosen = recorded if given is None else replace(recorded, path=given.path, test=given.test)
     # `cfp score` has compared the splits of the same images.
     dataset = chosen.open(progress, compare_splits=False)
     run.require_scored("data", chosen.path, dataset.fingerprint)

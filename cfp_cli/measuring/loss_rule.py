@@ -1,0 +1,143 @@
+"""How much a smaller network loses on the validation images, and the rule by which it passes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from cfp_cli.foundation.errors import TargetError, UsageError
+from cfp_cli.foundation.typed_json import FieldError
+from cfp_cli.measuring.intervals import largest_loss
+from cfp_cli.measuring.metrics import Metrics, compute_metrics
+
+LossMetric = Literal["macro_f1", "accuracy", "agreement"]
+LOSS_METRICS: tuple[LossMetric, ...] = get_args(LossMetric)
+# Networks that may be compared on the same images. The bound of each allows for all of them.
+LOOKS = 16
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A network beside the original, on the same images.
+
+    Attributes:
+        metrics: metrics of the network.
+        both, lost, gained, neither: images that both networks classify correctly, only the original, only the
+            network, or neither.
+        same: images of which both networks predict the same class.
+    """
+
+    metrics: Metrics
+    both: int
+    lost: int
+    gained: int
+    neither: int
+    same: int
+
+    def __post_init__(self) -> None:
+        """Check the counts.
+
+        Raises:
+            FieldError: they are negative, or are not those of the images of `metrics`.
+        """
+        counts = (self.both, self.lost, self.gained, self.neither)
+        if min(*counts, self.same) < 0 or sum(counts) != self.metrics.images or self.same > self.metrics.images:
+            raise FieldError(f"both, lost, gained, neither and same do not fit {self.metrics.images} images")
+
+    @classmethod
+    def of(cls, original: Tensor, network: Tensor, labels: Tensor, classes: Sequence[str]) -> Compared:
+        """Compare predictions.
+
+        Args:
+            original: classes that the original predicts, int64 [N].
+            network: classes that the network predicts, int64 [N].
+            labels: true classes, int64 [N].
+            classes: class names in the order of the logits.
+
+        Raises:
+            DataError: N is 0, or a label is not one of the classes.
+        """
+        metrics = compute_metrics(network, labels, classes)
+        before, after = original == labels, network == labels
+        counts = (before & after, before & ~after, ~before & after, ~before & ~after)
+        return cls(metrics, *(int(each.sum()) for each in counts), same=int((original == network).sum()))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The judgement on a network: `loss` and `bound` in points, and whether it passes."""
+
+    loss: float
+    bound: float
+    passes: bool
+
+
+@dataclass(frozen=True)
+class LossRule:
+    """The rule by which a network passes: a small measured loss, and no evidence that the real loss may be large.
+
+    A network passes if the metric is at most `max_loss` points below the original's on the same images, and if these
+    images rule out a loss of accuracy of more than `max_loss` plus `margin` points: with 95 % confidence for all
+    `LOOKS` networks together. With the metric `agreement` the original's predictions are the labels.
+
+    Attributes:
+        max_loss: largest loss in points.
+        margin: how many points the bound may lie above `max_loss`.
+        metric: what is compared.
+    """
+
+    max_loss: float = 0.5
+    margin: float = 5.0
+    metric: LossMetric = "macro_f1"
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            UsageError: a value is not allowed.
+        """
+        for option, value in (("--max-loss", self.max_loss), ("--margin", self.margin)):
+            if not 0 <= value <= 100:
+                raise UsageError(f"{option} is {value:g}; pass points from 0 to 100")
+        if self.metric not in LOSS_METRICS:
+            raise UsageError(f"metric '{self.metric}' is unknown; pass one of {', '.join(LOSS_METRICS)}")
+
+    def judge(self, original: Metrics, network: Compared) -> Judged:
+        """Judge a network.
+
+        Args:
+            original: metrics of the original on the same images.
+            network: the network beside it.
+        """
+        images = network.metrics.images
+        if self.metric == "agreement":
+            loss = 100 * (images - network.same) / images
+            bound = 100 * largest_loss(network.same, images - network.same, 0, 0, LOOKS)
+        else:
+            loss = 100 * (getattr(original, self.metric) - getattr(network.metrics, self.metric))
+            bound = 100 * largest_loss(network.both, network.lost, network.gained, network.neither, LOOKS)
+        # Means of ratios carry rounding errors.
+        return Judged(loss, bound, loss <= self.max_loss + 1e-9 and bound <= self.max_loss + self.margin)
+
+    def require_images(self, original: Metrics) -> None:
+        """Check that enough images were compared for a network to pass at all.
+
+        Args:
+            original: metrics of the original.
+
+        Raises:
+            TargetError: not even a network with the same predictions would pass.
+        """
+        right = round(original.accuracy * original.images)
+        wrong = original.images - right
+        same = (original.images, 0, 0, 0) if self.metric == "agreement" else (right, 0, 0, wrong)
+        bound = 100 * largest_loss(*same, LOOKS)
+        if bound > self.max_loss + self.margin:
+            raise TargetError(
+                f"{original.images} validation images are too few: even a network with the same predictions may lose "
+                f"{bound:.1f} points, more than {self.max_loss + self.margin:g}; add images, or pass "
+                f"--margin {bound - self.max_loss + 0.05:.1f}"
+            )
