@@ -100,6 +100,7 @@ def _print_failure(console: Console, error: BaseException, message: str, code: i
 
 def _interrupted_message() -> str:
     hint = "; continue with --resume" if sys.argv[1:2] in (["train"], ["finetune"]) else ""
+    hint = "; repeat the command to continue" if sys.argv[1:2] == ["shrink"] else hint
     # On a terminal the line of `Console.status` may still be there.
     clear = "\r\x1b[2K" if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
     return f"{clear}error: interrupted; files written so far are kept{hint}"

@@ -21,6 +21,7 @@ from cfp_cli.commands.predict import predict
 from cfp_cli.commands.prune import prune
 from cfp_cli.commands.report import report
 from cfp_cli.commands.score import score
+from cfp_cli.commands.shrink import shrink
 from cfp_cli.commands.train import train
 from cfp_cli.foundation.versions import versions
 
@@ -44,7 +45,11 @@ def cli(ctx: click.Context) -> None:
     """Shrink defect-inspection CNNs 40 to 100 times without losing the rare classes.
 
     \b
-    Three lines, from a trained model to a small one:
+    One line, from a trained model to the smallest one within 0.5 points:
+      cfp shrink model.pt data/ --max-loss 0.5
+
+    \b
+    Stage by stage:
       cfp score model.pt data/
       cfp prune --ratio 0.95
       cfp finetune --teachers rl.pt cl.pt
@@ -63,6 +68,7 @@ def cli(ctx: click.Context) -> None:
 
 for command in (
     demo,
+    shrink,
     train,
     score,
     prune,

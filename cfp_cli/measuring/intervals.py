@@ -94,7 +94,10 @@ def largest_loss(both: int, first: int, second: int, neither: int, looks: int = 
     It holds with 95 % confidence for `looks` comparisons together (Bonferroni), so that the best of them may be chosen.
 
     Args:
-        both, first, second, neither: see `paired_difference`.
+        both: images that both networks classify correctly.
+        first: images that only the first classifies correctly.
+        second: images that only the second classifies correctly.
+        neither: images that neither classifies correctly.
         looks: number of comparisons on the same images.
     """
     z = NormalDist().inv_cdf(1 - 0.05 / looks)

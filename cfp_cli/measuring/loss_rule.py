@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -62,8 +63,9 @@ class Compared:
         """
         metrics = compute_metrics(network, labels, classes)
         before, after = original == labels, network == labels
-        counts = (before & after, before & ~after, ~before & after, ~before & ~after)
-        return cls(metrics, *(int(each.sum()) for each in counts), same=int((original == network).sum()))
+        parts = (before & after, before & ~after, ~before & after, ~before & ~after, original == network)
+        both, lost, gained, neither, same = (int(each.sum()) for each in parts)
+        return cls(metrics, both, lost, gained, neither, same)
 
 
 @dataclass(frozen=True)
@@ -139,5 +141,5 @@ class LossRule:
             raise TargetError(
                 f"{original.images} validation images are too few: even a network with the same predictions may lose "
                 f"{bound:.1f} points, more than {self.max_loss + self.margin:g}; add images, or pass "
-                f"--margin {bound - self.max_loss + 0.05:.1f}"
+                f"--margin {math.ceil(10 * (bound - self.max_loss)) / 10:g}"
             )

@@ -18,7 +18,7 @@ from cfp_cli.foundation.errors import TargetError, UsageError
 # The smallest compression that is worth a new network.
 LEAST = 1.05
 # The search first tries this compression, then this factor more while candidates pass.
-START = 8.0
+START = 16.0
 FACTOR = 4.0
 # Two compressions are close enough if their ratio is at most this.
 CLOSE = 1.15
@@ -113,11 +113,7 @@ def next_compression(
 def remaining_looks(
     tried: Mapping[float, bool], *, least: float = LEAST, factor: float = FACTOR, close: float = CLOSE
 ) -> int:
-    """Return about how many compressions `next_compression` will still ask for.
-
-    Args:
-        tried, least, factor, close: see `next_compression`.
-    """
+    """Return about how many compressions `next_compression` will still ask for; it describes the arguments."""
     passed = max((each for each, passes in tried.items() if passes), default=None)
     failed = min((each for each, passes in tried.items() if not passes and each > (passed or 0)), default=None)
     climb = failed is None
@@ -130,25 +126,18 @@ def least_compression(fits: Callable[[float], bool], largest: float) -> float:
     """Return the smallest compression whose plan fits the budgets, to about 1 %.
 
     Args:
-        fits: whether the plan at a compression fits all budgets; raises `TargetError` where there is no such plan.
+        fits: whether the plan that is nearest to a compression fits all budgets.
         largest: compression at which the search gives up.
 
     Raises:
         TargetError: no plan up to `largest` fits.
     """
     low, high = 1.0, LEAST
-    while True:
-        try:
-            if fits(high):
-                break
-        except TargetError as error:
-            # Between the last plan and this compression there may be plans that fit.
-            high = _largest_plan(fits, low, high)
-            if not fits(high):
-                raise TargetError(f"no network fits the budgets ({error}); raise them") from error
-            break
+    while not fits(high):
         if high >= largest:
-            raise TargetError(f"no network up to {largest:g}x smaller fits the budgets; raise them")
+            raise TargetError(
+                "no network fits the budgets, with these floors, roundings and frozen channels; raise them"
+            )
         low, high = high, min(high * 2, largest)
     while high / low > PRECISION:
         middle = math.sqrt(low * high)
@@ -157,15 +146,3 @@ def least_compression(fits: Callable[[float], bool], largest: float) -> float:
         else:
             low = middle
     return high
-
-
-def _largest_plan(plan: Callable[[float], bool], low: float, high: float) -> float:
-    """Return the largest compression with a plan, where `low` has one and `high` has none."""
-    while high / low > PRECISION:
-        middle = math.sqrt(low * high)
-        try:
-            plan(middle)
-            low = middle
-        except TargetError:
-            high = middle
-    return low

@@ -167,9 +167,7 @@ class RecordedOutputs:
                 targets |= _targets(stream, layers[len(targets) :], positions)
         return cls(batches, targets)
 
-    def fit(
-        self, pruned: nn.Module, selection: Selection, ridge: float = RIDGE, progress: Progress = SILENT
-    ) -> int:
+    def fit(self, pruned: nn.Module, selection: Selection, ridge: float = RIDGE, progress: Progress = SILENT) -> int:
         """Fit the layers of a pruned network, in place, as `reconstruct` does; return the number of fitted layers."""
         with evaluating(pruned), torch.no_grad():
             layers = _layers(selection, pruned, self.batches[0][:1])

@@ -13,6 +13,7 @@ from cfp_cli.foundation.extras import require_packages
 from cfp_cli.measuring.intervals import Interval
 from cfp_cli.measuring.latency import Latency
 from cfp_cli.report.draw_layer import Detail, draw_layer
+from cfp_cli.report.frontier import frontier_chart
 from cfp_cli.report.lineage import entry_facts
 from cfp_cli.report.page_data import MistakeImage, PageData
 from cfp_cli.report.png import photograph, ramp
@@ -74,6 +75,7 @@ def render_page(data: PageData, limit: int = LIMIT) -> bytes:
         "js": (folder / "page.js").read_text(encoding="utf-8"),
         "ramp": ", ".join(f"rgb{colour}" for colour in ramp()[::9]),
         "verdict": give_verdict(data.original, data.final, data.change, data.latency, data.repeated),
+        "frontier": _frontier(data),
         "curves": _curves(data),
         "recalls": _recalls(data),
         "latency": _latency(data.latency),
@@ -174,6 +176,16 @@ class LatencyRow:
     first: Latency
     times: tuple[Latency, ...]
     names: tuple[str, ...]
+
+
+def _frontier(data: PageData) -> list[tuple[str, str]]:
+    """Return the drawings of the frontier, each with its title; empty without one."""
+    if not data.frontier:
+        return []
+    return [
+        (f"Loss against {label}", frontier_chart(data.frontier, cost, label, data.max_loss))
+        for cost, label in (("params", "parameters"), ("macs", "multiply-adds"))
+    ]
 
 
 def _latency(benchmarks: tuple[Benchmark, ...]) -> list[LatencyRow]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cfp_cli.exporting.benchmark import Benchmark
 from cfp_cli.measuring.intervals import Interval
 from cfp_cli.measuring.metrics import Metrics
+from cfp_cli.report.frontier import FrontierPoint
 from cfp_cli.training.history import EpochRow
 
 
@@ -179,6 +180,8 @@ class PageData:
         wrong: number of test images that it classifies wrongly; None if it was not measured.
         repeated: number of test images whose content is also among the training or validation images.
         written: date and time of this page in UTC, ISO 8601.
+        frontier: the candidates of `cfp shrink`, if it made the last network.
+        max_loss: the loss that it allowed, in points.
     """
 
     arch: str
@@ -206,6 +209,8 @@ class PageData:
     wrong: int | None
     repeated: int
     written: str
+    frontier: tuple[FrontierPoint, ...] = ()
+    max_loss: float = 0.0
 
     @property
     def original(self) -> ModelFacts:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from cfp_cli.data.synthetic import generate
-from cfp_cli.foundation.errors import MissingExtraError, RunError
+from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.export import run_export
 from cfp_cli.runs.finetune import Finetuned, run_finetune
+from cfp_cli.runs.if_installed import if_installed
 from cfp_cli.runs.inputs import DataInput, ModelInput
 from cfp_cli.runs.prune import Pruned, run_prune
 from cfp_cli.runs.report import run_report
 from cfp_cli.runs.score import ScoreOptions, run_score
 from cfp_cli.runs.train import run_train
-from cfp_cli.training.loop import Listener
+from cfp_cli.training.loop import ShowEpochs
 from cfp_cli.training.options import TrainOptions
 
 ARCH = "dddn"
@@ -34,9 +33,6 @@ TEACHER_EPOCHS = 14
 BALANCED_EPOCHS = 4
 STUDENT_EPOCHS = 40
 RATIO = 0.95
-
-# A context manager that shows the epochs of a training; it receives the options of the training.
-ShowEpochs = Callable[[TrainOptions], AbstractContextManager[Listener | None]]
 
 
 @dataclass(frozen=True)
@@ -103,17 +99,8 @@ def run_demo(
             progress=progress,
             listen=listen,
         )
-    exported = _if_installed(
+    exported = if_installed(
         progress, lambda: run_export(run, None, None, run.folder / "finetuned.onnx", "onnx", progress=progress).path
     )
-    reported = _if_installed(progress, lambda: run_report(run, device=device, progress=progress).out)
+    reported = if_installed(progress, lambda: run_report(run, device=device, progress=progress).out)
     return Demo(images, pruned, finetuned, exported, reported)
-
-
-def _if_installed(progress: Progress, write: Callable[[], Path]) -> Path | None:
-    """Write a file with an optional package; print a message if the package is not installed."""
-    try:
-        return write()
-    except MissingExtraError as error:
-        progress.say(f"skipped: {error}")
-        return None

@@ -56,6 +56,7 @@ def run_finetune(
     *,
     resume: bool = False,
     out: Path | None = None,
+    history_file: Path | None = None,
     tensorboard: Path | None = None,
     permission: Permission = NO_PERMISSION,
     device: torch.device,
@@ -72,6 +73,7 @@ def run_finetune(
         options: the training options.
         resume: continue from `RUN/last.pt` if it exists.
         out: path of the checkpoint; None is `RUN/finetuned.pt`.
+        history_file: path of the table of epochs; None is `RUN/history.csv`.
         tensorboard: folder of TensorBoard logs.
         permission: what the user allows for a model that the run directory names.
         device: the device of the computation.
@@ -88,6 +90,7 @@ def run_finetune(
     else:
         source, dataset = scored_data(run, data, progress)
     path = out or run.finetuned
+    table = history_file or run.folder / "history.csv"
     files = [student.path, source.path, *(teacher.path for teacher in teachers)]
     check_output(path, inputs=files, run=run.folder, own=[run.finetuned.name])
     if tensorboard is not None:
@@ -111,7 +114,7 @@ def run_finetune(
         out=path,
         last=run.last,
         cache_folder=run.folder / "cache",
-        history=run.folder / "history.csv",
+        history=table,
         tensorboard=tensorboard,
         resume=resume,
         device=device,
@@ -125,7 +128,7 @@ def run_finetune(
                 arguments=options.to_json(),
                 seed=options.seed,
                 inputs=inputs,
-                outputs=output_files(finetuned=path, history=run.folder / "history.csv"),
+                outputs=output_files(finetuned=path, history=table),
                 seconds=time.perf_counter() - began,
                 metrics=FinetuneMetrics(history.best_epoch, history.val, history.test, test_metrics),
             )

@@ -25,6 +25,8 @@ RUN_FILES = frozenset(
         "finetuned.pt",
         "last.pt",
         "history.csv",
+        "shrink.json",
+        "shrunk.pt",
         "report.html",
         "model-card.md",
     )

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from cfp_cli.checkpoints.save import save
 from cfp_cli.checkpoints.spec import spec_of
-from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import load_images, sample
-from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.errors import RunError
-from cfp_cli.foundation.progress import SILENT, Progress, working
-from cfp_cli.graph import ChannelGraph, channel_sets
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
@@ -27,12 +23,11 @@ from cfp_cli.pruning.pruner import Pruner, Rounds, round_options
 from cfp_cli.pruning.reconstruct import IMAGES
 from cfp_cli.pruning.refit import FULL, Refit
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, load_for, scored_data, scored_model
+from cfp_cli.runs.inputs import NO_PERMISSION, ModelInput, Permission
 from cfp_cli.runs.output_path import check_output
-from cfp_cli.runs.outputs import recorded_output
-from cfp_cli.runs.records import Inputs, PruneMetrics, PruneRecord, ScoreRecord, output_files
+from cfp_cli.runs.pruned_files import prune_record, save_pruned
+from cfp_cli.runs.scored_network import ScoredNetwork
 from cfp_cli.scoring.score import score
-from cfp_cli.scoring.scores import Scores
 from cfp_cli.training.recovery import Recovery
 
 
@@ -82,7 +77,7 @@ def plan_prune(
     Raises:
         CfpError: an input does not fit the run, or the target cannot be met.
     """
-    scored = _Scored.open(run, model, permission, device, progress)
+    scored = ScoredNetwork.open(run, model, permission, device, progress)
     if isinstance(request, Plan):
         return _one_round(request)
     options = round_options(request, 1, rounds) if rounds > 1 else request
@@ -128,7 +123,7 @@ def run_prune(
         CfpError: an input does not fit the run, the target cannot be met, or the proof fails.
     """
     began = time.perf_counter()
-    scored = _Scored.open(run, model, permission, device, progress)
+    scored = ScoredNetwork.open(run, model, permission, device, progress)
     path = out or run.pruned
     check_output(path, inputs=[scored.model.path, scored.data.path], run=run.folder, own=[run.pruned.name])
     spec = spec_of(scored.network)
@@ -146,30 +141,13 @@ def run_prune(
         pruned, plan = pruner.carry_out(scored.network, _one_round(request), graph=graph, scores=scored.scores)
         arguments: dict[str, Any] = {"plan": request.options}
     else:
-        between = scored.rounds(run, rounds, recovery_epochs, seed, batch_size) if rounds > 1 else None
+        between = _rounds(scored, run, rounds, recovery_epochs, seed, batch_size) if rounds > 1 else None
         pruned, plan = pruner.prune(scored.network, scored.scores, request, graph=graph, rounds=between)
         arguments = {**asdict(request), "rounds": rounds}
     scored.report_dead(plan)
-    model_record = scored.model.record()
-    facts = {"from": model_record.sha256, "compression": plan.compression, "achieved": plan.achieved}
-    save(path, pruned, replace(spec.followed_by("prune", **facts), plan=plan.to_json()))
-    plan.save(run.plan)
-    run.add(
-        PruneRecord(
-            arguments=arguments,
-            seed=seed,
-            inputs=Inputs(model=model_record, data=scored.data.record(scored.dataset)),
-            outputs=output_files(pruned=path, plan=run.plan),
-            seconds=time.perf_counter() - began,
-            metrics=PruneMetrics(
-                plan.params_before,
-                plan.params_after,
-                plan.compression,
-                plan.max_abs_logit_error,
-                {stage: metrics.accuracy for stage, metrics in validation.items()},
-            ),
-        )
-    )
+    save_pruned(scored, pruned, plan, path, run.plan)
+    outputs = {"pruned": path, "plan": run.plan}
+    run.add(prune_record(scored, plan, outputs, arguments, seed, validation, time.perf_counter() - began))
     return Pruned(plan, validation, path)
 
 
@@ -181,61 +159,18 @@ def _one_round(plan: Plan) -> Plan:
     return plan
 
 
-@dataclass(frozen=True)
-class _Scored:
-    """The network, images and scores that a run holds."""
-
-    model: ModelInput
-    data: DataInput
-    dataset: Dataset
-    network: nn.Module
-    scores: Scores
-    device: torch.device
-    progress: Progress
-
-    @classmethod
-    def open(
-        cls, run: Run, model: ModelInput | None, permission: Permission, device: torch.device, progress: Progress
-    ) -> _Scored:
-        source = scored_model(run, model, permission)
-        data, dataset = scored_data(run, None, progress)
-        network, dataset = load_for(dataset, source, progress)
-        scores = Scores.load(recorded_output(run, run.require(ScoreRecord), "scores"))
-        return cls(source, data, dataset, network.to(device), scores, device, progress)
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return Preprocessing.of(spec_of(self.network))
-
-    def graph(self, pruner: Pruner) -> ChannelGraph:
-        image = pruner.proof_images(self.scores).to(self.device)[:1]
-        with working(self.progress, "tracing the network"):
-            return channel_sets(self.network, image)
-
-    def report_dead(self, plan: Plan) -> None:
-        """Say how many dead channels the plan keeps, if any."""
-        dead = {name: set(each.dead) for name, each in self.scores.by_set().items()}
-        kept = sum(len(dead.get(each.name, set()) & set(each.kept)) for each in plan.sets)
-        if kept:
-            self.progress.say(
-                f"{kept} of {sum(map(len, dead.values()))} channels whose maps are the same for all images are kept; a "
-                "higher --ratio drops them before others"
-            )
-
-    def rounds(self, run: Run, count: int, epochs: int, seed: int, batch_size: int) -> Rounds:
-        """Between two rounds: a recovery from the original network, and scores made as the run's were."""
-        cache = run.folder / "cache"
-        recovery = Recovery(self.network, self.dataset, cache, epochs, seed, self.device, progress=self.progress)
-        images = sample(
-            self.dataset, self.scores.images, self.scores.options["seed"], self.preprocessing, self.progress
-        )
-        criteria: dict[str, Any] = {
-            "similarity": self.scores.similarity,
-            "richness": self.scores.richness,
-            "decimals": self.scores.options["decimals"],
-        }
-        return Rounds(
-            count,
-            lambda network: score(network, images.batches(batch_size), **criteria, progress=self.progress),
-            recovery.recover,
-        )
+def _rounds(scored: ScoredNetwork, run: Run, count: int, epochs: int, seed: int, batch_size: int) -> Rounds:
+    """Between two rounds: a recovery from the original network, and scores made as the run's were."""
+    cache, progress = run.folder / "cache", scored.progress
+    recovery = Recovery(scored.network, scored.dataset, cache, epochs, seed, scored.device, progress=progress)
+    images = sample(scored.dataset, scored.scores.images, scored.scores.options["seed"], scored.preprocessing, progress)
+    criteria: dict[str, Any] = {
+        "similarity": scored.scores.similarity,
+        "richness": scored.scores.richness,
+        "decimals": scored.scores.options["decimals"],
+    }
+    return Rounds(
+        count,
+        lambda network: score(network, images.batches(batch_size), **criteria, progress=progress),
+        recovery.recover,
+    )

@@ -22,7 +22,9 @@ from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.typed_json import FieldError, quoted, read, require_int64, to_json
 from cfp_cli.foundation.versions import versions
+from cfp_cli.measuring.loss_rule import LossMetric
 from cfp_cli.measuring.metrics import Metrics
+from cfp_cli.report.frontier import FrontierPoint
 
 LOGGER = logging.getLogger(__name__)
 
@@ -234,6 +236,39 @@ class ReportMetrics:
     left_out: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class ShrinkMetrics:
+    """What `cfp shrink` measured.
+
+    Attributes:
+        frontier: the candidates, in the order of their measurement.
+        max_loss: largest loss that was allowed, in points of `metric` on the validation images.
+        margin: how many points the bound of the loss may lie above `max_loss`.
+        metric: the metric of the loss.
+        met: whether the chosen network is within the loss.
+        original_val: metrics of the original on the validation split.
+        original_test: likewise on the test split; None without one.
+        val: metrics of the chosen network on the validation split.
+        test: likewise on the test split; None without one.
+    """
+
+    frontier: tuple[FrontierPoint, ...]
+    max_loss: float
+    margin: float
+    metric: LossMetric
+    met: bool
+    original_val: Metrics
+    original_test: Metrics | None
+    val: Metrics
+    test: Metrics | None
+
+    def __post_init__(self) -> None:
+        named = {"original_val": self.original_val, "original_test": self.original_test}
+        for name, metrics in (named | {"val": self.val, "test": self.test}).items():
+            if metrics is not None:
+                _require_confusion(name, metrics)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoreRecord(Record):
     """Record of `cfp score`."""
@@ -300,8 +335,20 @@ class ReportRecord(Record):
     metrics: ReportMetrics
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShrinkRecord(Record):
+    """Record of `cfp shrink`."""
+
+    command: ClassVar[str] = "shrink"
+    metrics: ShrinkMetrics
+
+    def __post_init__(self) -> None:
+        _require_output(self, "shrunk")
+
+
 KINDS: dict[str, type[Record]] = {
-    kind.command: kind for kind in (ScoreRecord, PruneRecord, FinetuneRecord, BenchRecord, ExportRecord, ReportRecord)
+    kind.command: kind
+    for kind in (ScoreRecord, PruneRecord, FinetuneRecord, BenchRecord, ExportRecord, ReportRecord, ShrinkRecord)
 }
 
 

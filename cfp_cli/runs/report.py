@@ -55,6 +55,7 @@ from cfp_cli.runs.records import (
     ReportMetrics,
     ReportRecord,
     ScoreRecord,
+    ShrinkRecord,
     output_files,
 )
 from cfp_cli.runs.tested import TestSplit, accuracy_change, mistake_images, shown_mistakes
@@ -225,6 +226,9 @@ def run_report(
         repeated=repeated,
         written=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    shrink = _shrink_record(run, models[-1])
+    if shrink is not None:
+        page_data = replace(page_data, frontier=shrink.metrics.frontier, max_loss=shrink.metrics.max_loss)
     content = render_page(page_data)
     write_bytes(path, content)
     outputs = {"report": path}
@@ -331,6 +335,12 @@ def _recorded_latency(run: Run, models: tuple[ModelFacts, ...]) -> tuple[Benchma
             if roles.keys() <= by_hash.keys():
                 return tuple(replace(by_hash[digest], model=role) for digest, role in roles.items())
     return ()
+
+
+def _shrink_record(run: Run, last: ModelFacts) -> ShrinkRecord | None:
+    """Return the newest record of `cfp shrink`, if it wrote the last network."""
+    record = run.latest(ShrinkRecord)
+    return record if record is not None and record.outputs["shrunk"].sha256 == last.sha256 else None
 
 
 def _teacher_metrics(record: FinetuneRecord | None) -> dict[str, Metrics]:

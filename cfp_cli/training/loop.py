@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ from cfp_cli.training.state_check import check_state
 from cfp_cli.training.trainer import Trainer
 
 Listener = Callable[[Sequence[EpochRow]], None]
+# A context manager that shows the epochs of a training; it receives the options of the training.
+ShowEpochs = Callable[[TrainOptions], AbstractContextManager[Listener | None]]
 
 
 @dataclass(frozen=True)

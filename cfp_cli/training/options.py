@@ -18,12 +18,21 @@ Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Select = Literal["accuracy", "macro_f1"]
 Amp = Literal["off", "auto", "bf16", "fp16"]
-Preset = Literal["paper", "teacher", "student"]
+Preset = Literal["paper", "teacher", "student", "short"]
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "paper": {"epochs": 300, "batch_size": 128, "lr": 5e-5, "warmup": 0.0, "augment": "paper", "ema": 0.0},
     "teacher": {"epochs": 60, "batch_size": 64, "lr": 5e-4, "warmup": 0.0, "augment": "strong", "ema": 0.0},
     "student": {"epochs": 120, "batch_size": 64, "lr": 3e-4, "warmup": 1.0, "augment": "geometric", "ema": 0.99},
+    "short": {
+        "epochs": 40,
+        "batch_size": 64,
+        "lr": 3e-4,
+        "warmup": 1.0,
+        "augment": "geometric",
+        "ema": 0.99,
+        "views": 6,
+    },
 }
 
 
@@ -32,8 +41,9 @@ class TrainOptions:
     """The options of a training run. Runs with equal options, data and initial weights give equal weights.
 
     `epochs`, `batch_size`, `lr`, `warmup`, `augment` and `ema` have no default. `TrainOptions.preset(name, ...)` takes
-    them from a preset: `teacher` (the default of `cfp train`), `student` (the default of `cfp finetune`), or `paper`
-    (the fine-tuning of Wang et al., IEEE TII 2023, doi 10.1109/TII.2023.3288208).
+    them from a preset: `teacher` (the default of `cfp train`), `student` (the default of `cfp finetune`), `short` (the
+    fine-tuning of `cfp shrink`), or `paper` (the fine-tuning of Wang et al., IEEE TII 2023, doi
+    10.1109/TII.2023.3288208).
     """
 
     epochs: int = field(metadata={"help": "Passes over the training images.", "minimum": 1, "maximum": 100_000})

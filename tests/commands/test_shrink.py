@@ -1,0 +1,220 @@
+"""`cfp shrink`: from a model and images to a small network in one command, which can be interrupted and repeated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.save import save
+from cfp_cli.checkpoints.spec import spec_of
+from cfp_cli.data.dataset import Dataset, open_dataset
+from cfp_cli.data.images import sample
+from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.foundation.errors import MissingExtraError
+from cfp_cli.foundation.files import sha256
+from cfp_cli.measuring.loss_rule import Judged
+from cfp_cli.pruning.frontier import next_compression
+from cfp_cli.pruning.refit import Refit
+from cfp_cli.runs import shrink as shrink_module
+from cfp_cli.runs import shrink_search
+from cfp_cli.runs.candidates import Candidate, Candidates
+
+# The fastest fine-tuning, and a margin for 8 validation images.
+STRICT = ("--metric", "agreement", "--max-loss", 1, "--margin", 100, "--epochs", 1, "--views", 1, "--json")
+
+
+@pytest.fixture(scope="module")
+def varied(model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The untrained model with a bias by which it predicts several classes."""
+    network = load(model)
+    dataset = open_dataset(images)
+    store = sample(dataset, 48, 0, Preprocessing.of(spec_of(network)))
+    with torch.no_grad():
+        logits = network(next(iter(store.batches(48)))[0])
+        network[-1].bias.sub_(logits.mean(0))
+        network[-1].weight.mul_(20)
+        network[-1].bias.mul_(20)
+    path = tmp_path_factory.mktemp("varied") / "model.pt"
+    save(path, network, spec_of(network))
+    return path
+
+
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A coarse search over synthetic losses with borders at 20x (refitted) and 100x (fine-tuned)."""
+
+    def judge(self: shrink_search.Search, candidate: Candidate) -> Judged:
+        loss = candidate.compression / (100 if candidate.trained else 20)
+        return Judged(loss, loss, loss <= self.options.rule.max_loss)
+
+    def following(tried: dict[float, bool], **known: float) -> float | None:
+        return next_compression(tried, **{**known, "close": 4.0})
+
+    monkeypatch.setattr(shrink_search.Search, "judge", judge)
+    monkeypatch.setattr(shrink_search, "next_compression", following)
+
+
+@pytest.fixture
+def shrink(cfp, varied: Path, images: Path, tmp_path: Path, monkeypatch, coarse: None) -> Callable[..., Any]:
+    """Run the command without refit, export and report, which take most of its time."""
+
+    def missing(*_: object, **__: object) -> None:
+        raise MissingExtraError("left out in this test")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shrink_module, "run_export", missing)
+    monkeypatch.setattr(shrink_module, "run_report", missing)
+    monkeypatch.setattr(shrink_search.RecordedOutputs, "of", lambda *_, **__: None)
+    monkeypatch.setattr(shrink_search, "Refit", lambda recorded: Refit(reconstruct=False, recalibrate=False))
+    return lambda *options, run="run": cfp("shrink", varied, images, *STRICT, *options, "--run", run)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Candidate]:
+    """The candidates that are measured and stored from now on."""
+    added: list[Candidate] = []
+    original = Candidates.add
+
+    def add(self: Candidates, candidate: Candidate) -> None:
+        original(self, candidate)
+        added.append(candidate)
+
+    monkeypatch.setattr(Candidates, "add", add)
+    return added
+
+
+def facts(result: Any) -> Any:
+    """The result without what depends on the clock and on the folder."""
+    if isinstance(result, dict):
+        return {k: facts(v) for k, v in result.items() if k not in ("seconds", "command", "out", "sha256")}
+    return [facts(each) for each in result] if isinstance(result, list) else result
+
+
+def test_one_command(cfp, tmp_path: Path, varied: Path, images: Path, monkeypatch, coarse: None) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    split = Dataset.split
+
+    def split_at_the_end(self: Dataset, name: str) -> Any:
+        assert name != "test" or (run / "shrunk.pt").exists()
+        return split(self, name)
+
+    monkeypatch.setattr(Dataset, "split", split_at_the_end)
+    done = cfp("shrink", varied, images, *STRICT, "--teachers", varied, "--run", run)
+    assert done.code == 0, done.err
+    result = done.json
+    keys = {"out", "compression", "macs_ratio", "latency_ratio", "val", "test", "teacher", "frontier", "seconds"}
+    assert keys | {"command"} <= result.keys()
+    assert result["command"].startswith("cfp shrink ")
+    chosen = [each for each in result["frontier"] if each["chosen"]]
+    assert [each["passes"] for each in chosen] == [True]
+    assert chosen[0]["params"] == min(each["params"] for each in result["frontier"] if each["passes"])
+    assert chosen[0]["params"] == sum(each.numel() for each in load(result["out"]).parameters())
+    assert result["compression"] == pytest.approx(
+        sum(p.numel() for p in load(varied).parameters()) / chosen[0]["params"]
+    )
+    looks = [(each["params"], each["macs"], each["trained"]) for each in result["frontier"]]
+    assert len(set(looks)) == len(looks)
+    assert any(trained for _, _, trained in looks)
+    evaluated = cfp("eval", result["out"], images, "--json").json
+    assert {name: value for name, value in evaluated.items() if name != "mistakes"} == result["test"]
+    records = json.loads((run / "run.json").read_text())["records"]
+    assert [each["command"] for each in records][-3:] == ["shrink", "export", "report"]
+    page = (run / "report.html").read_text()
+    assert page.count('class="chosen"') == 2
+    for command in ("export --format onnx --out x.onnx", "report --no-bench"):
+        again = cfp(*command.split(), "--run", run)
+        assert again.code == 0, again.err
+
+
+def test_an_interrupted_command_goes_on(shrink, varied: Path, measured: list[Candidate], monkeypatch) -> None:
+    teacher = ("--teachers", varied)
+    whole = shrink(*teacher)
+    assert whole.code == 0, whole.err
+    count = len(measured)
+    assert [each.trained for each in measured] == [False, False, True]
+    measured.clear()
+    add = Candidates.add
+
+    def interrupt(self: Candidates, candidate: Candidate) -> None:
+        add(self, candidate)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Candidates, "add", interrupt)
+        for _ in range(2):
+            stopped = shrink(*teacher, run="other")
+            assert stopped.code == 130
+            assert "repeat the command to continue" in stopped.err
+    repeated = shrink(*teacher, run="other")
+    assert repeated.code == 0, repeated.err
+    assert facts(repeated.json) == facts(whole.json)
+    assert len(measured) == count
+    assert sha256(Path("run/shrunk.pt")) == sha256(Path("other/shrunk.pt"))
+    measured.clear()
+    assert facts(shrink(*teacher, run="other").json) == facts(whole.json)
+    assert measured == []
+
+
+def test_an_interrupted_training_goes_on_and_the_looks_serve_another_loss(shrink, measured, monkeypatch) -> None:
+    finetune = shrink_search.run_finetune
+    asked: list[bool] = []
+
+    def interrupted(*arguments: Any, resume: bool, **named: Any) -> Any:
+        asked.append(resume)
+        done = finetune(*arguments, resume=resume, **named)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(shrink_search, "run_finetune", interrupted)
+    assert shrink().code == 130
+    done = shrink()
+    assert done.code == 0, done.err
+    assert asked[:2] == [True, True]
+    measured.clear()
+    looser = shrink("--max-loss", 3.3, "--no-finetune")
+    assert looser.code == 0, looser.err
+    assert looser.json["compression"] > 50
+    assert measured == []
+    records = json.loads(Path("run/run.json").read_text())["records"]
+    teachers = [len(each["inputs"]["teachers"]) for each in records if each["command"] == "finetune"]
+    assert set(teachers) == {2}, "the classes are unbalanced"
+
+
+def test_budgets(shrink, model: Path) -> None:
+    params = sum(each.numel() for each in load(model).parameters())
+    done = shrink("--budget", f"params<={params // 6}", "--budget", "macs<=1M", "--no-finetune", "--max-loss", 100)
+    assert done.code == 0, done.err
+    assert all(each["params"] <= params // 6 for each in done.json["frontier"])
+    failed = shrink("--budget", f"params<={params // 40}", "--no-finetune", "--max-loss", 0)
+    assert failed.code == 3, failed.err
+    assert failed.out, failed.err
+    assert failed.json["met"] is False
+    assert sum(each.numel() for each in load(failed.json["out"]).parameters()) <= params // 40
+    impossible = shrink("--budget", "params<=10")
+    assert impossible.code == 3
+    assert "no network fits the budgets" in impossible.err
+    for budget, message in (("latency<=2ms", "not supported yet"), ("params<400", "is not a budget")):
+        refused = shrink("--budget", budget)
+        assert refused.code == 2
+        assert message in refused.err
+
+
+def test_limits(shrink, measured: list[Candidate], monkeypatch: pytest.MonkeyPatch) -> None:
+    hurried = shrink("--time-limit", "0.01s", "--max-loss", 100)
+    assert hurried.code == 0, hurried.err
+    assert len(measured) == 1
+    assert "the time limit leaves no time" in hurried.err
+    few = shrink("--margin", 1, run="few")
+    assert few.code == 3
+    assert "8 validation images are too few" in few.err
+    assert shrink("--time-limit", "soon").code == 2
+    monkeypatch.setattr(shrink_module.launch, "launched", lambda: True)
+    assert "without torchrun" in shrink().err

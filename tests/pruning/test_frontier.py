@@ -1,0 +1,125 @@
+"""The search over compressions: it ends, tries none twice, and its result passed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from cfp_cli.foundation.errors import TargetError, UsageError
+from cfp_cli.pruning.frontier import (
+    CLOSE,
+    LEAST,
+    Budget,
+    least_compression,
+    next_compression,
+    remaining_looks,
+)
+
+
+def search(
+    passes: Callable[[float], bool], least: float = LEAST, tried: dict[float, bool] | None = None
+) -> list[float]:
+    """The compressions that are tried, in their order."""
+    tried = {} if tried is None else tried
+    order: list[float] = []
+    while (following := next_compression(tried, least=least)) is not None:
+        assert following not in tried
+        assert following >= least
+        order.append(following)
+        tried[following] = passes(following)
+        assert len(order) < 30
+    return order
+
+
+def result(passes: Callable[[float], bool], order: list[float]) -> float | None:
+    return max((each for each in order if passes(each)), default=None)
+
+
+@pytest.mark.parametrize("border", [1.2, 2.0, 15.9, 16.0, 16.1, 40.0, 333.0, 9000.0])
+def test_the_border_of_a_growing_loss_is_found(border: float) -> None:
+    order = search(lambda compression: compression <= border)
+    found = result(lambda compression: compression <= border, order)
+    assert found is not None
+    assert border / CLOSE * 0.99 <= found <= border
+    assert len(order) <= 12
+
+
+def test_random_losses_end_with_a_candidate_that_passed() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        outcomes: dict[float, bool] = {}
+        chance = generator.random()
+
+        def passes(compression: float, outcomes: dict[float, bool] = outcomes, chance: float = chance) -> bool:
+            # Anything may pass up to the largest possible compression.
+            return outcomes.setdefault(compression, compression < 500 and bool(generator.random() < chance))
+
+        order = search(passes)
+        assert len(set(order)) == len(order)
+        found = result(passes, order)
+        assert found is None or outcomes[found]
+        if found is None:
+            assert order[-1] == LEAST
+
+
+@pytest.mark.parametrize("least", [LEAST, 3.0, 100.0])
+def test_borders_at_both_ends(least: float) -> None:
+    nothing = search(lambda _: False, least)
+    assert nothing[-1] == least
+    only_the_mildest = search(lambda compression: compression <= least, least)
+    assert result(lambda compression: compression <= least, only_the_mildest) == least
+    largest = search(lambda compression: compression <= 14_000, least)
+    assert max(each for each in largest if each <= 14_000) >= 14_000 / CLOSE * 0.99
+
+
+def test_an_interrupted_search_goes_on_where_it_was() -> None:
+    def passes(compression: float) -> bool:
+        return compression <= 77
+
+    whole = search(passes)
+    for done in range(len(whole) + 1):
+        assert search(passes, tried={each: passes(each) for each in whole[:done]}) == whole[done:]
+
+
+def test_the_number_of_remaining_looks() -> None:
+    assert remaining_looks({8.0: True, 9.0: False}) == 0
+    for border in (3.0, 50.0, 700.0):
+        tried: dict[float, bool] = {}
+        order = search(lambda compression, border=border: compression <= border)
+        for number, each in enumerate(order):
+            if any(tried.values()) and not all(tried.values()):
+                assert abs(remaining_looks(tried) - (len(order) - number)) <= 1
+            tried[each] = each <= border
+
+
+@pytest.mark.parametrize(
+    ("text", "cost", "most"),
+    [("params<=400k", "params", 400_000), ("macs <= 1.5M", "macs", 1_500_000), ("flops<=2G", "macs", 2 * 10**9)],
+)
+def test_budgets(text: str, cost: str, most: int) -> None:
+    budget = Budget.parse(text)
+    assert (budget.cost, budget.most) == (cost, most)
+    sizes = {"params": 1, "macs": 1}
+    assert budget.fits(**{**sizes, cost: most})
+    assert not budget.fits(**{**sizes, cost: most + 1})
+
+
+@pytest.mark.parametrize("text", ["params", "params<400", "params<=", "params<=-3", "params<=0", "bytes<=1M", "x<=3"])
+def test_other_budgets_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="supported yet" if text.startswith("bytes") else "budget"):
+        Budget.parse(text)
+
+
+@pytest.mark.parametrize("needed", [1.0, 1.06, 3.3, 250.0, 410.0])
+def test_the_least_compression_that_fits(needed: float) -> None:
+    def fits(compression: float) -> bool:
+        return compression >= needed
+
+    found = least_compression(fits, 1e6)
+    assert needed <= found <= max(needed * 1.02, LEAST)
+    with pytest.raises(TargetError, match="no network fits the budgets"):
+        least_compression(lambda _: False, 1e6)
+    assert math.isfinite(found)

@@ -1,0 +1,52 @@
+"""The drawing of the frontier."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+import torch
+
+from cfp_cli.foundation.typed_json import FieldError
+from cfp_cli.measuring.metrics import compute_metrics
+from cfp_cli.report.frontier import FrontierPoint, frontier_chart
+
+LABELS = torch.arange(9) % 3
+
+
+def point(params: int, loss: float, *, trained: bool = False, chosen: bool = False) -> FrontierPoint:
+    metrics = compute_metrics(LABELS, LABELS, ("a", "<b>", "c"))
+    return FrontierPoint(
+        compression=1e6 / params,
+        trained=trained,
+        params=params,
+        macs=100 * params,
+        val=metrics,
+        loss=loss,
+        bound=loss + 4,
+        passes=loss <= 0.5,
+        chosen=chosen,
+        seconds=1.0,
+    )
+
+
+@pytest.mark.parametrize("max_loss", [0.0, 0.5, 100.0])
+def test_every_candidate_is_drawn_inside_the_picture(max_loss: float) -> None:
+    points = [point(900_000, -0.5), point(30_000, 0.0, trained=True, chosen=True), point(1, 80.0), point(30_000, 0.6)]
+    for shown in (points, points[1:2]):
+        for cost, label in (("params", "parameters"), ("macs", "multiply-adds <x>")):
+            drawing = ET.fromstring(frontier_chart(shown, cost, label, max_loss))
+            marks = [each for each in drawing if each.get("class", "").startswith("point")]
+            assert len(marks) == len(shown)
+            assert [each.tag for each in drawing if each.get("class") == "chosen"] == ["circle"]
+            for each in marks:
+                x, y = (float(each.get(f"c{axis}") or each.get(axis) or "nan") for axis in "xy")
+                assert 0 <= x <= 360
+                assert 0 <= y <= 220
+            assert "chosen: 30,000 parameters" in drawing.attrib["aria-label"]
+
+
+def test_a_network_without_parameters_is_refused() -> None:
+    with pytest.raises(FieldError, match="params is 0"):
+        point_of_nothing = point(30_000, 0.0)
+        FrontierPoint(**{**point_of_nothing.__dict__, "params": 0})
