@@ -135,7 +135,7 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
 @click.option("--lr", type=float, default=SHORT.lr, show_default=True, help="Learning rate after the warm-up.")
 @click.option(
     "--views",
-    type=click.IntRange(1, 10_000),
+    type=click.IntRange(1, 1_000),
     default=SHORT.views,
     show_default=True,
     help="Views of each image in training.",
@@ -247,7 +247,9 @@ def shrink(
         verdict(done),
         *collapse_verdict(tested, done.out.name, REMEDY),
         *(f"written {shown_path(path)}" for path in (done.out, done.export, done.report) if path is not None),
-        next_command(DEFAULT_RUN, "predict", done.export or done.out, IMAGES, arch=how.factory),
+        next_command(
+            DEFAULT_RUN, "predict", done.export or done.out, IMAGES, arch=None if done.export else how.factory
+        ),
     )
     return 0 if done.metrics.met else 3
 

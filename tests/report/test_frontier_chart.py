@@ -47,6 +47,6 @@ def test_every_candidate_is_drawn_inside_the_picture(max_loss: float) -> None:
 
 
 def test_a_network_without_parameters_is_refused() -> None:
+    values = {**point(30_000, 0.0).__dict__, "params": 0}
     with pytest.raises(FieldError, match="params is 0"):
-        point_of_nothing = point(30_000, 0.0)
-        FrontierPoint(**{**point_of_nothing.__dict__, "params": 0})
+        FrontierPoint(**values)
