@@ -175,6 +175,20 @@ class TapAccumulator:
                 accumulator is then unchanged.
         """
 
+    def update_norms(self, norms: NDArray[np.float64], size: tuple[int, int], first_image: int) -> None:
+        """Add the norms of further images whose maps were reduced elsewhere, such as on a GPU.
+
+        Args:
+            norms: Frobenius norms of the maps, float64 [N, C].
+            size: height and width of a map in pixels.
+            first_image: index in the run of the first of these images; the others follow it.
+
+        Raises:
+            ValueError: the accumulator computes richness or another similarity than `norm`, the array is not float64 or
+                has a wrong shape, a norm is NaN or infinite (the message names tap, image and channel), or an image was
+                added before. The accumulator is then unchanged.
+        """
+
     def merge(self, other: TapAccumulator) -> None:
         """Add the images of another accumulator of the same tap, which does not change.
 

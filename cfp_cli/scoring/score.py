@@ -68,7 +68,6 @@ def score(
         ValueError: a map contains NaN or infinity; the message names tap, image and channel.
     """
     began = time.perf_counter()
-    # The core reads maps from host memory. Maps of a network on CUDA are copied once for each tap and batch.
     device = next(model.parameters()).device
     accumulators: dict[str, Any] = {}
     covariances: Covariances | None = None
@@ -81,12 +80,14 @@ def score(
     def reduce(tap: Tap, maps: Tensor) -> None:
         nonlocal core_seconds
         entered = time.perf_counter()
-        accumulators[tap.node].update(maps.detach().float().cpu().numpy(), first_image + images)
+        add_maps(accumulators[tap.node], maps.detach(), first_image + images, on_device=on_device)
         same_maps[tap.node].add(maps.detach())
         if covariances is not None:
             covariances.add(tap, maps.detach(), first_image + images)
         core_seconds += time.perf_counter() - entered
 
+    # The core reads maps from host memory. With the defaults, only norms and samples leave a GPU, and no maps.
+    on_device = device.type != "cpu" and similarity == "norm" and richness == "explained-variance"
     sample_images = sum(distributed.current().gather(image_count(loader)))
     with evaluating(model), torch.inference_mode(), full_precision():
         for batch, _ in progress.track(loader, "scoring", unit="batch"):
@@ -149,6 +150,23 @@ def score(
         options={"decimals": decimals, **(options or {})},
         network=fingerprint(model),
     )
+
+
+def add_maps(accumulator: Any, maps: Tensor, first_image: int, *, on_device: bool) -> None:
+    """Add maps [N, C, H, W] to an accumulator.
+
+    Args:
+        accumulator: a `cfp_core.TapAccumulator`.
+        maps: the maps, on any device.
+        first_image: index in the sample of the first image.
+        on_device: torch reduces the maps to norms where they are, and the core gets the norms. Otherwise the core
+            reads the maps, from host memory.
+    """
+    if not on_device:
+        accumulator.update(maps.float().cpu().numpy(), first_image)
+        return
+    norms = torch.linalg.vector_norm(maps.flatten(2), dim=2, dtype=torch.float64)
+    accumulator.update_norms(norms.cpu().numpy(), (maps.shape[2], maps.shape[3]), first_image)
 
 
 def _gather(

@@ -115,25 +115,8 @@ impl TapAccumulator {
     /// The number of channels or images or the size of the maps is wrong, a map contains NaN or infinity, or an image was added
     /// before. After an error the accumulator is unchanged.
     pub fn update(&mut self, maps: &Maps, indices: &[usize]) -> Result<(), CoreError> {
-        let [images, channels, height, width] = maps.shape();
-        let size = self.size.unwrap_or((height, width));
-        if channels != self.channels || size != (height, width) || images != indices.len() {
-            let count = if images == indices.len() { "N".into() } else { indices.len().to_string() };
-            return Err(CoreError::Shape {
-                tap: self.tap(),
-                expected: match self.size {
-                    Some((height, width)) => format!("maps [{count}, {}, {height}, {width}]", self.channels),
-                    None => format!("maps [{count}, {}, H, W]", self.channels),
-                },
-                found: maps.shape().to_vec(),
-            });
-        }
-        let mut sorted = indices.to_vec();
-        sorted.sort_unstable();
-        let repeated = sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
-        if let Some(image) = repeated.or_else(|| sorted.into_iter().find(|image| self.rows.contains_key(image))) {
-            return Err(CoreError::Repeated { tap: self.tap(), image });
-        }
+        let [images, channels, ..] = maps.shape();
+        let size = self.check(maps.shape(), indices)?;
         let reduced = reduce(maps, self.richness, self.decimals)?;
         if let Some(wrong) = reduced.iter().position(|(norm, _)| !norm.is_finite()) {
             let (image, channel) = (indices[wrong / channels], wrong % channels);
@@ -151,6 +134,57 @@ impl TapAccumulator {
             Similarity::Ssim => threads::run(|| (0..images).for_each(|image| add_ssim(maps, image, sums))),
             Similarity::Cosine => threads::run(|| (0..images).for_each(|image| add_cosine(maps, image, sums))),
         }
+    }
+
+    /// Add the norms \[N * C\] of maps \[N, C, H, W\] that were reduced elsewhere, such as on a GPU.
+    ///
+    /// # Errors
+    /// Those of `update`, or the accumulator computes more than norms and their distances.
+    pub fn update_norms(&mut self, norms: &[f64], shape: [usize; 4], indices: &[usize]) -> Result<(), CoreError> {
+        if self.similarity != Similarity::Norm || self.richness.is_some() {
+            return Err(CoreError::Option(format!(
+                "{}only similarity norm without richness can be computed from norms; call update with maps",
+                self.tap()
+            )));
+        }
+        let size = self.check(shape, indices)?;
+        let [images, channels, ..] = shape;
+        if norms.len() != images * channels {
+            return Err(CoreError::Option(format!("{} norms do not fit [{images}, {channels}]", norms.len())));
+        }
+        if let Some(wrong) = norms.iter().position(|norm| !norm.is_finite()) {
+            let (image, channel) = (indices[wrong / channels], wrong % channels);
+            return Err(CoreError::NotFinite { tap: self.tap(), image, channel });
+        }
+        self.size = Some(size);
+        for (norms, &image) in norms.chunks_exact(channels).zip(indices) {
+            self.rows.insert(image, Row { norms: norms.to_vec(), richness: Vec::new() });
+        }
+        Ok(())
+    }
+
+    /// Height and width of maps \[N, C, H, W\], if they and the indices of their images fit the accumulator.
+    fn check(&self, shape: [usize; 4], indices: &[usize]) -> Result<(usize, usize), CoreError> {
+        let [images, channels, height, width] = shape;
+        let size = self.size.unwrap_or((height, width));
+        if channels != self.channels || size != (height, width) || images != indices.len() {
+            let count = if images == indices.len() { "N".into() } else { indices.len().to_string() };
+            return Err(CoreError::Shape {
+                tap: self.tap(),
+                expected: match self.size {
+                    Some((height, width)) => format!("maps [{count}, {}, {height}, {width}]", self.channels),
+                    None => format!("maps [{count}, {}, H, W]", self.channels),
+                },
+                found: shape.to_vec(),
+            });
+        }
+        let mut sorted = indices.to_vec();
+        sorted.sort_unstable();
+        let repeated = sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+        if let Some(image) = repeated.or_else(|| sorted.into_iter().find(|image| self.rows.contains_key(image))) {
+            return Err(CoreError::Repeated { tap: self.tap(), image });
+        }
+        Ok(size)
     }
 
     /// Add the images of another accumulator of the same tap.

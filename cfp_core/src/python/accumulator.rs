@@ -108,6 +108,36 @@ impl PyTapAccumulator {
         enter(py, || inner.update(&view, &indices))
     }
 
+    /// Add the norms of further images whose maps were reduced elsewhere, such as on a GPU.
+    ///
+    /// Args:
+    ///     norms: Frobenius norms of the maps, float64 [N, C].
+    ///     size: height and width of a map in pixels.
+    ///     first_image: index in the run of the first of these images; the others follow it.
+    ///
+    /// Raises:
+    ///     ValueError: the accumulator computes richness or another similarity than `norm`, the array is not float64 or
+    ///         has a wrong shape, a norm is NaN or infinite (the message names tap, image and channel), or an image was
+    ///         added before. The accumulator is then unchanged.
+    fn update_norms(
+        &mut self,
+        py: Python<'_>,
+        norms: &Bound<'_, PyAny>,
+        size: (usize, usize),
+        first_image: usize,
+    ) -> PyResult<()> {
+        let array = borrow::<f64>(norms, "norms")?;
+        let view = array.as_array();
+        let &[count, channels] = view.shape() else {
+            return Err(PyValueError::new_err("norms must be an array [N, C]"));
+        };
+        let values = view.as_standard_layout();
+        let values = values.as_slice().unwrap_or_default();
+        let indices: Vec<usize> = (first_image..first_image.saturating_add(count)).collect();
+        let inner = &mut self.inner;
+        enter(py, || inner.update_norms(values, [count, channels, size.0, size.1], &indices))
+    }
+
     /// Add the images of another accumulator of the same tap, which does not change.
     ///
     /// Args:
