@@ -1,6 +1,7 @@
 """Time and peak memory of scoring, against the forward passes alone.
 
     python benchmarks/scoring.py DATA [--vgg vgg16.pt] [--threads 2] [--rounds 3] [--cells NAME...] [--out FILE]
+    python benchmarks/scoring.py DATA --figures docs/figures
 
 DATA is a folder of real images by class. Each cell of `CELLS` is a network, an image size and a number of images. It is
 scored with the defaults of `cfp score` first: tracing, the trial rebuild, the pass over the images and the choice of
@@ -26,6 +27,7 @@ from typing import Any
 
 import torch
 from machine import processor
+from plot import Axis, line_plot
 from torch import Tensor, nn
 
 import cfp_core
@@ -56,7 +58,7 @@ class Cell:
         side: image side in pixels.
         images: number of images.
         richness: what `cfp score --richness` is measured with.
-        goals: largest ratio to the forward passes for each richness.
+        goals: largest ratio to the forward passes for each richness; empty if there is none.
     """
 
     arch: str
@@ -89,6 +91,9 @@ CELLS = {
         _cell("torchvision:densenet121", 224, 640, 1.3),
         _cell("torchvision:convnext_tiny", 224, 640, 1.3),
         Cell(VGG, 224, 640, MEASURED, (1.15, 1.15)),
+        # How the ratio grows with the number of images and with their size.
+        *(Cell("torchvision:resnet50", 64, images, MEASURED[:1], ()) for images in (16, 64, 256)),
+        *(Cell("torchvision:resnet50", side, 64, MEASURED[:1], ()) for side in (128, 384, 512)),
     )
 }
 
@@ -168,7 +173,7 @@ def measure(arguments: argparse.Namespace, cell: Cell) -> dict[str, Any]:
         "images": sum(len(labels) for _, labels in batches),
         "seconds": times,
         "score_over_forward": {richness: times[richness] / times["forward"] for richness in cell.richness},
-        "goals": dict(zip(cell.richness, cell.goals, strict=True)),
+        "goals": dict(zip(cell.richness, cell.goals, strict=bool(cell.goals))),
         "peak_kib": peaks,
         "peak_score_over_forward": {richness: peaks[richness] / peaks["forward"] for richness in cell.richness},
     }
@@ -177,6 +182,25 @@ def measure(arguments: argparse.Namespace, cell: Cell) -> dict[str, Any]:
         best_in_torch(model, batches[:1])
         row["torch_over_forward"] = (time.perf_counter() - began) * len(batches) / times["forward"]
     return row
+
+
+def plot(results: dict[str, Any], folder: Path) -> None:
+    """Draw how the ratio of ResNet-50 grows with the number of images and with their size."""
+    rows = {cell: results[cell.name] for cell in CELLS.values() if cell.name in results and "resnet50" in cell.arch}
+    points = [(cell, row["score_over_forward"][MEASURED[0]]) for cell, row in rows.items()]
+    for name, label, axis, chosen in (
+        ("scoring-images", "images of 64 x 64 pixels", "images", [point for point in points if point[0].side == 64]),
+        (
+            "scoring-size",
+            "image side in pixels, 64 images",
+            "side",
+            [point for point in points if point[0].images == 64],
+        ),
+    ):
+        line = sorted((getattr(cell, axis), ratio, 0.0) for cell, ratio in chosen)
+        x = Axis(label, line[0][0], line[-1][0], log=True)
+        y = Axis("scoring / forward passes", 0, max(ratio for _, ratio, _ in line) * 1.1)
+        line_plot(folder / f"{name}.svg", f"Scoring of ResNet-50 by {axis}", x, y, {"default options": line})
 
 
 def main() -> None:
@@ -188,8 +212,12 @@ def main() -> None:
     parser.add_argument("--vgg", type=Path)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/scoring-defaults.json"))
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=list(CELLS))
+    parser.add_argument("--figures", type=Path, help="only draw the plots of the results in this folder")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.figures:
+        plot(json.loads(arguments.out.read_text())["results"], arguments.figures)
+        return
     if cfp_core.build_info()["profile"] != "release":
         sys.exit("the core is a debug build; install with `pip install .`")
     choose_device("cpu", arguments.threads)
