@@ -298,7 +298,11 @@ def verdict(done: Shrunk) -> str:
         f"{done.compression:.1f}x fewer parameters ({done.chosen.params:,}) and {done.macs_ratio:.1f}x fewer "
         f"multiply-adds ({done.chosen.macs / 1e6:,.1f} M)"
     )
-    loss = f"it loses {judged.loss:.2f} points of {NAMES[metrics.metric]} on the {metrics.val.images} validation images"
+    images = metrics.val.images
+    loss = (
+        f"it loses {judged.loss:.2f} points of {NAMES[metrics.metric]} on the {images} validation images, of which one "
+        f"is {100 / images:.2f} points"
+    )
     sure = (
         f"with 95 % confidence for all candidates together it loses at most {judged.bound:.1f} points of accuracy on "
         "images like these"
