@@ -28,6 +28,8 @@ _MODULES = {
     "pruning.plan": ("Plan",),
     "pruning.prune": ("prune",),
     "pruning.refit": ("Refit",),
+    "runs.python_shrink": ("shrink",),
+    "runs.shrink": ("Shrunk",),
     "scoring.score": ("score",),
     "scoring.scores": ("Scores",),
     "training.finetune": ("finetune",),
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
     from cfp_cli.pruning.plan import Plan as Plan
     from cfp_cli.pruning.prune import prune as prune
     from cfp_cli.pruning.refit import Refit as Refit
+    from cfp_cli.runs.python_shrink import shrink as shrink
+    from cfp_cli.runs.shrink import Shrunk as Shrunk
     from cfp_cli.scoring.score import score as score
     from cfp_cli.scoring.scores import Scores as Scores
     from cfp_cli.training.finetune import finetune as finetune

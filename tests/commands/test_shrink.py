@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import cfp_cli
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.save import save
 from cfp_cli.checkpoints.spec import spec_of
@@ -133,7 +134,9 @@ def test_one_command(cfp, tmp_path: Path, varied: Path, images: Path, monkeypatc
         assert again.code == 0, again.err
 
 
-def test_an_interrupted_command_goes_on(shrink, varied: Path, measured: list[Candidate], monkeypatch) -> None:
+def test_an_interrupted_command_goes_on(
+    shrink, varied: Path, images: Path, measured: list[Candidate], monkeypatch
+) -> None:
     teacher = ("--teachers", varied)
     whole = shrink(*teacher)
     assert whole.code == 0, whole.err
@@ -159,6 +162,10 @@ def test_an_interrupted_command_goes_on(shrink, varied: Path, measured: list[Can
     assert sha256(Path("run/shrunk.pt")) == sha256(Path("other/shrunk.pt"))
     measured.clear()
     assert facts(shrink(*teacher, run="other").json) == facts(whole.json)
+    training = cfp_cli.TrainOptions.preset("short", epochs=1, views=1)
+    named = {"metric": "agreement", "max_loss": 1.0, "margin": 100.0, "teachers": [varied], "training": training}
+    called = cfp_cli.shrink(varied, images, "other", **named)
+    assert facts(called.to_json()) == facts(whole.json)
     assert measured == []
 
 

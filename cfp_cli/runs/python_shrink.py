@@ -1,0 +1,88 @@
+"""The Python call for shrinking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.measuring.loss_rule import LossMetric, LossRule
+from cfp_cli.pruning.frontier import Budget
+from cfp_cli.runs.directory import Run
+from cfp_cli.runs.inputs import DataInput, ModelInput, Permission
+from cfp_cli.runs.shrink import Shrunk, run_shrink
+from cfp_cli.runs.shrink_options import ShrinkOptions
+from cfp_cli.training.options import TrainOptions
+
+
+def shrink(
+    model: str | Path,
+    data: str | Path,
+    run: str | Path,
+    *,
+    max_loss: float = 0.5,
+    margin: float = 5.0,
+    metric: LossMetric = "macro_f1",
+    budgets: Sequence[str] = (),
+    teachers: Sequence[str | Path] = (),
+    arch: str | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = SILENT,
+    **options: Any,
+) -> Shrunk:
+    """Find the smallest network whose validation result is within a loss of the original.
+
+    Scores the original, measures refitted networks without training, fine-tunes those near the border, and tests the
+    chosen one once. Call it again with the same run directory to continue after an interruption.
+
+    Args:
+        model: file of the trained classifier.
+        data: folder or list of the images.
+        run: run directory; the result is `RUN/shrunk.pt`.
+        max_loss: largest loss on the validation images, in points.
+        margin: the validation images must rule out a loss of accuracy of more than `max_loss` plus this many points.
+        metric: `macro_f1`, `accuracy`, or `agreement` with the original.
+        budgets: what the result may cost at most, such as `params<=400k`.
+        teachers: files of one or two teachers; empty uses `model`, and if the classes are unbalanced also a
+            class-balanced teacher.
+        arch: architecture, if a file does not name it.
+        device: the device of the computation.
+        progress: reports progress.
+        options: fields of `ShrinkOptions`: `target`, `allocation`, `round_to`, `keep`, `ignore`, `finetune`, `training`
+            (`TrainOptions`), `time_limit` in seconds, `batch_size` and `seed`.
+
+    Returns:
+        The result. `metrics.met` says whether the network is within the loss.
+
+    Raises:
+        TargetError: no network fits the budgets, or too few validation images.
+        UsageError: an option is out of range.
+        CfpError: an input cannot be used, or a stage fails.
+    """
+    seed = options.get("seed", 0)
+    select = "macro_f1" if metric == "macro_f1" else "accuracy"
+    training = options.pop("training", None) or TrainOptions.preset("short", seed=seed, select=select)
+    chosen = ShrinkOptions(
+        rule=LossRule(max_loss, margin, metric), budgets=tuple(map(Budget.parse, budgets)), training=training, **options
+    )
+
+    @contextmanager
+    def show_nothing(_options: TrainOptions) -> Iterator[None]:
+        yield None
+
+    with Run.exclusive(Path(run)) as directory:
+        return run_shrink(
+            directory,
+            ModelInput(Path(model), arch),
+            DataInput(Path(data), seed),
+            chosen,
+            teachers=[ModelInput(Path(each), arch) for each in teachers],
+            permission=Permission(arch),
+            device=torch.device(device),
+            show_epochs=show_nothing,
+            progress=progress,
+        )
