@@ -222,18 +222,17 @@ def run_shrink(
 def _score(
     run: Run, model: ModelInput, data: DataInput, options: ShrinkOptions, device: torch.device, progress: Progress
 ) -> None:
-    """Score the model, unless the run has scores of this model, these images and these options."""
-    wanted = ScoreOptions(seed=options.seed)
+    """Score the model, unless the run has scores of this model and these images."""
     record = run.latest(ScoreRecord)
     if record is not None and record.inputs.model is not None and record.inputs.data is not None:
         dataset = data.open(SILENT, compare_splits=False)
         same_data = replace(record.inputs.data, path=data.path.resolve()) == data.record(dataset)
         same_model = model.path.is_file() and record.inputs.model.sha256 == sha256(model.path)
-        if same_model and same_data and record.arguments == asdict(wanted) and _intact(run, record):
+        if same_model and same_data and _intact(run, record):
             progress.say(f"using the scores in {run.scores}")
             return
     progress.say("scoring the channels")
-    run_score(run, model, data, wanted, device=device, progress=progress)
+    run_score(run, model, data, ScoreOptions(seed=options.seed), device=device, progress=progress)
 
 
 def _intact(run: Run, record: ScoreRecord) -> bool:

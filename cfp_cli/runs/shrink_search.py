@@ -104,6 +104,7 @@ class Search:
         self._pruning_key = hash_content(
             {
                 "model": sha256(scored.model.path),
+                "spec": spec_of(scored.network).to_json(),
                 "scores": sha256(self.run.scores),
                 "data": [scored.dataset.fingerprint, dict(scored.dataset.split_origin)],
                 "images": IMAGES,
