@@ -135,6 +135,8 @@ def open_dataset(
     path = Path(path)
     if not path.exists():
         raise DataError(f"no such file or folder {path}; {path_hint(path, 'check the path of the data')}")
+    if not (path.is_dir() or path.is_file()):
+        raise DataError(f"{path} is a pipe or a device, neither a folder nor a list file; copy its content to a file")
     if not (val_fraction > 0 and test_fraction > 0 and val_fraction + test_fraction < 1):
         raise DataError(
             f"split fractions {val_fraction:g} and {test_fraction:g} must be above 0 and sum to less than 1; "

@@ -82,17 +82,30 @@ def contains_images(folder: Path) -> bool:
     return next(_walk(str(folder), LeftOut(), (os.path.realpath(folder),)), None) is not None
 
 
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run directory of this tool: it has records or the lock of a command, and no images.
+
+    The default run directory is `cfp-run` in the current folder, which may be the folder of the images.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    return any((folder / name).is_file() for name in ("run.json", ".lock")) and not contains_images(folder)
+
+
 def class_images(folder: Path, left_out: LeftOut) -> dict[str, list[Path]]:
     """Return the images of a `CLASS/*` tree by class name, sorted by name. A class may have no images.
 
     Args:
         folder: the folder of the class folders.
-        left_out: collects everything that is not returned.
+        left_out: collects everything that is not returned, such as run directories.
 
     Raises:
         DataError: there are no class folders, none contains an image, or a folder cannot be read.
     """
-    folders = subfolders(folder)
+    runs = [path for path in subfolders(folder) if is_run(path)]
+    left_out.runs.extend(runs)
+    folders = [path for path in subfolders(folder) if path not in runs]
     if not folders:
         hint = "it holds images, not class folders" if has_images(folder) else "it holds no class folders"
         note_left_out(folder, left_out)

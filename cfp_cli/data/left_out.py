@@ -18,6 +18,7 @@ class LeftOut:
 
     Attributes:
         folders: hidden folders, and folders of other programs such as `@eaDir`.
+        runs: run directories of this tool.
         files: files that do not have the name of an image.
         dangling: links and pipes that have the name of an image and lead to no file. They count as broken images.
         links: other links and pipes that lead to no file.
@@ -27,6 +28,7 @@ class LeftOut:
     """
 
     folders: list[Path] = field(default_factory=list)
+    runs: list[Path] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     dangling: list[Path] = field(default_factory=list)
     links: list[Path] = field(default_factory=list)
@@ -39,6 +41,8 @@ class LeftOut:
         parts = []
         if self.folders:
             parts.append(f"hidden folders and folders of other programs ({_names(each.name for each in self.folders)})")
+        if self.runs:
+            parts.append(f"run directories of cfp ({_names(each.name for each in self.runs)})")
         if self.files:
             parts.append(
                 f"files that are not images ({len(self.files)}: {_names(_kind(each.name) for each in self.files)})"

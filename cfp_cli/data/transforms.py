@@ -20,6 +20,8 @@ from cfp_cli.data.remarks import Remarks
 
 # The number of the EXIF tag.
 _ORIENTATION = 0x0112
+# TIFF and BigTIFF in both byte orders. Pillow recognises a TIFF file only if it knows how its numbers are stored.
+_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 class InputSpec(Protocol):
@@ -157,8 +159,7 @@ def decode(path: Path, channels: int = 3, bit_depth: int | None = None, remarks:
                 plain = plain.convert("RGBA")
             return Raster((plain.convert("L" if channels == 1 else "RGB"),))
     except UnidentifiedImageError as error:
-        advice = array_advice([path], "")
-        raise BrokenImageError(f"not an image; {advice}" if advice else "not an image") from error
+        raise BrokenImageError(_unknown(path)) from error
     except Image.DecompressionBombError as error:
         raise BrokenImageError("too many pixels") from error
     # Pillow's decoders raise many kinds of errors on damaged or hostile files.
@@ -170,13 +171,25 @@ def _page(image: Image.Image, path: Path, bit_depth: int | None, remarks: Remark
     """Return the current page of an opened image with 8 bits for each channel."""
     if not is_deep(image):
         image.load()
-        return image
+        # The A of LAB is a colour, not the opacity, and Pillow converts LAB only to RGB.
+        return image.convert("RGB") if image.mode == "LAB" else image
     depth = bit_depth or natural_depth(image)
     image.load()
     # Pillow itself keeps the upper 8 bits of 16-bit colours.
     if depth == 16 and not image.mode.startswith(("I", "F")):
         return image
     return Image.fromarray(to_8_bits(deep_values(image), depth, path, remarks))
+
+
+def _unknown(path: Path) -> str:
+    """Return what is wrong with a file that Pillow does not recognise, and what to do where that is known."""
+    advice = array_advice([path], "")
+    if advice:
+        return f"not an image; {advice}"
+    with path.open("rb") as file:
+        if file.read(4) in _TIFF_SIGNATURES:
+            return "an unknown kind of TIFF; save 8, 16 or 32 bits, and more than 4 channels as pages"
+    return "not an image"
 
 
 def _pages(

@@ -52,6 +52,8 @@ def _images_of(source: Path) -> list[Path]:
         return images
     if source.is_file():
         return [source] if is_image(source) else _listed(source)
+    if source.exists():
+        raise DataError(f"{source} is a pipe or a device, neither a folder nor a file; copy its content to a file")
     if glob.has_magic(str(source)):
         paths = sorted(map(Path, glob.glob(str(source), recursive=True)))  # noqa: PTH207 - patterns may be absolute
         files = [image for path in paths for image in (images_below(path) if path.is_dir() else [path])]

@@ -86,7 +86,7 @@ def render_page(data: PageData, limit: int = LIMIT) -> bytes:
     }
     for detail in _DETAILS:
         layers = [draw_layer(layer, detail, data.richness) for layer in data.layers]
-        content = template.render(**fixed, layers=layers, detail=detail).encode()
+        content = template.render(**fixed, layers=layers, detail=detail).encode(errors="replace")
         if len(content) < limit:
             return content
     raise CfpError(f"the page of {len(data.layers)} layers is larger than {limit:,} bytes; report a smaller network")

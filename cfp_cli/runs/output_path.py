@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cfp_cli.checkpoints.export_formats import ENDINGS
+from cfp_cli.data.folders import contains_images
 from cfp_cli.data.listing import sibling_lists
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.files import require_writable
@@ -39,7 +40,12 @@ _ALSO_REPLACED = frozenset((".ckpt", ".bin"))
 
 
 def check_output(
-    path: Path, *, inputs: Iterable[Path | str] = (), run: Path | None = None, own: Iterable[str] = ()
+    path: Path,
+    *,
+    inputs: Iterable[Path | str] = (),
+    run: Path | None = None,
+    own: Iterable[str] = (),
+    option: str = "--out",
 ) -> None:
     """Check before the work that a file may be written, or replaced, at `path`. Links are followed.
 
@@ -48,6 +54,7 @@ def check_output(
         inputs: files and folders that the command reads.
         run: the run directory of the command.
         own: names of the files that this command itself writes in a run directory.
+        option: the option that chooses `path`, for the messages.
 
     Raises:
         UsageError: `path` is a folder, a device, an input, an image of an input, a file of a run that another command
@@ -62,18 +69,18 @@ def check_output(
     for each in map(Path, inputs):
         source = _resolved(each)
         if mode is not None and any(target.samefile(file) for file in _files_of(source)):
-            raise UsageError(f"{path} is an input of this command and would be replaced; choose another --out")
+            raise UsageError(f"{path} is an input of this command and would be replaced; choose another {option}")
         if mode is not None and source.is_dir() and target.is_relative_to(source) and target.suffix not in WRITTEN:
-            raise UsageError(f"{path} is a file of the images in {each} and would be replaced; choose another --out")
+            raise UsageError(f"{path} is a file of the images in {each} and would be replaced; choose another {option}")
     folder = target.parent
     in_run = (folder / "run.json").exists() or (run is not None and folder == _resolved(run))
     in_cache = folder.name == "cache" and (folder.parent / "run.json").exists()
     if (in_run and target.name in RUN_FILES - set(own)) or in_cache:
-        raise UsageError(f"{path} is a file that other commands of the run {folder} use; choose another --out")
+        raise UsageError(f"{path} is a file that other commands of the run {folder} use; choose another {option}")
     if mode is not None and not _may_be_replaced(target):
         raise UsageError(
             f"{path} exists, and cfp writes no files that end in '{target.suffix or target.name}'; choose another "
-            "--out, or delete the file if you do not need it"
+            f"{option}, or delete the file if you do not need it"
         )
     _require_room(path, folder)
 
@@ -92,6 +99,19 @@ def _may_be_replaced(target: Path) -> bool:
     if target.suffix == ".xml":
         return target.with_suffix(".bin").is_file()
     return target.suffix in WRITTEN | _ALSO_REPLACED
+
+
+def check_run_folder(run: Path, data: Path) -> None:
+    """Check that a run directory, which need not exist, is no folder of the images. Links are followed.
+
+    Its files and folders would be taken for images and classes.
+
+    Raises:
+        UsageError: `run` is `data` or inside it, and has images.
+    """
+    target, mode = _look(run)
+    if mode is not None and target.is_relative_to(_resolved(data)) and contains_images(target):
+        raise UsageError(f"{run} is a folder of the images in {data}; choose another --run")
 
 
 def check_output_folder(path: Path, *, inputs: Iterable[Path | str] = (), apart: bool = False) -> None:

@@ -141,7 +141,7 @@ def run_predict(
     """
     if out is not None:
         class_files = [model.class_file] if model.class_file is not None else []
-        check_output(out, inputs=[model.path, *sources, *class_files])
+        check_output(out, inputs=[model.path, *sources, *class_files], option="--csv")
     paths = find_images(sources)
     network, spec = _open(model, device, progress)
     if spec.bit_depth is None:

@@ -159,7 +159,7 @@ def run_report(
     inputs = [source.path, data.path, *([image] if image is not None else [])]
     check_output(path, inputs=inputs, run=run.folder, own=["report.html"])
     if card is not None:
-        check_output(card, inputs=[*inputs, path], run=run.folder, own=["model-card.md"])
+        check_output(card, inputs=[*inputs, path], run=run.folder, own=["model-card.md"], option="--card")
     scores = Scores.load(recorded_output(run, run.require(ScoreRecord), "scores"))
     network, dataset = load_for(dataset, source, progress)
     network = network.to(device)

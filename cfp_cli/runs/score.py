@@ -20,6 +20,7 @@ from cfp_cli.graph import channel_sets
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data, write_splits
 from cfp_cli.runs.network_check import warn_of_problems
+from cfp_cli.runs.output_path import check_run_folder
 from cfp_cli.runs.records import Inputs, ScoreMetrics, ScoreRecord, output_files
 from cfp_cli.scoring.criteria import DEFAULT_RICHNESS, DEFAULT_SIMILARITY, Richness, Similarity
 from cfp_cli.scoring.score import score
@@ -60,9 +61,11 @@ def run_score(
     If torchrun started several processes, each scores a part of the sample, and the first one writes the file.
 
     Raises:
+        UsageError: the run directory is a folder of the images.
         CfpError: the model, the data or a feature map is invalid.
     """
     began = time.perf_counter()
+    check_run_folder(run.folder, data.path)
     workers, device = distributed.join(device)
     network = model.load(progress)
     dataset = data.open(progress)

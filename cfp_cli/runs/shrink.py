@@ -147,7 +147,7 @@ def run_shrink(
         raise UsageError("cfp shrink runs in one process; start it without torchrun")
     began, limit = time.perf_counter(), TimeLimit(options.time_limit)
     out = run.folder / "shrunk.pt"
-    check_output(out, inputs=[model.path, data.path], run=run.folder, own=[out.name])
+    check_output(out, inputs=[model.path, data.path], run=run.folder, own=[out.name], option="--run")
     _score(run, model, data, options, device, progress)
     scored = ScoredNetwork.open(run, model, permission, device, progress, replace(data, test=False))
     search = Search(

@@ -33,7 +33,7 @@ from cfp_cli.models.registry import create
 from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.report import page, text
-from cfp_cli.report.page_data import PageData
+from cfp_cli.report.page_data import MistakeImage, PageData
 from cfp_cli.runs import report as report_module
 from cfp_cli.runs.bench import run_bench
 from cfp_cli.runs.directory import Run
@@ -390,6 +390,12 @@ def test_names_are_text_not_html(contents: PageData) -> None:
     assert "<script>alert" not in found
     assert sum(e.tag == "script" for e in parsed(found).elements) == 1
     assert evil in parsed(found).section("layers")
+
+
+def test_names_that_are_not_utf_8_do_not_stop_the_page(contents: PageData) -> None:
+    mistake = MistakeImage("ok/pr\udcfcfung.png", "ok", "crack", 0.9, contents.example.pixels)
+    found = page.render_page(replace(contents, mistakes=(mistake,))).decode()
+    assert "pr?fung.png" in parsed(found).section("mistakes")
 
 
 def test_a_page_too_large_loses_detail_before_it_fails(contents: PageData) -> None:
