@@ -20,7 +20,7 @@ from cfp_cli.data.remarks import Remarks
 
 # The number of the EXIF tag.
 _ORIENTATION = 0x0112
-# TIFF and BigTIFF in both byte orders. Pillow recognises a TIFF file only if it knows how its numbers are stored.
+# TIFF and BigTIFF in both byte orders. Pillow does not recognise a TIFF file of numbers that it cannot decode.
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 

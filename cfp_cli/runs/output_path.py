@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cfp_cli.checkpoints.export_formats import ENDINGS
-from cfp_cli.data.folders import contains_images
 from cfp_cli.data.listing import sibling_lists
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.files import require_writable
@@ -99,19 +98,6 @@ def _may_be_replaced(target: Path) -> bool:
     if target.suffix == ".xml":
         return target.with_suffix(".bin").is_file()
     return target.suffix in WRITTEN | _ALSO_REPLACED
-
-
-def check_run_folder(run: Path, data: Path) -> None:
-    """Check that a run directory, which need not exist, is no folder of the images. Links are followed.
-
-    Its files and folders would be taken for images and classes.
-
-    Raises:
-        UsageError: `run` is `data` or inside it, and has images.
-    """
-    target, mode = _look(run)
-    if mode is not None and target.is_relative_to(_resolved(data)) and contains_images(target):
-        raise UsageError(f"{run} is a folder of the images in {data}; choose another --run")
 
 
 def check_output_folder(path: Path, *, inputs: Iterable[Path | str] = (), apart: bool = False) -> None:

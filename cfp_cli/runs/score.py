@@ -20,8 +20,8 @@ from cfp_cli.graph import channel_sets
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data, write_splits
 from cfp_cli.runs.network_check import warn_of_problems
-from cfp_cli.runs.output_path import check_run_folder
 from cfp_cli.runs.records import Inputs, ScoreMetrics, ScoreRecord, output_files
+from cfp_cli.runs.run_folder import check_run_folder
 from cfp_cli.scoring.criteria import DEFAULT_RICHNESS, DEFAULT_SIMILARITY, Richness, Similarity
 from cfp_cli.scoring.score import score
 from cfp_cli.scoring.scores import Scores

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cfp_cli.foundation.errors import CfpError, StorageError, UsageError
-from cfp_cli.runs.output_path import RUN_FILES, check_output, check_output_folder, check_run_folder
+from cfp_cli.runs.output_path import RUN_FILES, check_output, check_output_folder
 
 
 @pytest.fixture
@@ -53,19 +53,6 @@ def test_the_advice_names_the_option_of_the_command(tmp_path: Path, run: Path, m
     path.write_text("x")
     with pytest.raises(UsageError, match="choose another --csv"):
         check_output(path, inputs=[model], option="--csv")
-
-
-def test_a_run_is_no_folder_of_images(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    (data / "test" / "ok").mkdir(parents=True)
-    (data / "test" / "ok" / "1.png").write_bytes(b"")
-    (data / "old-run").mkdir()
-    (tmp_path / "link").symlink_to(data / "test")
-    for folder in (data, data / "test", data / "test" / "ok", data / "old-run" / ".." / "test", tmp_path / "link"):
-        with pytest.raises(UsageError, match=r"is a folder of the images in .*; choose another --run"):
-            check_run_folder(folder, data)
-    for folder in (data / "old-run", data / "new-run", tmp_path, tmp_path / "elsewhere"):
-        check_run_folder(folder, data)
 
 
 @pytest.mark.parametrize("name", sorted(RUN_FILES))
