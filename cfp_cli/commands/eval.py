@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, of_class, worst_recall
+from cfp_cli.commands.figures import (
+    INTERVALS,
+    PREPROCESSING,
+    collapse_verdict,
+    figure,
+    guessing_verdict,
+    of_class,
+    worst_recall,
+)
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.next_command import next_for_model
 from cfp_cli.commands.options import (
@@ -32,10 +40,7 @@ if TYPE_CHECKING:
 
 # Rows of the table of mistakes.
 MOST = 100
-REMEDY = (
-    "check that mean and std (--normalise, --mean, --std) and the order of the classes (--classes) are those of its "
-    "training; if they are, use an earlier checkpoint, or train it with a lower --lr or more epochs"
-)
+REMEDY = f"{PREPROCESSING}; if they are, use an earlier checkpoint, or train it with a lower --lr or more epochs"
 
 # The largest number of classes in the table of classes.
 _CLASSES = 50
@@ -99,7 +104,7 @@ def evaluate(
         metrics_table(metrics, f"{model.name} on {split}"),
         confusion_table(metrics, console.width),
         *([mistakes_table(done.mistakes)] if done.mistakes else []),
-        *collapse_verdict(metrics, model.name, REMEDY),
+        *(collapse_verdict(metrics, model.name, REMEDY) or guessing_verdict(metrics, model.name)),
         next_for_model(model, how, data, done.pruned),
     )
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 
 INTERVALS = "in brackets: 95 % intervals"
+PREPROCESSING = (
+    "check that its mean and std (--normalise, --mean, --std), --input-size and order of the classes (--classes) are "
+    "those of its training"
+)
 
 
 def with_interval(value: float, interval: Interval) -> Parts:
@@ -58,4 +62,19 @@ def collapse_verdict(metrics: Metrics, network: str, remedy: str) -> tuple[str, 
     return (
         f"collapsed: {network} names '{collapse.name}' for {collapse.images} of {metrics.images} images, so its "
         f"accuracy says nothing; {remedy}",
+    )
+
+
+def guessing_verdict(metrics: Metrics, network: str) -> tuple[str, ...]:
+    """One line if an original network is no better than guessing, else nothing. The cause is often its preprocessing.
+
+    Args:
+        metrics: its metrics.
+        network: what the line calls it.
+    """
+    if not metrics.only_guesses:
+        return ()
+    return (
+        f"no better than guessing: {network} has a balanced accuracy of {metrics.balanced_accuracy:.2%} on "
+        f"{metrics.images} images, and guessing has {metrics.guessing:.2%}; {PREPROCESSING}",
     )

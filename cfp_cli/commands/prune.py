@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, worst_class
+from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, guessing_verdict, worst_class
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import (
     Compute,
@@ -248,6 +248,7 @@ def prune(
         },
         sets_table(done.plan),
         summary_table(done.plan, done.validation),
+        *guessing_verdict(done.validation["before"], "the original"),
         *collapse_verdict(list(done.validation.values())[-1], done.out.name, REMEDY),
         f"written {done.out}",
         f"next: {finetune_line(run, how.factory)}",
@@ -303,7 +304,7 @@ def summary_table(plan: Plan, validation: Mapping[str, Metrics]) -> Table:
     """Figures before and after."""
     from rich.table import Table
 
-    table = Table("", "before", "after", "change", title="pruned", caption=INTERVALS)
+    table = Table("", "before", "after", "change", title="pruned", caption=INTERVALS if validation else None)
     table.add_row("parameters", f"{plan.params_before:,}", f"{plan.params_after:,}", f"{plan.compression:.1f}x fewer")
     times = plan.macs_before / max(plan.macs_after, 1)
     table.add_row(

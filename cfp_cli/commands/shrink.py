@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, worst_class
+from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, guessing_verdict, worst_class
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.next_command import IMAGES, next_command
 from cfp_cli.commands.options import (
@@ -35,6 +35,7 @@ from cfp_cli.training.options import TrainOptions
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from cfp_cli.runs.records import ShrinkMetrics
     from cfp_cli.runs.shrink import Shrunk
 
 SHORT = TrainOptions.preset("short")
@@ -245,6 +246,8 @@ def shrink(
         frontier_table(done),
         *result_tables(done),
         verdict(done),
+        *loss_on_test(done.metrics),
+        *guessing_verdict(done.metrics.original_val, "the original"),
         *collapse_verdict(tested, done.out.name, REMEDY),
         *(f"written {shown_path(path)}" for path in (done.out, done.export, done.report) if path is not None),
         next_command(
@@ -258,7 +261,12 @@ def frontier_table(done: Shrunk) -> Table:
     """The candidates, from the largest to the smallest."""
     from rich.table import Table
 
-    rule = f"loss: {NAMES[done.metrics.metric]} on the validation images, in points; at most: with 95 % confidence"
+    metrics = done.metrics
+    rule = (
+        f"loss: {NAMES[metrics.metric]} on the validation images, in points; at most: loss of accuracy with 95 % "
+        f"confidence; a network passes with a loss up to {metrics.max_loss:g} and at most "
+        f"{metrics.max_loss + metrics.margin:g}"
+    )
     table = Table("parameters", "multiply-adds", "how", "loss", "at most", "", title="frontier", caption=rule)
     for point in sorted(done.metrics.frontier, key=lambda each: (-each.params, each.trained)):
         table.add_row(
@@ -266,7 +274,7 @@ def frontier_table(done: Shrunk) -> Table:
             f"{point.macs / 1e6:,.1f} M",
             sentence("fine-tuned" if point.trained else "refitted"),
             f"{point.loss:.2f}",
-            f"{point.bound:.1f}",
+            f"{point.bound:.2f}",
             "chosen" if point.chosen else "passes" if point.passes else "fails",
         )
     return table
@@ -291,6 +299,26 @@ def result_tables(done: Shrunk) -> list[Table]:
     return tables
 
 
+def change(loss: float) -> str:
+    """A loss in points as a verb and a number: a negative loss is a gain."""
+    return f"loses {loss:.2f} points" if loss >= 0 else f"gains {-loss:.2f} points"
+
+
+def loss_on_test(metrics: ShrinkMetrics) -> tuple[str, ...]:
+    """One line on the loss on the test images, which did not choose the network; nothing without test images."""
+    before, after = metrics.original_test, metrics.test
+    if before is None or after is None:
+        return ()
+    losses = {name: (getattr(before, name) - getattr(after, name)) * 100 for name in ("macro_f1", "accuracy")}
+    line = (
+        f"on the {after.images} test images it {change(losses['macro_f1'])} of macro-F1 and "
+        f"{change(losses['accuracy'])} of accuracy"
+    )
+    if losses.get(metrics.metric, losses["accuracy"]) <= metrics.max_loss:
+        return (line,)
+    return (f"{line}, more than --max-loss {metrics.max_loss:g}; check it on more images before you use it",)
+
+
 def verdict(done: Shrunk) -> str:
     """Say how much smaller the network is, and whether it is within the loss."""
     metrics, judged = done.metrics, done.judged
@@ -300,11 +328,11 @@ def verdict(done: Shrunk) -> str:
     )
     images = metrics.val.images
     loss = (
-        f"it loses {judged.loss:.2f} points of {NAMES[metrics.metric]} on the {images} validation images, of which one "
+        f"it {change(judged.loss)} of {NAMES[metrics.metric]} on the {images} validation images, of which one "
         f"is {100 / images:.2f} points"
     )
     sure = (
-        f"with 95 % confidence for all candidates together it loses at most {judged.bound:.1f} points of accuracy on "
+        f"with 95 % confidence for all candidates together it loses at most {judged.bound:.2f} points of accuracy on "
         "images like these"
     )
     if metrics.met:

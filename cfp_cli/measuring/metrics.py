@@ -238,6 +238,16 @@ class Metrics:
             return None
         return Collapse(name, named)
 
+    @property
+    def guessing(self) -> float:
+        """The balanced accuracy of guessing: 1 / number of classes with images; 1 if there are none."""
+        return 1 / max(self._classes_with_images, 1)
+
+    @property
+    def only_guesses(self) -> bool:
+        """Whether the network is no better than guessing. Images of one class alone say nothing about this."""
+        return self._classes_with_images > 1 and self.balanced_accuracy <= self.guessing
+
     @cached_property
     def intervals(self) -> dict[str, Interval]:
         """The 95 % confidence intervals of accuracy, macro averages and balanced accuracy, by name.

@@ -281,7 +281,9 @@ class Search:
         if not self.seen:
             return True
         if len(self.seen) + trained >= LOOKS:
-            self.progress.say(f"{LOOKS} networks were compared on the validation images; no further one is tried")
+            self.progress.say(
+                f"{len(self.seen)} networks were compared on the validation images; no further one is tried"
+            )
             return False
         spent = self._spent[trained]
         if not self.limit.allows(max(spent, default=0.0)):
@@ -457,7 +459,7 @@ class Search:
         follow = f"; about {left} more{time_left}" if left else ""
         self.progress.say(
             f"{compression:g}x {how}: {candidate.params:,} parameters, {candidate.macs / 1e6:,.1f} M multiply-adds, "
-            f"loss {judged.loss:.2f} points (at most {judged.bound:.1f}): {'passes' if judged.passes else 'fails'}"
+            f"loss {judged.loss:.2f} points (at most {judged.bound:.2f}): {'passes' if judged.passes else 'fails'}"
             f"{follow}"
         )
 
