@@ -67,7 +67,9 @@ def _require_variances(path: Path, model: nn.Module) -> None:
         variance = getattr(module, "running_var", None)
         if isinstance(variance, Tensor) and bool((variance < 0).any()):
             full_name = f"{name}.running_var" if name else "running_var"
-            raise CheckpointError(f"{path} holds a negative variance in '{full_name}'; use a checkpoint without NaN")
+            raise CheckpointError(
+                f"{path} holds a negative variance in '{full_name}'; use a checkpoint from before that"
+            )
 
 
 def _require_kind(path: Path, name: str, value: Tensor, expected: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -85,8 +86,14 @@ def _classes(value: Any) -> list[str] | None:
             return None
         value = [name for _, name in ordered]
     if isinstance(value, list | tuple) and value and all(type(each) in (str, int) for each in value):
-        return [str(each) for each in value]
+        return _distinct([str(each) for each in value])
     return None
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Add the index to names that occur more than once, such as `crane` and `maillot` of ImageNet."""
+    counts = Counter(names)
+    return [f"{name} ({index})" if counts[name] > 1 else name for index, name in enumerate(names)]
 
 
 def _size(value: Any) -> list[int] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,7 +37,7 @@ def find_images(sources: Sequence[Path]) -> tuple[Path, ...]:
             behind them, and need not exist.
 
     Raises:
-        DataError: a source does not exist, contains no images, or is no text file.
+        DataError: a source does not exist, contains no images, is no text file, or is a table with commas.
     """
     return tuple(dict.fromkeys(path for source in sources for path in _images_of(source)))
 
@@ -73,7 +74,14 @@ def _listed(source: Path) -> list[Path]:
         raise DataError(f"{source} is neither an image, a folder nor a list; {advice}") from error
     if not any(lines):
         raise DataError(f"{source} lists no images; write the path of an image on each line")
-    return [_path_of_line(source.parent, line) for line in lines if line]
+    paths = [_path_of_line(source.parent, line) for line in lines if line]
+    # The second line too has a comma where the first one is a header.
+    if all(re.search("[,;]", line) for line in lines[:2]) and not any(path.is_file() for path in paths):
+        raise DataError(
+            f"none of the images listed in {source} exist (first: {paths[0]}); write one path on each line, without "
+            "commas and a header, relative to the folder of the list"
+        )
+    return paths
 
 
 def _path_of_line(folder: Path, line: str) -> Path:

@@ -65,3 +65,13 @@ def test_pipes_and_devices_are_named(tmp_path: Path) -> None:
             open_dataset(path)
         with pytest.raises(DataError, match=f"{path} is a pipe or a device, neither .*; copy its content to a file"):
             find_images([path])
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t, "])
+def test_a_table_is_no_list_of_images(data: Path, separator: str) -> None:
+    rows = [separator.join((f"ok/{index}.png", "ok")) for index in range(3)]
+    (data / "table.txt").write_text("\n".join([separator.join(("path", "label")), *rows]))
+    with pytest.raises(DataError, match=r"none of the images listed .* exist .*without commas and a header"):
+        find_images([data / "table.txt"])
+    (data / "list.txt").write_text("ok/1.png ok\nok/gone.png ok\n")
+    assert [path.name for path in find_images([data / "list.txt"])] == ["1.png", "gone.png"]
