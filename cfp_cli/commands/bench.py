@@ -116,7 +116,7 @@ def cost_table(benchmarks: list[Benchmark]) -> Table:
             ([f"{each.macs / 1e6:,.1f} M"], first.macs / max(each.macs, 1)),
             ([f"{each.bytes:,}", *each.stored.split()], first.bytes / max(each.bytes, 1)),
         )
-        cells = (Parts((*texts, *([] if each is first else [f"({ratio:.1f}x fewer)"]))) for texts, ratio in row)
+        cells = (Parts((*texts, *([] if each is first else [times(ratio)]))) for texts, ratio in row)
         table.add_row(each.model, *cells)
     return table
 
@@ -146,3 +146,8 @@ def latency_table(benchmarks: list[Benchmark]) -> Table:
 def _ms(value: float) -> str:
     """Format milliseconds with at least three digits."""
     return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def times(ratio: float) -> str:
+    """How often a count fits into that of the first model: a count that is larger has more."""
+    return f"({ratio:.1f}x fewer)" if ratio >= 1 or ratio == 0 else f"({1 / ratio:.1f}x more)"

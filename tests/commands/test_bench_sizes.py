@@ -9,6 +9,7 @@ import torch
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.save import save
 from cfp_cli.checkpoints.spec import ModelSpec, describe
+from cfp_cli.commands.bench import times
 from cfp_cli.models.registry import create
 
 
@@ -24,3 +25,7 @@ def test_a_plain_file_takes_the_size_of_the_checkpoint(cfp, tmp_path: Path) -> N
         assert done.code == 0, done.err
         assert "different sizes" not in done.err
         assert done.json[0]["macs"] == done.json[1]["macs"]
+
+
+def test_a_larger_model_has_more_not_a_fraction_fewer() -> None:
+    assert [times(ratio) for ratio in (10, 1, 0.1)] == ["(10.0x fewer)", "(1.0x fewer)", "(10.0x more)"]
