@@ -2,7 +2,7 @@
 
 A compression is the target (parameters or multiply-adds) of the original divided by that of a candidate. Loss mostly
 grows with compression, but not everywhere, so the search claims nothing about compressions that it did not try: its
-result is a candidate that passed.
+result is a candidate that passed. Of the candidates above one that failed, some pass by chance; they do not count.
 """
 
 from __future__ import annotations
@@ -69,6 +69,18 @@ class Budget:
         return f"{self.cost}<={self.most:,}"
 
 
+def below_first_failure(tried: Mapping[float, bool]) -> list[float]:
+    """Compressions that passed and are below all that failed, ascending.
+
+    The more candidates are tried, the more pass by chance. Such a candidate mostly lies above others that failed.
+
+    Args:
+        tried: whether a candidate passed, by compression.
+    """
+    failed = min((each for each, passes in tried.items() if not passes), default=math.inf)
+    return sorted(each for each, passes in tried.items() if passes and each < failed)
+
+
 def next_compression(
     tried: Mapping[float, bool],
     *,
@@ -79,8 +91,8 @@ def next_compression(
 ) -> float | None:
     """Return the compression to try next, or None if the border between passing and failing is known.
 
-    The search multiplies the compression while candidates pass, then halves the interval between the largest one that
-    passed and the smallest one above it that failed, on a logarithmic scale. If all fail, it goes down to `least`.
+    The search multiplies the compression while candidates pass, then halves the interval between the smallest one that
+    failed and the largest one below it that passed, on a logarithmic scale. If all fail, it goes down to `least`.
 
     Args:
         tried: whether a candidate passed, by compression. A compression that cannot be reached counts as failed.
@@ -92,8 +104,8 @@ def next_compression(
     Returns:
         A compression of at least `least` that is not in `tried`, or None.
     """
-    passed = max((each for each, passes in tried.items() if passes), default=None)
-    failed = min((each for each, passes in tried.items() if not passes and each > (passed or 0)), default=None)
+    passed = max(below_first_failure(tried), default=None)
+    failed = min((each for each, passes in tried.items() if not passes), default=None)
     if passed is None and failed is None:
         following = max(start, least)
     elif failed is None:
@@ -114,8 +126,8 @@ def remaining_looks(
     tried: Mapping[float, bool], *, least: float = LEAST, factor: float = FACTOR, close: float = CLOSE
 ) -> int:
     """Return about how many compressions `next_compression` will still ask for; it describes the arguments."""
-    passed = max((each for each, passes in tried.items() if passes), default=None)
-    failed = min((each for each, passes in tried.items() if not passes and each > (passed or 0)), default=None)
+    passed = max(below_first_failure(tried), default=None)
+    failed = min((each for each, passes in tried.items() if not passes), default=None)
     climb = failed is None
     ratio = factor if failed is None else failed / (passed or least)
     halvings = math.ceil(math.log2(max(math.log(ratio) / math.log(close), 1.0))) if ratio > 1 else 0

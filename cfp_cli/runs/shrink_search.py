@@ -22,7 +22,7 @@ from cfp_cli.graph import ChannelGraph
 from cfp_cli.measuring.loss_rule import LOOKS, Compared, Judged
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.predictions import Predictions, predict
-from cfp_cli.pruning.frontier import LEAST, least_compression, next_compression, remaining_looks
+from cfp_cli.pruning.frontier import LEAST, below_first_failure, least_compression, next_compression, remaining_looks
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.planning import make_plan
 from cfp_cli.pruning.pruner import Pruner
@@ -179,7 +179,7 @@ class Search:
         Args:
             least: smallest compression that fits the budgets.
         """
-        passing = [each.compression for each in self.seen if self.judge(each).passes]
+        passing = [each.compression for each in self._passing()]
         tried = {max(passing): True} if passing else {}
         good = (each.compression for each in self.seen if self.judge(each).loss <= self._recoverable)
         start = max(good, default=least)
@@ -214,7 +214,7 @@ class Search:
         return trained is not None and self.judge(trained).passes
 
     def choose(self) -> Candidate:
-        """Return the smallest candidate that passes; if none does, the one with the smallest loss.
+        """Return the smallest candidate that passes below the first failure; if none does, the one with the least loss.
 
         Raises:
             TargetError: no candidate was measured.
@@ -222,10 +222,18 @@ class Search:
         if not self.seen:
             raise TargetError("no candidate was measured; lower the demands of --round-to, --keep or --ignore")
         cost = "macs" if self.options.target == "macs" else "params"
-        passing = [each for each in self.seen if self.judge(each).passes]
-        if passing:
+        if passing := self._passing():
             return min(passing, key=lambda each: (getattr(each, cost), self.judge(each).loss))
         return min(self.seen, key=lambda each: (self.judge(each).loss, getattr(each, cost)))
+
+    def _passing(self) -> list[Candidate]:
+        """Candidates that pass, and below which none of the same kind, refitted or fine-tuned, fails."""
+        found = []
+        for trained in (False, True):
+            kind = [each for each in self.seen if each.trained == trained]
+            good = below_first_failure({each.compression: self.judge(each).passes for each in kind})
+            found += [each for each in kind if each.compression in good]
+        return found
 
     def confirm(self, candidate: Candidate) -> None:
         """Check that the written checkpoint predicts what was measured.

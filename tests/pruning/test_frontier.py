@@ -7,12 +7,15 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cfp_cli.foundation.errors import TargetError, UsageError
 from cfp_cli.pruning.frontier import (
     CLOSE,
     LEAST,
     Budget,
+    below_first_failure,
     least_compression,
     next_compression,
     remaining_looks,
@@ -123,3 +126,15 @@ def test_the_least_compression_that_fits(needed: float) -> None:
     with pytest.raises(TargetError, match="no network fits the budgets"):
         least_compression(lambda _: False, 1e6)
     assert math.isfinite(found)
+
+
+@given(st.dictionaries(st.floats(1.05, 5000), st.booleans(), max_size=16))
+def test_what_passes_above_a_failure_does_not_count(tried: dict[float, bool]) -> None:
+    found = below_first_failure(tried)
+    assert found == sorted(found)
+    for compression in found:
+        assert tried[compression]
+        assert all(passes for other, passes in tried.items() if other <= compression)
+    for compression, passes in tried.items():
+        larger_failed = any(other < compression and not tried[other] for other in tried)
+        assert (compression in found) == (passes and not larger_failed)
