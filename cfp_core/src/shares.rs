@@ -58,11 +58,7 @@ pub(crate) fn for_each_share<T: Send>(
             work(share, pixels);
         });
     };
-    if small {
-        shares.into_iter().for_each(work);
-        return Ok(());
-    }
-    threads::for_each(shares, work)
+    threads::for_each_unless(small, shares, work)
 }
 
 /// Divide values \[N * C\] in image-major order.

@@ -101,6 +101,19 @@ pub(crate) fn for_each<T: Send>(
     Ok(())
 }
 
+/// Call `work` on every item as `for_each` does, or on this thread alone, where waking the others would take longer.
+pub(crate) fn for_each_unless<T: Send>(
+    alone: bool,
+    items: impl IntoIterator<Item = T, IntoIter: Send>,
+    work: impl Fn(T) + Sync,
+) -> Result<(), CoreError> {
+    if alone {
+        items.into_iter().for_each(work);
+        return Ok(());
+    }
+    for_each(items, work)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -118,10 +118,7 @@ impl TapAccumulator {
         let [images, channels, ..] = maps.shape();
         let size = self.check(maps.shape(), indices)?;
         let reduced = reduce(maps, self.richness, self.decimals)?;
-        if let Some(wrong) = reduced.iter().position(|(norm, _)| !norm.is_finite()) {
-            let (image, channel) = (indices[wrong / channels], wrong % channels);
-            return Err(CoreError::NotFinite { tap: self.tap(), image, channel });
-        }
+        self.check_norms(reduced.iter().map(|&(norm, _)| norm), indices)?;
         self.size = Some(size);
         for (row, &image) in reduced.chunks_exact(channels).zip(indices) {
             let norms = row.iter().map(|&(norm, _)| norm).collect();
@@ -152,10 +149,7 @@ impl TapAccumulator {
         if norms.len() != images * channels {
             return Err(CoreError::Option(format!("{} norms do not fit [{images}, {channels}]", norms.len())));
         }
-        if let Some(wrong) = norms.iter().position(|norm| !norm.is_finite()) {
-            let (image, channel) = (indices[wrong / channels], wrong % channels);
-            return Err(CoreError::NotFinite { tap: self.tap(), image, channel });
-        }
+        self.check_norms(norms.iter().copied(), indices)?;
         self.size = Some(size);
         for (norms, &image) in norms.chunks_exact(channels).zip(indices) {
             self.rows.insert(image, Row { norms: norms.to_vec(), richness: Vec::new() });
@@ -185,6 +179,13 @@ impl TapAccumulator {
             return Err(CoreError::Repeated { tap: self.tap(), image });
         }
         Ok(size)
+    }
+
+    /// Refuse norms \[N * C\] that are NaN or infinite.
+    fn check_norms(&self, mut norms: impl Iterator<Item = f64>, indices: &[usize]) -> Result<(), CoreError> {
+        let Some(wrong) = norms.position(|norm| !norm.is_finite()) else { return Ok(()) };
+        let (image, channel) = (indices[wrong / self.channels], wrong % self.channels);
+        Err(CoreError::NotFinite { tap: self.tap(), image, channel })
     }
 
     /// Add the images of another accumulator of the same tap.

@@ -110,11 +110,7 @@ impl CovarianceAccumulator {
         }
         let panels = panels_of_rows(&samples, self.channels);
         let work = |(panel, tiles): (usize, &mut [f64])| add_products(&panels, rows, panel, tiles);
-        if self.channels <= ALONE {
-            self.products.panels_mut().for_each(work);
-        } else {
-            threads::for_each(self.products.panels_mut(), work)?;
-        }
+        threads::for_each_unless(self.channels <= ALONE, self.products.panels_mut(), work)?;
         self.added += rows;
         self.waiting.clear();
         Ok(())

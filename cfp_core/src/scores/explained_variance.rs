@@ -184,7 +184,7 @@ impl Residual {
                 }
             }
         };
-        for_each(self.rounded.len(), lines, work)?;
+        threads::for_each_unless(self.rounded.len() <= ALONE, lines, work)?;
         Ok(product)
     }
 
@@ -194,7 +194,7 @@ impl Residual {
         let size = self.matrix.len();
         let lines = self.matrix.chunks_mut(ROWS * stride).zip(self.rounded.chunks_mut(ROWS * stride));
         let lines = lines.zip(self.rows.chunks_mut(ROWS)).enumerate();
-        for_each(size, lines, |(index, ((lines, rounded), rows))| {
+        threads::for_each_unless(size <= ALONE, lines, |(index, ((lines, rounded), rows))| {
             if rows.iter().all(|row| row.closed) {
                 return;
             }
@@ -235,19 +235,6 @@ impl Residual {
         self.rounded = matrix.iter().map(|&value| value as f32).collect();
         (self.matrix, self.stride) = (matrix, stride);
     }
-}
-
-/// Call `work` on every item, on one thread for a matrix of few entries.
-fn for_each<T: Send>(
-    entries: usize,
-    items: impl IntoIterator<Item = T, IntoIter: Send>,
-    work: impl Fn(T) + Sync,
-) -> Result<(), CoreError> {
-    if entries <= ALONE {
-        items.into_iter().for_each(work);
-        return Ok(());
-    }
-    threads::for_each(items, work)
 }
 
 /// Subtracts the outer products of all factors from neighbouring lines of the matrix.
