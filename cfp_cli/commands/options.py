@@ -186,6 +186,39 @@ def compute_options(batch_size: int) -> Callable[[Command], Command]:
     return decorate
 
 
+def target_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """The one name of a target; `flops` is a second spelling of `macs`."""
+    return "macs" if value == "flops" else value
+
+
+def channel_options(command: Command) -> Command:
+    """Add `--round-to`, `--keep` and `--ignore`, which limit the channels that a prune keeps."""
+    options = (
+        click.option(
+            "--round-to",
+            type=click.IntRange(1, 65_536),
+            default=1,
+            show_default=True,
+            help="Keep multiples of this number of channels. Sets with fewer channels keep all of them.",
+        ),
+        click.option(
+            "--keep",
+            multiple=True,
+            metavar="PATTERN",
+            help="Do not prune channel sets that matching modules make. Repeatable.",
+        ),
+        click.option(
+            "--ignore",
+            multiple=True,
+            metavar="PATTERN",
+            help="Do not prune channel sets that matching modules make or read. Repeatable.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 arch_option = click.option(
     "--arch",
     default=None,

@@ -13,6 +13,7 @@ from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, guessi
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.options import (
     Compute,
+    channel_options,
     compute_options,
     examples,
     output_options,
@@ -20,6 +21,7 @@ from cfp_cli.commands.options import (
     reconstruct_option,
     run_option,
     seed_option,
+    target_name,
 )
 from cfp_cli.commands.tables import sentence
 from cfp_cli.pruning.options import ALLOCATIONS, TARGETS
@@ -29,11 +31,6 @@ if TYPE_CHECKING:
 
     from cfp_cli.measuring.metrics import Metrics
     from cfp_cli.pruning.plan import Plan
-
-
-def _macs(_ctx: click.Context, _parameter: click.Parameter, value: str) -> str:
-    """The one name of a target; `flops` is a second spelling of `macs`."""
-    return "macs" if value == "flops" else value
 
 
 # What the last stage of a prune does, by the name of the stage.
@@ -63,7 +60,7 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
     type=click.Choice([*TARGETS, "flops"]),
     default="params",
     show_default=True,
-    callback=_macs,
+    callback=target_name,
     help="What --ratio counts: parameters, multiply-adds (also flops), or latency measured on this machine.",
 )
 @click.option(
@@ -94,25 +91,7 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
     show_default=True,
     help="Smallest number of channels that a set keeps.",
 )
-@click.option(
-    "--round-to",
-    type=click.IntRange(1, 65_536),
-    default=1,
-    show_default=True,
-    help="Keep multiples of this number of channels. Sets with fewer channels keep all of them.",
-)
-@click.option(
-    "--keep",
-    multiple=True,
-    metavar="PATTERN",
-    help="Do not prune channel sets that matching modules make. Repeatable.",
-)
-@click.option(
-    "--ignore",
-    multiple=True,
-    metavar="PATTERN",
-    help="Do not prune channel sets that matching modules make or read. Repeatable.",
-)
+@channel_options
 @click.option(
     "--compat",
     type=click.Choice(["reference"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -17,6 +17,7 @@ from cfp_cli.commands.options import (
     Compute,
     FiniteRange,
     Reading,
+    channel_options,
     compute_options,
     data_options,
     examples,
@@ -24,6 +25,7 @@ from cfp_cli.commands.options import (
     pass_console,
     run_option,
     seed_option,
+    target_name,
 )
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.tables import sentence
@@ -97,6 +99,7 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
     type=click.Choice(["params", "macs", "flops"]),
     default="params",
     show_default=True,
+    callback=target_name,
     help="What is made small: parameters or multiply-adds (also flops).",
 )
 @click.option(
@@ -148,25 +151,7 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
     show_default=True,
     help="How what is removed is spread over the channel sets, as in `cfp prune`.",
 )
-@click.option(
-    "--round-to",
-    type=click.IntRange(1, 65_536),
-    default=1,
-    show_default=True,
-    help="Keep multiples of this number of channels. Sets with fewer channels keep all of them.",
-)
-@click.option(
-    "--keep",
-    multiple=True,
-    metavar="PATTERN",
-    help="Do not prune channel sets that matching modules make. Repeatable.",
-)
-@click.option(
-    "--ignore",
-    multiple=True,
-    metavar="PATTERN",
-    help="Do not prune channel sets that matching modules make or read. Repeatable.",
-)
+@channel_options
 @model_options
 @data_options
 @run_option
@@ -181,7 +166,7 @@ def shrink(
     max_loss: float,
     margin: float,
     metric: str,
-    target: str,
+    target: Literal["params", "macs"],
     budgets: tuple[str, ...],
     teachers: tuple[Path, ...],
     time_limit: float | None,
@@ -211,7 +196,7 @@ def shrink(
 
     options = ShrinkOptions(
         rule=LossRule(max_loss, margin, METRICS[metric]),  # type: ignore[arg-type]
-        target="params" if target == "params" else "macs",
+        target=target,
         budgets=tuple(map(Budget.parse, budgets)),
         finetune=finetune,
         training=TrainOptions.preset(

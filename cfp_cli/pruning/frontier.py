@@ -81,6 +81,12 @@ def below_first_failure(tried: Mapping[float, bool]) -> list[float]:
     return sorted(each for each, passes in tried.items() if passes and each < failed)
 
 
+def _border(tried: Mapping[float, bool]) -> tuple[float | None, float | None]:
+    """The largest compression that passed below all failures, and the smallest that failed; None if there is none."""
+    passed = max(below_first_failure(tried), default=None)
+    return passed, min((each for each, passes in tried.items() if not passes), default=None)
+
+
 def next_compression(
     tried: Mapping[float, bool],
     *,
@@ -104,8 +110,7 @@ def next_compression(
     Returns:
         A compression of at least `least` that is not in `tried`, or None.
     """
-    passed = max(below_first_failure(tried), default=None)
-    failed = min((each for each, passes in tried.items() if not passes), default=None)
+    passed, failed = _border(tried)
     if passed is None and failed is None:
         following = max(start, least)
     elif failed is None:
@@ -126,8 +131,7 @@ def remaining_looks(
     tried: Mapping[float, bool], *, least: float = LEAST, factor: float = FACTOR, close: float = CLOSE
 ) -> int:
     """Return about how many compressions `next_compression` will still ask for; it describes the arguments."""
-    passed = max(below_first_failure(tried), default=None)
-    failed = min((each for each, passes in tried.items() if not passes), default=None)
+    passed, failed = _border(tried)
     climb = failed is None
     ratio = factor if failed is None else failed / (passed or least)
     halvings = math.ceil(math.log2(max(math.log(ratio) / math.log(close), 1.0))) if ratio > 1 else 0
