@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from lines import Lines
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torch.optim.swa_utils import AveragedModel
@@ -26,7 +27,6 @@ from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.foundation.errors import CheckpointError
-from cfp_cli.foundation.progress import Silent
 from cfp_cli.models.registry import create
 
 NET = """
@@ -53,18 +53,6 @@ class Wrapped(nn.Module):
         return self.backbone(x)
 """
 State = dict[str, Any]
-
-
-class Lines(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from lines import Lines
 from torch import nn
 
 from cfp_cli.checkpoints.fingerprint import fingerprint
@@ -20,7 +21,6 @@ from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.save import save
 from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.foundation.errors import CheckpointError, UsageError
-from cfp_cli.foundation.progress import Silent
 from cfp_cli.models.registry import create
 
 FACTORY = """
@@ -183,13 +183,6 @@ def test_every_changed_field_is_detected(tmp_path: Path, small: tuple[nn.Module,
 
 
 def test_an_old_file_without_a_hash_is_loaded_and_reported(tmp_path: Path, small: tuple[nn.Module, str]) -> None:
-    class Lines(Silent):
-        def __init__(self) -> None:
-            self.lines: list[str] = []
-
-        def say(self, message: str) -> None:
-            self.lines.append(message)
-
     model, arch = small
     save(tmp_path / "m.pt", model)
     content = torch.load(tmp_path / "m.pt", weights_only=True)

@@ -4,25 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from lines import Lines
 from PIL import Image
 
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.image_file import image_extensions
 from cfp_cli.data.split import divide, split_counts
 from cfp_cli.foundation.errors import DataError
-
-
-class Told:
-    """A listener that keeps the reported lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def track(self, items, description, total=None, unit="batch"):
-        yield from items
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 def tree(root: Path, counts: dict[str, int]) -> Path:
@@ -155,7 +143,7 @@ def test_missing_listed_image_is_told_and_skipped(tmp_path: Path) -> None:
     tree(tmp_path, {"a": 60, "b": 60})
     lines = [f"{label}/{i:03}.png {label}" for i in range(60) for label in "ab"]
     (tmp_path / "all.list").write_text("\n".join([*lines, "a/gone.png a"]))
-    told = Told()
+    told = Lines()
     data = open_dataset(tmp_path / "all.list", progress=told)
     assert data.broken.paths == (tmp_path / "a/gone.png",)
     assert told.lines == [f"skipped {tmp_path}/a/gone.png: no such file"]

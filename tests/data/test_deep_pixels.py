@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from lines import Lines
 from PIL import Image
 
 from cfp_cli.data.bit_depth import choose_bit_depth
@@ -16,17 +17,6 @@ from cfp_cli.data.remarks import Remarks
 from cfp_cli.data.transforms import BrokenImageError, Preprocessing, decode
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def track(self, items, description, total=None, unit="batch"):
-        yield from items
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 def png16(path: Path, values: np.ndarray) -> None:

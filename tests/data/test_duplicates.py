@@ -4,20 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lines import Lines
 from PIL import Image
 
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.duplicates import images_in_two_splits, report_images_in_two_splits
 from cfp_cli.foundation.errors import DataError
-from cfp_cli.foundation.progress import Silent
-
-
-class Lines(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 @pytest.fixture

@@ -3,24 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from lines import Lines
 from PIL import Image
 
 from cfp_cli.data.class_order import class_order
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.foundation.errors import DataError
-
-
-class Lines:
-    """A listener that keeps the reported lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def track(self, items, description, total=None, unit="batch"):
-        yield from items
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 def tree(root: Path, *folders: str, count: int = 4) -> Path:

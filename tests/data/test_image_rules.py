@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from lines import Lines
 from PIL import Image
 
 from cfp_cli.data.dataset import open_dataset
@@ -13,17 +14,6 @@ from cfp_cli.data.raster import as_colours
 from cfp_cli.data.remarks import Remarks
 from cfp_cli.data.transforms import BrokenImageError, Preprocessing, decode
 from cfp_cli.data.views import ViewStore
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def track(self, items, description, total=None, unit="batch"):
-        yield from items
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 def colours(seed: int = 0) -> Image.Image:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lines import Lines
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -16,15 +17,6 @@ from cfp_cli.data.dataset import Item, open_dataset
 from cfp_cli.data.images import ImageStore, load_images, stratified_sample
 from cfp_cli.data.transforms import BrokenImageError, Preprocessing, decode
 from cfp_cli.foundation.errors import DataError
-from cfp_cli.foundation.progress import Silent
-
-
-class Told(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 def noise(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -171,7 +163,7 @@ def test_broken_images_are_told_once_and_skipped(tmp_path: Path) -> None:
     write_tree(tmp_path, count=60)
     bad = open_dataset(tmp_path).split("train")[5].path
     bad.write_bytes(b"not an image")
-    dataset, told = open_dataset(tmp_path), Told()
+    dataset, told = open_dataset(tmp_path), Lines()
     first = load_images(dataset, "train", Preprocessing((8, 8)), progress=told)
     second = load_images(dataset, "train", Preprocessing((4, 4)), progress=told)
     assert told.lines == [f"skipped {bad}: not an image"]

@@ -6,22 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from lines import Lines
 from PIL import Image
 
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.unlabelled import find_images
 from cfp_cli.foundation.errors import DataError
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def track(self, items, description, total=None, unit="batch"):
-        yield from items
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 @pytest.fixture

@@ -7,21 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from lines import Lines
 from PIL import Image
 
 from cfp_cli.data.remarks import Remarks
 from cfp_cli.data.transforms import BrokenImageError, decode
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def track(self, items, description, total=None, unit="batch"):
-        yield from items
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "uint64"])

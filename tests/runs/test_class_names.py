@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lines import Lines
 from PIL import Image
 from torch import nn
 
@@ -11,17 +12,6 @@ from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.runs.inputs import ModelInput, fit_to_data, load_teacher
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def track(self, items, description, total=None, unit="batch"):
-        yield from items
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 class Constant(nn.Module):

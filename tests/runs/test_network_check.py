@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from lines import Lines
 from torch import nn
 
 from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.foundation.errors import CheckpointError, UsageError
-from cfp_cli.foundation.progress import Silent
 from cfp_cli.models.registry import create
 from cfp_cli.runs.network_check import warn_of_probabilities, warn_of_problems
 
@@ -61,14 +61,6 @@ def ignores(num_classes): return Net(3)
 
 instance = Net(3)
 """
-
-
-class Lines(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import torch
+from lines import Lines
 from torch import Tensor, nn
 
-from cfp_cli.foundation.progress import Silent
 from cfp_cli.graph import channel_sets
 from cfp_cli.scoring.score import score
 
@@ -13,14 +13,6 @@ class Sums(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.cumsum(2)
-
-
-class Recorder(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.lines.append(message)
 
 
 def network(*between: nn.Module) -> nn.Module:
@@ -33,11 +25,11 @@ def network(*between: nn.Module) -> nn.Module:
 
 def test_scoring_reports_once_what_is_not_pruned_and_why() -> None:
     images = [(torch.rand(2, 3, 16, 16), torch.zeros(2))] * 2
-    recorder = Recorder()
+    recorder = Lines()
     score(network(Sums(), Sums()), images, progress=recorder)
     assert recorder.lines == ["not pruned: 1 and 1 more: cumsum: cfp has no entry for this operator"]
     one = channel_sets(network(nn.ReLU(), Sums()), images[0][0][:1])
     assert one.left_alone == ("not pruned: 3: cumsum: cfp has no entry for this operator",)
-    recorder = Recorder()
+    recorder = Lines()
     score(network(nn.ReLU(), nn.ReLU()), images, progress=recorder)
     assert not recorder.lines
