@@ -46,6 +46,8 @@ class Tap:
         channels: number of channels.
         units: for every channel its set and its unit in the set, int64 [channels, 2]; -1 for channels of no set.
         dim: dimension of the value that its channels lie on.
+        outer: how many runs of all images the first dimension of the value has, as in [tokens * N, C].
+        inner: how many rows of each image follow each other in it, as in [N * windows, tokens, C].
     """
 
     node: str
@@ -53,12 +55,18 @@ class Tap:
     channels: int
     units: Units
     dim: int = 1
+    outer: int = 1
+    inner: int = 1
 
     def maps(self, value: Tensor) -> Tensor:
-        """The value of the tap's node as feature maps [N, C, H, W]; a view."""
-        if value.dim() == 4 and self.dim == 1:
+        """The value of the tap's node as feature maps [N, C, H, W]; a view where possible."""
+        dim = self.dim
+        if self.outer * self.inner > 1:
+            value = value.reshape(self.outer, -1, self.inner, *value.shape[1:]).transpose(0, 1)
+            dim += 2
+        if value.dim() == 4 and dim == 1:
             return value
-        maps = value.movedim(self.dim, 1)
+        maps = value.movedim(dim, 1)
         return maps.flatten(3) if maps.dim() > 4 else maps.reshape(*maps.shape, *([1] * (4 - maps.dim())))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +15,9 @@ from cfp_cli.graph.channel_graph import ChannelGraph, ChannelSet, Dimension
 from cfp_cli.graph.components import components
 from cfp_cli.graph.constraints import Balance, Floor, Units
 from cfp_cli.graph.determinism import require_deterministic
-from cfp_cli.graph.labels import Labels, Value
+from cfp_cli.graph.labels import Facts, Labels, Value
 from cfp_cli.graph.operators import OPERATORS
-from cfp_cli.graph.probe import HARD_CODED, probe
+from cfp_cli.graph.probe import passing, probe
 from cfp_cli.graph.propagate import LOGITS, OUTPUTS, Propagation, propagate
 from cfp_cli.graph.taps import find_taps
 from cfp_cli.graph.trace import BATCH, TracedGraph, arguments_of, operator_of, trace
@@ -51,17 +52,35 @@ def derive(model: nn.Module, example: Tensor) -> ChannelGraph:
     """
     traced = trace(model, example)
     propagation = propagate(traced)
-    graph = probe(model, example, lambda refused: assemble(traced, propagation, refused))
-    if not any(HARD_CODED in each.frozen for each in graph.sets):
-        return graph
+
+    def attempt(widths: bool, tied: bool) -> Callable[[dict[str, str]], ChannelGraph]:
+        return lambda refused: replace(assemble(traced, propagation, refused, tied=tied), widths=widths)
+
+    # Modules may keep channel counts in attributes, and an attention may take the number of channels of all its heads
+    # from its input. Most networks pass as one of these; else the one with the most prunable channels counts.
+    attempts = [attempt(False, False), attempt(True, False)]
+    if propagation.facts.heads:
+        attempts.append(attempt(True, True))
+    for each in attempts:
+        graph = passing(model, example, each)
+        if graph is not None:
+            return graph
     require_deterministic(model, example)
-    # Modules may keep the counts that failed in attributes. Where changing these helps, more sets pass.
-    other = probe(model, example, lambda refused: replace(assemble(traced, propagation, refused), widths=True))
-    return max(graph, other, key=lambda each: sum(channels.size for channels in each.prunable))
+    graphs = [probe(model, example, each) for each in attempts]
+    return max(graphs, key=lambda each: sum(channels.size for channels in each.prunable))
 
 
-def assemble(traced: TracedGraph, propagation: Propagation, refused: dict[str, str]) -> ChannelGraph:
-    """The channel graph from the facts about atoms; `refused` has further reasons to freeze sets, by set name."""
+def assemble(
+    traced: TracedGraph, propagation: Propagation, refused: dict[str, str], *, tied: bool = False
+) -> ChannelGraph:
+    """The channel graph from the facts about atoms.
+
+    Args:
+        traced: the network.
+        propagation: the result of following its channels.
+        refused: further reasons to freeze sets, by set name.
+        tied: whether the heads of each attention keep as many channels together as the attention reads.
+    """
     facts = propagation.facts
     resolved = _resolve(propagation)
     offsets = np.concatenate([[0], np.cumsum(resolved.sizes)]).astype(np.int64)
@@ -71,7 +90,8 @@ def assemble(traced: TracedGraph, propagation: Propagation, refused: dict[str, s
     frozen, notes = _frozen(propagation, resolved)
     for name, reason in refused.items():
         frozen[resolved.names.index(name)].append(reason)
-    balances = _balances(propagation, resolved, frozen)
+    ties = _ties(propagation.facts, resolved) if tied else []
+    balances = _balances([*propagation.facts.balances, *ties], resolved, frozen)
     dimensions = tuple(
         Dimension(name, dim, running[atoms], facts.readers.get((name, dim)))
         for (name, dim), atoms in sorted(facts.dims.items())
@@ -175,17 +195,33 @@ def _frozen(propagation: Propagation, resolved: _Resolved) -> tuple[list[list[st
     return frozen, list(notes)
 
 
-def _balances(propagation: Propagation, resolved: _Resolved, frozen: list[list[str]]) -> list[Balance]:
+def _ties(facts: Facts, resolved: _Resolved) -> list[tuple[list[Labels], int]]:
+    """Equal counts of the channels that an attention reads and those of all its heads, where both are equally many."""
+    found: dict[bytes, tuple[list[Labels], int]] = {}
+    unit = resolved.set_of * (int(resolved.unit_of.max()) + 1) + resolved.unit_of
+    for labels in facts.heads:
+        heads = labels[labels >= 0]
+        read, made = next(((read, made) for read, made in facts.mapped if np.isin(heads, made).all()), (heads, heads))
+        own = made[np.isin(unit[made], unit[heads])]
+        # One layer may make queries, keys and values: one channel of each three that are dropped together counts.
+        times, rest = divmod(len(own), len(read))
+        if times and not rest:
+            own = own[np.argsort(unit[own], kind="stable")][::times]
+            found[own.tobytes()] = ([read, own], 0)
+    return list(found.values())
+
+
+def _balances(given: list[tuple[list[Labels], int]], resolved: _Resolved, frozen: list[list[str]]) -> list[Balance]:
     """Equal-count constraints; a set that is tied to a frozen one by equal counts is frozen too."""
     found: list[tuple[Balance, list[int]]] = []
-    for atoms, slack in propagation.facts.balances:
+    for atoms, slack in given:
         blocks = [
             np.stack([resolved.set_of[block], resolved.unit_of[block]], 1)
             for block in (each[each >= 0] for each in atoms)
         ]
         blocks = [block[block[:, 0] >= 0] for block in blocks]
         sizes = [len(block) for block in blocks]
-        if sum(sizes) == 0 or (slack == 0 and _same(blocks)):
+        if sum(sizes) == 0 or (slack == 0 and (_same(blocks) or _whole(blocks))):
             continue
         balance = Balance(tuple(blocks), slack)
         if max(sizes) - min(sizes) > slack:
@@ -221,6 +257,11 @@ def _floors(dimensions: tuple[Dimension, ...], sets: tuple[ChannelSet, ...], off
 def _same(blocks: list[Units]) -> bool:
     first = blocks[0][np.lexsort(blocks[0].T)]
     return all(each.shape == first.shape and (each[np.lexsort(each.T)] == first).all() for each in blocks[1:])
+
+
+def _whole(blocks: list[Units]) -> bool:
+    """Whether each of several blocks of channels, such as a head, is kept or dropped whole."""
+    return all(len(block) > 1 and (block == block[0]).all() for block in blocks)
 
 
 def _users(users: list[tuple[str, Labels]], resolved: _Resolved, index: int) -> tuple[str, ...]:

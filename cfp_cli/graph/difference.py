@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
+from torch.nn.functional import multi_head_attention_forward
 from torch.overrides import TorchFunctionMode
 
 from cfp_cli.execution.evaluation_mode import evaluating
@@ -20,7 +21,7 @@ from cfp_cli.graph.operators import OPERATORS, is_layer
 from cfp_cli.graph.outputs import tensors_of
 from cfp_cli.graph.replay import Replay
 from cfp_cli.graph.selection import Selection
-from cfp_cli.graph.trace import operator_of
+from cfp_cli.graph.trace import arguments_of, operator_of
 
 # Between layers float32 rounding errors may be larger than they are in the logits.
 TOLERANCE = 1e-3
@@ -56,7 +57,8 @@ def first_difference(rebuilt: nn.Module, selection: Selection, x: Tensor) -> Dif
         side = _SideBySide(Replay(selection), x)
         try:
             with side:
-                given = tensors_of(rebuilt(x))
+                # A network may change its input in place, and the replay still reads the images.
+                given = tensors_of(rebuilt(x.clone()))
         except _Found:
             return side.found
         except Exception as error:
@@ -104,22 +106,37 @@ class _SideBySide(TorchFunctionMode):
     ) -> Any:
         """Compute a call; compare its value where it is a layer."""
         value = func(*args, **(kwargs or {}))
-        name = LAYERS.get(func)
-        if name is None:
-            return value
-        node = self.advance()
+        if func is multi_head_attention_forward:
+            # Its layers run inside of one call, so only the last of them can be compared.
+            node = self.advance()
+            while node is not None and not self._weight(node).endswith("out_proj.weight"):
+                node = self.advance()
+            self._compare(node, "linear", value[0])
+        elif func in LAYERS:
+            self._compare(self.advance(), LAYERS[func], value)
+        if self.found is not None:
+            raise _Found
+        return value
+
+    def _compare(self, node: Node | None, name: str, value: Tensor) -> None:
+        """Compare the value of a layer of the rebuilt network, called `name`, with the next layer of the replay."""
         if node is None:
             self.found = _difference_at(self.replay.graph, None)
         elif operator_of(node) != name:
             self.found = _difference_at(self.replay.graph, node)
         else:
             expected = self.replay.kept_part(node, self.value)
+            if expected is not None and expected.numel() == value.numel() and name == "linear":
+                value = value.reshape(expected.shape)
             if expected is not None and differ(expected, value):
                 self.found = _difference_at(self.replay.graph, node)
         self.value = None
-        if self.found is not None:
-            raise _Found
-        return value
+
+    def _weight(self, node: Node) -> str:
+        """Name of the weight of a layer; empty if it is computed."""
+        weight = arguments_of(node).get("weight")
+        source = self.replay.graph.traced.sources.get(weight.name) if isinstance(weight, Node) else None
+        return source.name if source is not None else ""
 
 
 def differ(expected: Tensor, given: Any) -> bool:

@@ -42,6 +42,11 @@ class Value:
         return tuple(dim for dim, size in enumerate(self.labels.shape) if size > 1)
 
     @property
+    def on_batch(self) -> bool:
+        """Whether labels change along a dimension that contains the batch."""
+        return any(self.dynamic[dim] for dim in self.varying)
+
+    @property
     def labelled(self) -> bool:
         """Whether any element has a label."""
         return bool((self.labels >= 0).any())
@@ -77,6 +82,8 @@ class Facts:
         balances: lists of groups of atoms, all groups keeping the same number, with the slack allowed.
         dims: labels of parameters and buffers by name and dimension: [size], or [groups, size] for the dimension of a
             grouped convolution's weight that each group reads differently.
+        heads: labels of the first operand of each attention, with its heads and the channels of each head.
+        mapped: (channels that it reads, channels that it makes) of every layer without groups.
         producers: (module, parameter, atoms) of every operator that makes new channels, in network order.
         consumers: (module, atoms, node name) of every operator that reads channels, in network order.
         readers: the node whose channels a dimension of a parameter follows, by name and dimension.
@@ -89,6 +96,8 @@ class Facts:
     reasons: list[Reason] = field(default_factory=list)
     balances: list[tuple[list[Labels], int]] = field(default_factory=list)
     dims: dict[tuple[str, int], Labels] = field(default_factory=dict)
+    heads: list[Labels] = field(default_factory=list)
+    mapped: list[tuple[Labels, Labels]] = field(default_factory=list)
     producers: list[tuple[str, str, Labels]] = field(default_factory=list)
     consumers: list[tuple[str, Labels, str]] = field(default_factory=list)
     readers: dict[tuple[str, int], Node] = field(default_factory=dict)

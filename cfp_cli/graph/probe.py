@@ -26,7 +26,23 @@ STUCK = "its blocks must stay equal, so no channel can be dropped"
 FRACTION, SPREAD = 0.7, 0.2
 
 
-def probe(model: nn.Module, example: Tensor, assemble: Callable[[dict[str, str]], ChannelGraph]) -> ChannelGraph:
+Assemble = Callable[[dict[str, str]], ChannelGraph]
+Kept = dict[str, np.ndarray]
+
+
+def passing(model: nn.Module, example: Tensor, assemble: Assemble) -> ChannelGraph | None:
+    """The channel graph, if all its prunable sets pass one trial rebuild together; else None.
+
+    Args:
+        model: the network.
+        example: images float32 [N, C, H, W]; only shape and device count.
+        assemble: makes the channel graph from reasons to freeze sets, by set name.
+    """
+    graph, _, kept = _selected(assemble)
+    return graph if not kept or _Trial.of(model, example).difference(Selection(graph, kept)) is None else None
+
+
+def probe(model: nn.Module, example: Tensor, assemble: Assemble) -> ChannelGraph:
     """The channel graph of which every prunable set has passed a trial rebuild.
 
     Args:
@@ -34,17 +50,8 @@ def probe(model: nn.Module, example: Tensor, assemble: Callable[[dict[str, str]]
         example: images float32 [N, C, H, W]; only shape and device count.
         assemble: makes the channel graph from reasons to freeze sets, by set name.
     """
-    # Noise in the range of images; the seed gives the same graph for the same network.
-    x = torch.rand(2, *example.shape[1:], generator=torch.Generator().manual_seed(0)).to(example.device, example.dtype)
-    trial = _Trial(model, x)
-    refused: dict[str, str] = {}
-    graph = assemble(refused)
-    selection, stuck = random_selection(graph, FRACTION, np.random.default_rng(0), spread=SPREAD)
-    while stuck:
-        refused |= dict.fromkeys(stuck, STUCK)
-        graph = assemble(refused)
-        selection, stuck = random_selection(graph, FRACTION, np.random.default_rng(0), spread=SPREAD)
-    kept = {each.name: selection[each.name] for each in graph.prunable if len(selection[each.name]) < each.size}
+    trial = _Trial.of(model, example)
+    graph, refused, kept = _selected(assemble)
     found = trial.difference(Selection(graph, kept)) if kept else None
     if found is not None:
         # Equal blocks come from splits and reshapes, where sizes are hard-coded most often.
@@ -64,6 +71,19 @@ def probe(model: nn.Module, example: Tensor, assemble: Callable[[dict[str, str]]
     return graph
 
 
+def _selected(assemble: Assemble) -> tuple[ChannelGraph, dict[str, str], Kept]:
+    """The graph without sets that cannot lose a channel, the reasons for these, and a random part of each other set."""
+    refused: dict[str, str] = {}
+    graph = assemble(refused)
+    selection, stuck = random_selection(graph, FRACTION, np.random.default_rng(0), spread=SPREAD)
+    while stuck:
+        refused |= dict.fromkeys(stuck, STUCK)
+        graph = assemble(refused)
+        selection, stuck = random_selection(graph, FRACTION, np.random.default_rng(0), spread=SPREAD)
+    kept = {each.name: selection[each.name] for each in graph.prunable if len(selection[each.name]) < each.size}
+    return graph, refused, kept
+
+
 def _decisions(graph: ChannelGraph, kept: Iterable[str]) -> list[list[str]]:
     """Names of the sets in `kept`, those that equal counts link together in one list."""
     lists = [[graph.sets[index].name for index in indices] for indices in balanced_sets(graph)]
@@ -77,6 +97,12 @@ class _Trial:
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         self.model, self.x = model, x
 
+    @classmethod
+    def of(cls, model: nn.Module, example: Tensor) -> _Trial:
+        """A trial on noise in the range of images; the seed gives the same graph for the same network."""
+        x = torch.rand(2, *example.shape[1:], generator=torch.Generator().manual_seed(0))
+        return cls(model, x.to(example.device, example.dtype))
+
     def difference(self, selection: Selection) -> Difference | None:
         """Where the rebuilt network first differs; None where it does not."""
         try:
@@ -84,12 +110,12 @@ class _Trial:
         except GraphError:
             return Difference(NETWORK, ())
 
-    def passes(self, graph: ChannelGraph, kept: dict[str, np.ndarray], decisions: list[list[str]]) -> bool:
+    def passes(self, graph: ChannelGraph, kept: Kept, decisions: list[list[str]]) -> bool:
         """Whether the network rebuilds correctly when only the sets of some decisions are pruned."""
         names = [name for sets in decisions for name in sets if name in kept]
         return self.difference(Selection(graph, {name: kept[name] for name in names})) is None
 
-    def failing(self, graph: ChannelGraph, kept: dict[str, np.ndarray], decisions: list[list[str]]) -> list[str]:
+    def failing(self, graph: ChannelGraph, kept: Kept, decisions: list[list[str]]) -> list[str]:
         """Names of sets that fail by themselves, found by halving; all of them where only their union fails."""
         if len(decisions) == 1:
             return decisions[0]

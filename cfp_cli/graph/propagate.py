@@ -81,7 +81,8 @@ def _input_labels(node: Node, source: Source, facts: Facts) -> Value:
     """Labels of an input: atoms for parameters and buffers that are vectors, along whichever dimension."""
     shape = shape_of(node)
     large = [dim for dim, size in enumerate(shape) if size > 1]
-    if source.kind in ("parameter", "buffer") and len(large) == 1:
+    # Vectors of integers are numbers of rows or positions, not of channels.
+    if source.kind in ("parameter", "buffer") and len(large) == 1 and node.meta["val"].is_floating_point():
         (dim,) = large
         atoms = facts.atoms(source.name, dim, (shape[dim],))
         return Value(shape, atoms.reshape(along_only(shape[dim], len(shape), dim)), is_dynamic(node.meta["val"]))

@@ -10,7 +10,7 @@ from cfp_cli.graph.channel_graph import Tap
 from cfp_cli.graph.labels import Value
 from cfp_cli.graph.operators import entry_of
 from cfp_cli.graph.propagate import Propagation
-from cfp_cli.graph.trace import TracedGraph, arguments_of, module_of
+from cfp_cli.graph.trace import BATCH, TracedGraph, arguments_of, module_of
 
 
 def find_taps(
@@ -56,8 +56,23 @@ def find_taps(
         name = module_of(node) or node.name
         names.append(name)
         count = names.count(name)
-        taps.append(Tap(node.name, name if count == 1 else f"{name}#{count}", len(atoms), units, dim))
+        taps.append(
+            Tap(node.name, name if count == 1 else f"{name}#{count}", len(atoms), units, dim, *_rows(propagation, node))
+        )
     return taps
+
+
+def _rows(propagation: Propagation, node: Node) -> tuple[int, int]:
+    """How the first dimension of a value contains the batch: runs of all images, and rows of each image in a run."""
+    value = propagation.values[node]
+    assert isinstance(value, Value)
+    times = value.shape[0] // BATCH
+    before = propagation.values.get(node.args[0]) if node.args and isinstance(node.args[0], Node) else None
+    # A reshape may have merged the batch with dimensions before it.
+    outer = 1
+    if times > 1 and isinstance(before, Value) and any(before.dynamic):
+        outer = int(np.prod(before.shape[: before.dynamic.index(True)]))
+    return (outer, times // outer) if times % outer == 0 else (1, times)
 
 
 def _channel_dim(value: object) -> int | None:

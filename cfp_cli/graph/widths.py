@@ -8,6 +8,7 @@ decided by the trial rebuild and the proof.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,14 @@ def new_widths(model: nn.Module, selection: Selection) -> Attributes:
         # The code of other modules may not use these attributes, so they change only where a trial needs it.
         if not _keeps_widths(module) or (_is_foreign(module) and not selection.graph.widths):
             continue
-        sizes = {old: next(iter(new)) for old, new in changes.get(path, {}).items() if len(new) == 1}
+        change = changes.get(path, _Change())
+        sizes = {old: next(iter(new)) for old, new in change.sizes.items() if len(new) == 1}
         for name, value in vars(module).items():
+            if not is_counts(value):
+                continue
+            # A list holds channel counts only if a call takes all of it, such as the sizes of a split.
+            if isinstance(value, list | tuple) and tuple(value) not in change.lists:
+                continue
             new = _replaced(value, sizes)
             if new != value:
                 found.setdefault(path, {})[name] = new
@@ -70,21 +77,36 @@ def changed_attributes(model: nn.Module, rebuilt: nn.Module, *, foreign: bool) -
     return found
 
 
-def _size_changes(selection: Selection) -> dict[str, dict[int, set[int]]]:
-    """By module, the sizes that its calls take as numbers, such as those of a split, each with its new sizes."""
+@dataclass
+class _Change:
+    """Sizes that the calls of a module take as numbers.
+
+    Attributes:
+        sizes: each with its new sizes.
+        lists: lists of integers that a call takes, such as the sizes of a split.
+    """
+
+    sizes: dict[int, set[int]] = field(default_factory=dict)
+    lists: set[tuple[int, ...]] = field(default_factory=set)
+
+
+def _size_changes(selection: Selection) -> dict[str, _Change]:
+    """The sizes that the calls of each module take as numbers, by module."""
     graph = selection.graph
-    changes: dict[str, dict[int, set[int]]] = {}
+    changes: dict[str, _Change] = {}
     for node in graph.traced.nodes:
         if node.op != "call_function" or node in graph.producing:
             continue
         numbers = {each for each in tree_leaves((node.args, node.kwargs)) if type(each) is int}
         if node.target in _NORMS:
             numbers.add(shape_of_value(node.all_input_nodes[0].meta.get("val"))[1])
-        own = changes.setdefault(module_of(node), {})
+        own = changes.setdefault(module_of(node), _Change())
+        lists: list[Any] = [tuple(each) for each in node.args if isinstance(each, list | tuple)]
+        own.lists |= {each for each in lists if is_counts(each)}
         for each in (node, *node.all_input_nodes) if numbers else ():
             for old, new in _sizes(selection, each):
                 if old in numbers:
-                    own.setdefault(old, set()).add(new)
+                    own.sizes.setdefault(old, set()).add(new)
     return changes
 
 
@@ -118,8 +140,6 @@ def _keeps_widths(module: nn.Module) -> bool:
 
 
 def _replaced(value: Any, sizes: Mapping[int, int]) -> Any:
-    if not is_counts(value):
-        return value
     if isinstance(value, list | tuple):
         return type(value)(sizes.get(each, each) for each in value)
     return sizes.get(value, value)

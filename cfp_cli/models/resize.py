@@ -79,6 +79,10 @@ def _update_attributes(module: nn.Module, resized: set[tuple[int, int]]) -> None
         module.num_channels = len(module.weight)
     elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
         module.normalized_shape = tuple(module.weight.shape)
+    elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+        module.embed_dim = module.kdim = module.vdim = module.in_proj_weight.shape[1]
+        # Heads are dropped whole.
+        module.num_heads = module.embed_dim // module.head_dim
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
     elif len(resized) == 1:

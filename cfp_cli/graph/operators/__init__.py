@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from cfp_cli.graph.operators import contraction, movement, norms, pointwise, reduction, spatial
-from cfp_cli.graph.operators.operator import OPERATORS, Operator, OperatorCall, Result, entry_of, is_layer, operator
+from cfp_cli.graph.operators import attention, contraction, movement, norms, pointwise, reduction, spatial
+from cfp_cli.graph.operators.operator import (
+    BATCH,
+    OPERATORS,
+    Operator,
+    OperatorCall,
+    Result,
+    entry_of,
+    is_layer,
+    operator,
+)
 
 __all__ = [
     "OPERATORS",
     "Operator",
     "OperatorCall",
     "Result",
+    "attention",
     "contraction",
     "entry_of",
     "is_layer",
@@ -31,4 +41,6 @@ def label(call: OperatorCall) -> Result:
     if call.operator in SIZES:
         return []
     entry = entry_of(call.node)
+    if any(value.on_batch for _, value in call.tensors()) and (entry is None or not entry.merges_batch):
+        return call.refuse(BATCH)
     return entry.label(call) if entry is not None else call.refuse()

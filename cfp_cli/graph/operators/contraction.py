@@ -44,6 +44,7 @@ def _convolve(call: OperatorCall, transposed: bool) -> Result:
     if groups == 1:
         facts.unite(facts.atoms(weight.name, in_dim, (channels,)), incoming, reason)
         outgoing = facts.atoms(weight.name, out_dim, (made,))
+        facts.mapped.append((incoming, outgoing))
         facts.producers.append((call.module, weight.name, outgoing))
     elif groups == channels:
         # Depthwise: each channel makes `made / channels` channels by itself, which are kept or dropped with it.
@@ -140,5 +141,9 @@ def linear(call: OperatorCall) -> Result:
     facts.readers[weight.name, 1] = call.args["input"]
     facts.unite(facts.atoms(weight.name, 1, (shape[1],)), incoming, call.reason(UNKNOWN_INPUT))
     facts.producers.append((call.module, weight.name, made))
+    facts.mapped.append((incoming, made))
+    if weight.name.endswith("in_proj_weight") and shape[0] == 3 * shape[1]:
+        # nn.MultiheadAttention makes queries, keys and values of as many channels as it reads.
+        facts.balances.append(([incoming, *made.reshape(3, -1)], 0))
     call.tie("bias", made)
     return call.output(made.reshape(along_only(shape[0], len(x.shape), last)))

@@ -28,6 +28,7 @@ def _sized(call: OperatorCall, value: Value, sizes: dict[int, int]) -> Labels:
     *("view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"),
     reorder=reorder.reshaped,
     moves_channels=True,
+    merges_batch=True,
     transparent=always,
 )
 def reshaped(call: OperatorCall) -> Result:
@@ -49,6 +50,7 @@ def reshaped(call: OperatorCall) -> Result:
     *("permute", "transpose", "t", "movedim", "moveaxis", "swapaxes", "swapdims", "numpy_T", "mT"),
     reorder=reorder.permuted,
     moves_channels=True,
+    merges_batch=True,
     transparent=always,
 )
 def permuted(call: OperatorCall) -> Result:
@@ -177,7 +179,7 @@ def _cut(call: OperatorCall, value: Value, dim: int, bounds: list[tuple[int, int
     size = value.shape[dim]
     labels = _sized(call, value, {dim: size})
     block = math.gcd(size, *(edge for pair in bounds for edge in pair))
-    if block == 1 and size > 1:
+    if block == 1 and size > 1 and value.varying == (dim,):
         call.freeze([value], UNEVEN)
     elif block < size:
         blocks = np.moveaxis(labels, dim, 0).reshape(size // block, -1)
@@ -191,22 +193,30 @@ def _cut(call: OperatorCall, value: Value, dim: int, bounds: list[tuple[int, int
     reorder=reorder.split,
     moves_channels=True,
 )
-@operator("unbind", reorder=reorder.unbound, moves_channels=True)
 def split(call: OperatorCall) -> Result:
     """Parts along a dimension."""
     value = call.tensors()[0][1]
     dim = int(call.args.get("dim", 0)) % len(value.shape)
     shapes = call.shapes()
-    unbound = call.operator == "unbind"
-    lengths = [1 if unbound else shape[dim] for shape, _ in shapes]
+    lengths = [shape[dim] for shape, _ in shapes]
     ends = np.cumsum(lengths).tolist()
     parts = _cut(call, value, dim, [(end - length, end) for end, length in zip(ends, lengths, strict=True)])
-    if unbound:
-        parts = [np.squeeze(part.take([0], dim), dim) for part in parts]
     made = [call.value_of(part, *shape) for part, shape in zip(parts, shapes, strict=True)]
     # The first part of an interleaved row is interleaved too; where later ones begin depends on what is kept.
-    lanes = tuple(lane.take(range(lengths[0]), dim) for lane in value.lanes if lane.shape[dim] > 1 and not unbound)
+    lanes = tuple(lane.take(range(lengths[0]), dim) for lane in value.lanes if lane.shape[dim] > 1)
     return [replace(made[0], lanes=lanes), *made[1:]]
+
+
+@operator("unbind", reorder=reorder.unbound, moves_channels=True)
+def unbound(call: OperatorCall) -> Result:
+    """The single slices along a dimension, such as queries, keys and values."""
+    value = call.tensors()[0][1]
+    dim = int(call.args.get("dim", 0)) % len(value.shape)
+    if value.varying == (dim,):
+        return call.refuse("channels are picked by their number")
+    varies = dim in value.varying
+    parts = [np.squeeze(value.labels.take([index if varies else 0], dim), dim) for index in range(value.shape[dim])]
+    return [call.value_of(shrink(part), *shape) for part, shape in zip(parts, call.shapes(), strict=True)]
 
 
 @operator("slice", "narrow", reorder=reorder.anew, moves_channels=True)

@@ -36,7 +36,10 @@ def layer_norm(call: OperatorCall) -> Result:
     inside = [dim for dim in value.varying if dim >= first]
     if not inside:
         return call.output(value.labels)
-    if len(value.varying) > 1:
+    if len(value.varying) > len(inside):
+        # Each head is normalised by itself, so whole heads are kept or dropped.
+        return call.output(call.together(value.labels, inside))
+    if len(inside) > 1:
         return call.refuse("it normalises over channels and more")
     (dim,) = inside
     for name in ("weight", "bias"):

@@ -19,6 +19,7 @@ from cfp_cli.graph.operators.reorder import Reorder
 from cfp_cli.graph.trace import Source, arguments_of, is_dynamic, is_pointwise, module_of, operator_of, shape_of_value
 
 UNKNOWN = "cfp has no entry for this operator"
+BATCH = "channels are mixed with the batch"
 
 Result = Value | list[Value]
 Label = Callable[["OperatorCall"], Result]
@@ -48,6 +49,7 @@ class Operator:
         reorder: moves the order of kept channels from the arguments to the results. None: the order stays, or each
             channel is repeated several times in a row.
         moves_channels: whether `label` itself says where lanes go; else lanes stay where they are.
+        merges_batch: whether it follows channels on a dimension that they share with the batch.
         transparent: whether the maps behind a call show the same as those before it: pooled, reshaped, or with each
             element changed by itself. A tap may be read before it.
         functions: for a layer with weights, the functions of torch that compute it.
@@ -58,6 +60,7 @@ class Operator:
     label: Label
     reorder: Reorder | None = None
     moves_channels: bool = False
+    merges_batch: bool = False
     transparent: Callable[[Node], bool] = never
     functions: tuple[Callable[..., Any], ...] = ()
     positions: Callable[[Node], int] | None = None
@@ -70,6 +73,7 @@ def operator(
     *names: str,
     reorder: Reorder | None = None,
     moves_channels: bool = False,
+    merges_batch: bool = False,
     transparent: Callable[[Node], bool] = never,
     functions: Mapping[str, Callable[..., Any]] | None = None,
     positions: Callable[[Node], int] | None = None,
@@ -80,6 +84,7 @@ def operator(
         names: operators, without overload and in-place mark: `relu`, or `namespace.name` outside of PyTorch.
         reorder: see `Operator`, as are the following.
         moves_channels: see `Operator`.
+        merges_batch: see `Operator`.
         transparent: see `Operator`.
         functions: for layers, the function of torch by operator name.
         positions: see `Operator`.
@@ -88,7 +93,7 @@ def operator(
     def enter(label: Label) -> Label:
         for name in names:
             layer = (functions[name],) if functions and name in functions else ()
-            OPERATORS[name] = Operator(label, reorder, moves_channels, transparent, layer, positions)
+            OPERATORS[name] = Operator(label, reorder, moves_channels, merges_batch, transparent, layer, positions)
         return label
 
     return enter
@@ -186,12 +191,22 @@ class OperatorCall:
         return self.value_of(labels, shape, dynamic)
 
     def value_of(self, labels: Labels, shape: tuple[int, ...], dynamic: tuple[bool, ...]) -> Value:
-        """A value with labels; frozen where they vary along the batch."""
+        """A value with labels; frozen where they vary along the batch, unless the operator merges both."""
         assert labels.ndim == len(shape), (self.node, labels.shape, shape)
-        if any(labels.shape[dim] > 1 and dynamic[dim] for dim in range(len(shape))):
-            self.facts.freeze(labels, self.reason("channels are mixed with the batch"))
+        value = Value(shape, labels, dynamic)
+        entry = entry_of(self.node)
+        if value.on_batch and not (entry is not None and entry.merges_batch):
+            self.facts.freeze(labels, self.reason(BATCH))
             return unlabelled(shape, dynamic)
-        return Value(shape, labels, dynamic)
+        return value
+
+    def together(self, labels: Labels, dims: Iterable[int]) -> Labels:
+        """Keep or drop all channels along some dimensions together; these dimensions of the labels get size 1."""
+        for dim in dims:
+            first = labels.take([0], dim)
+            self.facts.unite(labels, first, self.reason("channels meet values that belong to none"))
+            labels = first
+        return labels
 
     def refuse(self, text: str = UNKNOWN) -> Result:
         """Freeze everything that the operator reads, and return results without labels."""

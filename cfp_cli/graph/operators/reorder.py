@@ -96,10 +96,12 @@ def _same_channels(arguments: Arguments, reshapes: bool) -> list[Order | None] |
         return [flat.reshape([len(flat) if dim == varying[0] else 1 for dim in range(after.ndim)])]
     if not reshapes:
         return [flat.reshape(order.shape) if after.shape == before.shape else None]
-    leading = int(np.prod([after.shape[dim] for dim in varying[:-1]]))
-    if len(flat) % leading:
+    # Whole groups are kept or dropped where each is one unit; else each keeps equally many of its channels.
+    shrinks = next((dim for dim in reversed(varying) if (after != after.take([0], dim)).any()), varying[-1])
+    others = int(np.prod([after.shape[dim] for dim in varying if dim != shrinks]))
+    if len(flat) % others:
         raise GraphError("kept channels cannot be split into equal groups; keep equal counts in each group")
-    shape = [len(flat) // leading if dim == varying[-1] else size for dim, size in enumerate(after.shape)]
+    shape = [len(flat) // others if dim == shrinks else size for dim, size in enumerate(after.shape)]
     return [flat.reshape(shape)]
 
 
