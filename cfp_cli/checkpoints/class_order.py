@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.checkpoints.spec import describe, spec_of
+from cfp_cli.execution.outputs import tensors_of
 
 
 class _Reordered(nn.Module):
@@ -18,7 +19,7 @@ class _Reordered(nn.Module):
         self.register_buffer("indices", torch.tensor(indices), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)
+        (logits,) = tensors_of(self.network(images))
         return logits[:, self.indices]
 
 

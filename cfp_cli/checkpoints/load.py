@@ -21,6 +21,7 @@ from cfp_cli.checkpoints.preprocessing import Assumed, complete, images_of, norm
 from cfp_cli.checkpoints.read import Contents, read_contents, require_plain_tensor
 from cfp_cli.checkpoints.spec import DEFAULT_INPUT_SIZE, ModelSpec, describe
 from cfp_cli.execution.forward import forward_errors
+from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import CheckpointError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.models.attributes import set_attributes
@@ -149,6 +150,8 @@ def _foreign_spec(
         return spec, choice, tuple(facts), shapes.head
     if count is None and not shapes.head:
         count = _output_count(arch, assumed.input_size or DEFAULT_INPUT_SIZE)
+        if count == 0 and classes is not None:
+            count = len(classes)
     if count is None:
         raise misfit(contents, arch, given, shapes.two, shapes.head)
     facts = foreign_facts(_beside(contents, shapes), count)
@@ -194,18 +197,12 @@ def _stored_arch(contents: Contents) -> str:
 
 
 def _output_count(arch: str, input_size: tuple[int, int]) -> int:
-    """Return the number of logits of a network whose factory ignores the number of classes."""
+    """Return the number of logits of a network whose factory ignores the number of classes; 0 for other outputs."""
     model = create(arch, 2).eval()
     images = torch.zeros(1, input_channels(model, input_size), *input_size)
     with torch.inference_mode(), forward_errors(images.shape, CheckpointError):
-        logits = model(images)
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2:
-        raise CheckpointError(
-            f"the factory of {arch} ignores the number of classes, and the network does not return logits "
-            "[images, classes]; return them alone in evaluation, or, if it is an encoder, train a head with "
-            "`cfp train DATA --init CKPT --new-head`"
-        )
-    return int(logits.shape[1])
+        outputs = tensors_of(model(images))
+    return int(outputs[0].shape[1]) if len(outputs) == 1 and outputs[0].dim() == 2 else 0
 
 
 def _report_assumptions(

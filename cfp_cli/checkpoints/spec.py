@@ -30,7 +30,7 @@ class ModelSpec:
     Attributes:
         arch: name of the architecture, as `--arch` accepts it.
         arch_kwargs: further arguments of its factory.
-        classes: class names, in the order of the logits.
+        classes: class names, in the order of the logits or of the maps of class scores; none for a network without.
         input_size: height and width of the input in pixels.
         mean: mean of each channel that is subtracted from images in [0, 1].
         std: standard deviation of each channel that the differences are divided by.
@@ -60,8 +60,6 @@ class ModelSpec:
         """
         if not self.arch:
             raise FieldError("arch is empty")
-        if not self.classes:
-            raise FieldError("classes is empty")
         if not all(1 <= side <= MAX_SIDE for side in self.input_size):
             raise FieldError(f"input_size is {list(self.input_size)}, not a height and width from 1 to {MAX_SIDE}")
         if not (self.mean and all(math.isfinite(value) for value in self.mean)):

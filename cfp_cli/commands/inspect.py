@@ -40,13 +40,16 @@ def inspect(console: Console, model: Path, how: ModelOptions) -> None:
     from cfp_cli.checkpoints.spec import spec_of
     from cfp_cli.foundation.progress import working
     from cfp_cli.graph import channel_sets
-    from cfp_cli.runs.network_check import warn_of_problems
+    from cfp_cli.runs.network_check import warn_of_batch_norms, warn_of_problems
 
     network = how.file(model).load(console)
     spec = spec_of(network)
     with working(console, "tracing the network"):
         graph = channel_sets(network, torch.zeros(1, *spec.input_shape))
-    warn_of_problems(network, torch.zeros(1, *spec.input_shape), console)
+    if graph.traced.logits_shape is not None:
+        warn_of_problems(network, torch.zeros(1, *spec.input_shape), console)
+    else:
+        warn_of_batch_norms(network, console)
     parameters = sum(each.numel() for each in network.parameters())
     data = {
         "arch": spec.arch,
@@ -70,7 +73,8 @@ def inspect(console: Console, model: Path, how: ModelOptions) -> None:
         ],
     }
     height, width = spec.input_size
-    title = f"{spec.arch}: {parameters:,} parameters, {len(spec.classes)} classes, input {height}x{width}"
+    classes = f"{len(spec.classes)} classes, " if spec.classes else ""
+    title = f"{spec.arch}: {parameters:,} parameters, {classes}input {height}x{width}"
     console.result(
         data,
         _tree(network, graph, title),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 # What the last stage of a prune does, by the name of the stage.
 REPAIRS = {"reconstructed": "the refit", "recalibrated": "recalibrating batch norm"}
+TRAIN_ON = "train it on in your own trainer, see docs/dense.md, or export it with `cfp export --format onnx --out F`"
 REMEDY = "fine-tune it with `cfp finetune`, or prune less"
 
 
@@ -217,6 +218,14 @@ def prune(
         raise RunError(f"{plan_file}: {error}") from error
     accuracy = {stage: metrics.accuracy for stage, metrics in done.validation.items()}
     validation = {stage: metrics.to_json() for stage, metrics in done.validation.items()}
+    verdicts: tuple[str, ...] = ()
+    next_line = TRAIN_ON
+    if done.validation:
+        verdicts = (
+            *guessing_verdict(done.validation["before"], "the original"),
+            *collapse_verdict(list(done.validation.values())[-1], done.out.name, REMEDY),
+        )
+        next_line = finetune_line(run, how.factory)
     console.result(
         {
             **facts(done.plan),
@@ -224,13 +233,13 @@ def prune(
             "out": str(done.out),
             "accuracy": accuracy,
             "validation": validation,
+            "output_error": dict(done.output_error),
         },
         sets_table(done.plan),
-        summary_table(done.plan, done.validation),
-        *guessing_verdict(done.validation["before"], "the original"),
-        *collapse_verdict(list(done.validation.values())[-1], done.out.name, REMEDY),
+        summary_table(done.plan, done.validation, done.output_error),
+        *verdicts,
         f"written {done.out}",
-        f"next: {finetune_line(run, how.factory)}",
+        f"next: {next_line}",
     )
 
 
@@ -279,7 +288,9 @@ def sets_table(plan: Plan) -> Table:
     return table
 
 
-def summary_table(plan: Plan, validation: Mapping[str, Metrics]) -> Table:
+def summary_table(
+    plan: Plan, validation: Mapping[str, Metrics], output_error: Mapping[str, float] | None = None
+) -> Table:
     """Figures before and after."""
     from rich.table import Table
 
@@ -301,6 +312,11 @@ def summary_table(plan: Plan, validation: Mapping[str, Metrics]) -> Table:
         for _, metrics in earlier:
             # The network of this stage is never written: the next stage repairs it.
             table.add_row(sentence(f"val accuracy before {REPAIRS[stage]}"), "", f"{metrics.accuracy:.2%}", "")
-    if validation:
+    if output_error:
+        (*others, (stage, error)) = [each for each in output_error.items() if each[0] != "before"]
+        table.add_row(sentence("val error of the outputs"), "", f"{error:.2%}", "of their spread")
+        for _, earlier_error in others:
+            table.add_row(sentence(f"val error before {REPAIRS[stage]}"), "", f"{earlier_error:.2%}", "")
+    if validation or output_error:
         table.add_row(sentence("largest logit error of the rebuild"), "", f"{plan.max_abs_logit_error:.1e}", "proven")
     return table

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from cfp_cli.execution.forward import forward_errors
 from cfp_cli.graph import ChannelGraph
+from cfp_cli.measuring.predictions import require_logits
 from cfp_cli.scoring.scores import Scores
 
 Loader = Iterable[tuple[Tensor, Tensor]]
@@ -104,7 +105,7 @@ def _taylor(model: nn.Module, graph: ChannelGraph, loader: Loader) -> dict[str, 
     device = next(model.parameters()).device
     for images, labels in loader:
         with forward_errors(images.shape):
-            logits = model(images.to(device))
+            logits = require_logits(model(images.to(device)))
         loss = cross_entropy(logits, labels.to(device))
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         for (name, parameter), gradient in zip(parameters.items(), gradients, strict=True):

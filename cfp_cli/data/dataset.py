@@ -22,7 +22,7 @@ from cfp_cli.foundation.files import path_hint
 from cfp_cli.foundation.progress import SILENT, Progress
 
 _ByClass = dict[str, list[Path]]
-_MADE = "made from train"
+MADE = "made from train"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Dataset:
 
     Attributes:
         root: the folder that the paths of the images are relative to.
-        classes: class names in the order of the labels.
+        classes: class names in the order of the labels; none for images without labels, whose labels are all 0.
         splits: the images of `train`, `val` and `test`, sorted by class and path. A dataset that has only test images
             has no other split.
         split_origin: the folder or list of each split, or how the split was made.
@@ -69,9 +69,29 @@ class Dataset:
             )
         return self.splits[name]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels."""
+        return bool(self.classes)
+
+    def require_labels(self, purpose: str) -> None:
+        """Check that the images have labels.
+
+        Args:
+            purpose: what needs them, such as `cfp eval`.
+
+        Raises:
+            DataError: they have none.
+        """
+        if not self.labelled:
+            raise DataError(
+                f"{purpose} needs labels, and the images of {self.root} are used without; arrange them as "
+                f"{self.root}/CLASS/*, and use a network that returns logits"
+            )
+
     def is_made(self, name: str) -> bool:
         """Return whether a split was made by a choice from the training images."""
-        return self.split_origin.get(name, "").startswith(_MADE)
+        return self.split_origin.get(name, "").startswith(MADE)
 
     def in_order(self, classes: Sequence[str]) -> Dataset:
         """Return the same images with the classes in another order, which may contain further classes.
@@ -152,7 +172,7 @@ def open_dataset(
         splits["train"], made = divide(splits["train"], missing, seed)
         for name, images in made.items():
             splits[name] = images
-            origin[name] = f"{_MADE}, fraction {missing[name]:g}, seed {seed}"
+            origin[name] = f"{MADE}, fraction {missing[name]:g}, seed {seed}"
     for name in SPLITS:
         _report_absent_classes(
             name, [label for label in classes if not splits.get(name, {label: True})[label]], progress
@@ -165,7 +185,7 @@ def open_dataset(
     if bit_depth is None:
         paths = sorted(item.path for images in items.values() for item in images)
         bit_depth = chosen_bit_depth(paths, f"{path} has images of more than 8 bits", progress)
-    fingerprint = _fingerprint(source.root, classes, items)
+    fingerprint = fingerprint_of(source.root, classes, items)
     return Dataset(source.root, classes, items, origin, fingerprint, source.broken, bit_depth)
 
 
@@ -202,6 +222,11 @@ def _read_source(path: Path, max_bad: float, progress: Progress) -> _Source:
         what = "the link leads to no file" if path_to_nothing.is_symlink() else "a pipe or a device, not a file"
         broken.add(path_to_nothing, what, progress)
     return _Source(path, splits, origin, broken)
+
+
+def has_lists(path: Path) -> bool:
+    """Return whether the splits of a dataset are list files."""
+    return bool(_lists(path))
 
 
 def _lists(path: Path) -> dict[str, Path]:
@@ -307,7 +332,8 @@ def _report_absent_classes(split: str, absent: Sequence[str], progress: Progress
         progress.say(f"no images of class {names} in {split}; the figures on {split} say nothing about it")
 
 
-def _fingerprint(root: Path, classes: Sequence[str], splits: Mapping[str, Sequence[Item]]) -> str:
+def fingerprint_of(root: Path, classes: Sequence[str], splits: Mapping[str, Sequence[Item]]) -> str:
+    """Return the fingerprint of a dataset, see `Dataset`."""
     digest = hashlib.sha256()
     lines = []
     for items in splits.values():

@@ -9,16 +9,19 @@ torch itself. The factor allows for longer sums and Winograd convolutions.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cfp_cli.execution.outputs import all_tensors_of, is_compared
 from cfp_cli.foundation.errors import CfpError
 from cfp_cli.foundation.progress import SILENT, Progress
 
-Runner = Callable[[Tensor], Tensor]
+# From images float32 [n, channels, H, W] to the outputs of a network, in whatever structure.
+Runner = Callable[[Tensor], Any]
 
 TOLERANCE = 1e-4
 # A correct file is accepted up to this multiple of the float32 error of torch.
@@ -27,13 +30,17 @@ FACTOR = 16
 LARGEST_BUDGET = 1e-2
 BATCH = 32
 
+Outputs = list[Tensor]
+
 
 @dataclass(frozen=True)
 class Agreement:
     """How an exported file compares with its checkpoint. Errors are fractions of the largest logit.
 
+    For a network with other outputs than logits, they are fractions of the largest value of an output.
+
     Attributes:
-        top1: share of images on which both predict the same class.
+        top1: share of images on which both predict the same class; 1 for a network without logits.
         error: largest difference of a logit between the file and the checkpoint, both in float32.
         budget: largest accepted error.
         float64_error: error of the file against the checkpoint in float64; None if it was not computed.
@@ -66,7 +73,7 @@ def compare(model: nn.Module, run: Runner, images: Tensor) -> Agreement:
         run: the file.
         images: float32 [n, channels, H, W].
     """
-    return _agreement(compute_logits(model, images), _file_logits(run, images))
+    return _agreement(compute_outputs(model, images), _file_outputs(run, images))
 
 
 def check(model: nn.Module, run: Runner, images: Tensor, progress: Progress = SILENT) -> Agreement:
@@ -81,11 +88,12 @@ def check(model: nn.Module, run: Runner, images: Tensor, progress: Progress = SI
     Raises:
         CfpError: the file differs by more than rounding explains.
     """
-    expected, actual = compute_logits(model, images), _file_logits(run, images)
+    expected, actual = compute_outputs(model, images), _file_outputs(run, images)
     agreement = _agreement(expected, actual)
-    if not agreement.accepted and actual.shape == expected.shape:
-        progress.say(f"logits differ by {agreement.error:.1e} of the largest; computing the network in float64")
-        exact = _float64_logits(model, images)
+    what = "logits" if _are_logits(expected) else "outputs"
+    if not agreement.accepted and _shapes(actual) == _shapes(expected):
+        progress.say(f"{what} differ by {agreement.error:.1e} of the largest; computing the network in float64")
+        exact = _float64_outputs(model, images)
         if exact is not None:
             own_error, file_error = _relative(expected, exact), _relative(actual, exact)
             budget = min(max(TOLERANCE, FACTOR * own_error), LARGEST_BUDGET)
@@ -94,46 +102,78 @@ def check(model: nn.Module, run: Runner, images: Tensor, progress: Progress = SI
         advice = "try another --format"
         if agreement.checkpoint_float64_error and agreement.checkpoint_float64_error > LARGEST_BUDGET / FACTOR:
             advice = (
-                f"the checkpoint itself is off by {agreement.checkpoint_float64_error:.1e} from float64, so its logits "
+                f"the checkpoint itself is off by {agreement.checkpoint_float64_error:.1e} from float64, so its {what} "
                 "are dominated by rounding; train it, or export another checkpoint"
             )
+        same = f"same class on {agreement.top1:.2%} of {len(images)} images, " if what == "logits" else ""
         raise CfpError(
-            f"the exported network differs from the checkpoint (same class on {agreement.top1:.2%} of {len(images)} "
-            f"images, logits off by {agreement.error:.1e} of the largest, allowed {agreement.budget:.1e}); {advice}"
+            f"the exported network differs from the checkpoint ({same}{what} off by {agreement.error:.1e} of the "
+            f"largest, allowed {agreement.budget:.1e}); {advice}"
         )
     return agreement
 
 
-def _agreement(expected: Tensor, actual: Tensor) -> Agreement:
-    if actual.shape != expected.shape:
+def _agreement(expected: Outputs, actual: Outputs) -> Agreement:
+    if _shapes(actual) != _shapes(expected):
         return Agreement(0.0, float("inf"))
-    top1 = (actual.argmax(1) == expected.argmax(1)).float().mean().item()
+    top1 = 1.0
+    if _are_logits(expected):
+        top1 = (actual[0].argmax(1) == expected[0].argmax(1)).float().mean().item()
     return Agreement(top1, _relative(actual, expected))
 
 
-def _relative(actual: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest expected logit; NaN if one of the logits is NaN."""
-    return ((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
+def _are_logits(outputs: Outputs) -> bool:
+    return len(outputs) == 1 and outputs[0].dim() == 2
 
 
-def compute_logits(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the logits of a network on the CPU in eval mode, float32 [n, classes]."""
-    with torch.inference_mode():
-        return torch.cat([model(part) for part in torch.split(images, BATCH)]).float()
+def _shapes(outputs: Outputs) -> list[torch.Size]:
+    return [each.shape for each in outputs]
 
 
-def _file_logits(run: Runner, images: Tensor) -> Tensor:
-    parts = [images[:1], images[1:3], *torch.split(images[3:], BATCH)]
-    return torch.cat([run(part).float() for part in parts if len(part)])
+def _relative(actual: Outputs, expected: Outputs) -> float:
+    """Largest difference over the largest expected value, the largest over the outputs; NaN if a value is NaN."""
+    errors = [
+        (value - other).abs().max() / other.abs().max().clamp_min(1e-30)
+        for value, other in zip(actual, expected, strict=True)
+        if is_compared(other) and other.numel()
+    ]
+    return torch.stack([each.double() for each in errors]).max().item()
 
 
-def _float64_logits(model: nn.Module, images: Tensor) -> Tensor | None:
-    """Compute logits in float64; None if the network does not run in float64 throughout."""
+def compute_outputs(run: Runner | nn.Module, images: Tensor) -> Outputs:
+    """Return the outputs of a network in eval mode or of a file, on the CPU; floating-point outputs are float32."""
+    return _in_float32(_joined(run, torch.split(images, BATCH)))
+
+
+def _file_outputs(run: Runner, images: Tensor) -> Outputs:
+    parts = [part for part in (images[:1], images[1:3], *torch.split(images[3:], BATCH)) if len(part)]
+    return _in_float32(_joined(run, parts))
+
+
+def _float64_outputs(model: nn.Module, images: Tensor) -> Outputs | None:
+    """Compute the outputs in float64; None if the network does not run in float64 throughout."""
     exact = copy.deepcopy(model).double()
     try:
-        with torch.inference_mode():
-            logits = torch.cat([exact(part.double()) for part in torch.split(images, BATCH)])
+        outputs = _joined(exact, torch.split(images.double(), BATCH))
     except (RuntimeError, TypeError):
-        # The network mixes in float32 tensors of its own, so nothing better than float32 is known about its logits.
+        # The network mixes in float32 tensors of its own, so nothing better than float32 is known about its outputs.
         return None
-    return logits if logits.dtype == torch.float64 and bool(logits.isfinite().all()) else None
+    compared = [each for each in outputs if is_compared(each)]
+    in_float64 = all(each.dtype in (torch.float64, torch.complex128) for each in compared)
+    return outputs if in_float64 and all(bool(each.isfinite().all()) for each in compared) else None
+
+
+def _joined(run: Runner | nn.Module, parts: Sequence[Tensor]) -> Outputs:
+    """Run each part of the images and join each output. An output that does not depend on the images is taken once."""
+    with torch.inference_mode():
+        results = [all_tensors_of(run(part)) for part in parts]
+    outputs = []
+    for pieces in zip(*results, strict=True):
+        follows = all(each.dim() > 0 and len(each) == len(part) for each, part in zip(pieces, parts, strict=True))
+        constant = not follows and len({each.shape for each in pieces}) == 1
+        outputs.append(pieces[0] if constant else torch.cat(pieces))
+    return outputs
+
+
+def _in_float32(outputs: Outputs) -> Outputs:
+    return [each.float() if each.is_floating_point() else each for each in outputs]

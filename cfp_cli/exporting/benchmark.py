@@ -128,11 +128,11 @@ def _state_bytes(model: nn.Module) -> int:
 def _openers(onnx: bool, openvino: bool, threads: int) -> dict[str, Callable[[bytes], Pass]]:
     """Return the installed runtimes: for each a function from the content of an ONNX file to a forward pass."""
     from cfp_cli.exporting import onnx_file, openvino_file
-    from cfp_cli.exporting.metadata import INPUT, OUTPUT
+    from cfp_cli.exporting.metadata import INPUT
 
     def onnxruntime_pass(content: bytes) -> Pass:
         session = onnx_file.session(content, threads)
-        return lambda images: session.run([OUTPUT], {INPUT: images})
+        return lambda images: session.run(None, {INPUT: images})
 
     def openvino_pass(content: bytes) -> Pass:
         compiled = openvino_file.compiled(content, threads)

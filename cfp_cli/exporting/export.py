@@ -22,6 +22,7 @@ from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.scratch import scratch_folder
 from cfp_cli.measuring.metrics import Loader, Metrics, compute_metrics
+from cfp_cli.measuring.predictions import require_logits
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ def export(
 
     The file is run (by onnxruntime, `torch.export.load` or OpenVINO) on images in batches of several sizes. It is kept
     only if it predicts the same classes and its logits differ by at most 1e-4 of the largest, or by no more than
-    float32 rounding explains, see `cfp_cli.exporting.agreement`. An int8 file is made from a file that passed this
-    check. It is kept at any loss of accuracy; the report contains the loss.
+    float32 rounding explains, see `cfp_cli.exporting.agreement`. If a network returns other tensors than logits, all of
+    them are compared. An int8 file is made from a file that passed this check. It is kept at any loss of accuracy; the
+    report contains the loss.
 
     Args:
         model: with its spec attached, as `load` returns it; it is not changed.
@@ -130,6 +132,9 @@ def export(
     origin = "procedural" if samples is None else "given"
     images = procedural_images(spec) if samples is None else samples.cpu()
     _check_images(images, spec)
+    if int8:
+        with torch.inference_mode():
+            require_logits(network(images[:1]))
     progress.say(f"tracing {spec.arch}")
     example = torch.rand(2, *spec.input_shape, generator=torch.Generator().manual_seed(0))
     metadata = describe_file(spec, int8=False)
@@ -183,7 +188,7 @@ def _metrics(run: Runner | nn.Module, loader: Loader, spec: ModelSpec) -> Metric
     predictions, labels = [], []
     with torch.inference_mode():
         for images, truth in loader:
-            predictions.append(run(images).argmax(1))
+            predictions.append(require_logits(run(images)).argmax(1))
             labels.append(truth)
     return compute_metrics(torch.cat(predictions), torch.cat(labels), spec.classes)
 

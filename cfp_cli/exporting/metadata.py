@@ -12,7 +12,6 @@ from cfp_cli.foundation.errors import CheckpointError
 
 FORMAT = "cfp-export/1"
 INPUT = "images"
-OUTPUT = "logits"
 
 
 def describe_file(spec: ModelSpec, int8: bool) -> dict[str, str]:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cfp_cli.exporting.metadata import INPUT, OUTPUT
+from cfp_cli.execution.outputs import output_names
+from cfp_cli.exporting.metadata import INPUT
 from cfp_cli.exporting.pt2_file import trace
 from cfp_cli.foundation.errors import CfpError
 from cfp_cli.foundation.extras import require_packages
@@ -61,10 +62,12 @@ def to_bytes(model: nn.Module, example: Tensor, metadata: dict[str, str]) -> byt
         CfpError: the network cannot be traced, or an operator has no ONNX form.
     """
     program = trace(model, example)
+    with torch.no_grad():
+        names = output_names(model(example))
     try:
         with quiet(), torch.no_grad():
             exported = torch.onnx.export(
-                program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], external_data=False, verbose=False
+                program, dynamo=True, input_names=[INPUT], output_names=names, external_data=False, verbose=False
             )
             if exported is None:
                 raise RuntimeError("the exporter returned nothing")
@@ -74,8 +77,7 @@ def to_bytes(model: nn.Module, example: Tensor, metadata: dict[str, str]) -> byt
         reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise CfpError(f"the network has no ONNX form ({reason}); try --format pt2") from error
     strip(proto)
-    for value in (*proto.graph.input, *proto.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    _name_batch(proto)
     for key, text in metadata.items():
         proto.metadata_props.add(key=key, value=text)
     if proto.ByteSize() > _LARGEST:
@@ -84,6 +86,15 @@ def to_bytes(model: nn.Module, example: Tensor, metadata: dict[str, str]) -> byt
         )
     content: bytes = proto.SerializeToString()
     return content
+
+
+def _name_batch(proto: Any) -> None:
+    """Name the dimension of the batch in the input and in all outputs that have it."""
+    traced = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*proto.graph.input, *proto.graph.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param == traced:
+                dimension.dim_param = "batch"
 
 
 def strip(proto: Any) -> None:
@@ -131,11 +142,12 @@ def session(content: Path | bytes, threads: int | None = None) -> Any:
         raise CfpError(f"onnxruntime refuses {what} ({reason}); {remedy}") from error
 
 
-def runner(content: Path | bytes) -> Callable[[Tensor], Tensor]:
-    """Return a file as a function from images float32 [n, channels, H, W] to logits float32 [n, classes]."""
+def runner(content: Path | bytes) -> Callable[[Tensor], Tensor | tuple[Tensor, ...]]:
+    """Return a file as a function from images float32 [n, channels, H, W] to the logits or a tuple of outputs."""
     opened = session(content)
 
-    def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(opened.run([OUTPUT], {INPUT: images.contiguous().numpy()})[0])
+    def run(images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs = tuple(map(torch.from_numpy, opened.run(None, {INPUT: images.contiguous().numpy()})))
+        return outputs[0] if len(outputs) == 1 else outputs
 
     return run

@@ -36,7 +36,7 @@ def open_export(path: Path, format: Format, *, unsafe_pickle: bool = False) -> t
         unsafe_pickle: also open a `.pt2` file; torch unpickles parts of it, so such a file can run code.
 
     Returns:
-        The file as a function from images float32 [n, channels, H, W] to logits float32 [n, classes], and its spec.
+        The file as a function from images float32 [n, channels, H, W] to its outputs, such as the logits, and its spec.
 
     Raises:
         CheckpointError: the file is missing or not trusted, or its metadata are missing or wrong.

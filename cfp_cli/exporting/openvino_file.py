@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cfp_cli.execution.signal_stack import keep_signal_stack
-from cfp_cli.exporting.metadata import INPUT, OUTPUT
+from cfp_cli.exporting.metadata import INPUT
 from cfp_cli.foundation.errors import CfpError, StorageError, UsageError
 from cfp_cli.foundation.extras import require_packages
 from cfp_cli.foundation.files import write_atomic
@@ -121,8 +121,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     return {entry.tag: entry.get("value", "") for entry in entries}
 
 
-def runner(content: Path | bytes, threads: int | None = None) -> Callable[[Tensor], Tensor]:
-    """Return an `.xml` file as a function from images float32 [n, channels, H, W] to logits float32 [n, classes].
+def runner(content: Path | bytes, threads: int | None = None) -> Callable[[Tensor], Tensor | tuple[Tensor, ...]]:
+    """Return an `.xml` file as a function from images float32 [n, channels, H, W] to the logits or a tuple of outputs.
 
     Args:
         content: `.xml` file, or the content of an ONNX file.
@@ -133,9 +133,10 @@ def runner(content: Path | bytes, threads: int | None = None) -> Callable[[Tenso
     """
     request = compiled(content, threads)
 
-    def run(images: Tensor) -> Tensor:
+    def run(images: Tensor) -> Tensor | tuple[Tensor, ...]:
         # The request reuses the memory of its outputs, so they are copied.
-        return torch.tensor(request({INPUT: images.contiguous().numpy()})[OUTPUT])
+        outputs = tuple(map(torch.tensor, request({INPUT: images.contiguous().numpy()}).to_tuple()))
+        return outputs[0] if len(outputs) == 1 else outputs
 
     return run
 

@@ -8,13 +8,14 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from cfp_cli.execution.forward import forward_errors
+from cfp_cli.execution.outputs import all_tensors_of
 from cfp_cli.exporting.fold import fold_batch_norms
 from cfp_cli.exporting.metadata import INPUT
 from cfp_cli.foundation.errors import CfpError
@@ -104,27 +105,26 @@ def read_metadata(path: Path) -> dict[str, str]:
     return {str(key): str(value) for key, value in content.items()} if isinstance(content, dict) else {}
 
 
-def runner(path: Path) -> Callable[[Tensor], Tensor]:
-    """Return the file as a function from images float32 [n, channels, H, W] to logits float32 [n, classes]."""
+def runner(path: Path) -> Callable[[Tensor], Any]:
+    """Return the file as a function from images float32 [n, channels, H, W] to the logits or a tuple of outputs."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = torch.export.load(path).module()
 
-    def run(images: Tensor) -> Tensor:
+    def run(images: Tensor) -> Any:
         with torch.no_grad():
-            logits: Tensor = module(images)
-        return logits
+            return module(images)
 
     return run
 
 
 class _Named(nn.Module):
-    """The network with its input named as in the other formats."""
+    """The network with its input named as in the other formats. It returns one tensor, or a tuple of all outputs."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)
-        return logits
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        outputs = all_tensors_of(self.network(images))
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)

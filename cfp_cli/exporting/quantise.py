@@ -12,11 +12,10 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from cfp_cli.execution.signal_stack import keep_signal_stack
-from cfp_cli.exporting.agreement import BATCH, compute_logits
+from cfp_cli.exporting.agreement import compute_outputs
 from cfp_cli.exporting.metadata import INPUT
 from cfp_cli.exporting.onnx_file import quiet, require_extra, runner, strip
 from cfp_cli.foundation.errors import CfpError
@@ -50,7 +49,7 @@ def quantise(
     quantisers: dict[Quantiser, Callable[[bytes, Tensor], Any]] = {"onnxruntime": _by_onnxruntime}
     if is_installed("nncf"):
         quantisers["nncf"] = _by_nncf
-    expected = compute_logits(network, calibration)
+    expected = compute_outputs(network, calibration)[0]
     candidates: list[tuple[float, bytes, Quantiser]] = []
     reasons = []
     for name, quantiser in quantisers.items():
@@ -69,7 +68,7 @@ def quantise(
             # The quantisers raise errors of many kinds.
             reasons.append((str(error).strip().splitlines() or [type(error).__name__])[0][:200])
             continue
-        actual = torch.cat([run(part) for part in torch.split(calibration, BATCH)])
+        actual = compute_outputs(run, calibration)[0]
         candidates.append(((actual - expected).square().mean().item(), candidate, name))
         progress.say(f"logits of {name}'s int8 file differ by {candidates[-1][0] ** 0.5:.2g} (root mean square)")
     if not candidates:

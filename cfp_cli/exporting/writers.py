@@ -25,7 +25,7 @@ class Writer:
         to_bytes: returns the network as bytes. It takes the network, example images and metadata.
         int8: whether these bytes are an ONNX file, which can be quantised.
         write: writes the bytes to a path in the format, not atomically. It takes bytes, path and metadata.
-        runner: returns a file as a function from images to logits.
+        runner: returns a file as a function from images to its outputs.
         copy: copies a finished file to a path atomically, and returns the number of bytes.
         files: the files of an export to a path, by their names in the record.
     """

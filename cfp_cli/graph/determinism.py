@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import GraphError
 
 # Two runs on one image may differ by rounding, where a device adds in another order.
@@ -26,21 +27,16 @@ def require_deterministic(model: nn.Module, example: Tensor) -> None:
     images = noise.to(example.device, example.dtype)
     devices = [example.device] if example.device.type == "cuda" else []
     with evaluating(model), torch.inference_mode(), torch.random.fork_rng(devices=devices):
-        first, second = (_tensors(model(images.clone())) for _ in range(2))
-    for one, other in zip(first, second, strict=True):
-        if (one - other).abs().max() > ROUNDING * one.abs().max():
-            raise GraphError(
-                "the output of the network is random in eval mode: two runs on the same image differ, so no pruned "
-                "network can be compared with it; pass training=self.training to F.dropout and to other random "
-                "functions, or use modules such as nn.Dropout"
-            )
+        first, second = (tensors_of(model(images.clone())) for _ in range(2))
+    if len(first) != len(second) or any(map(_differ, first, second)):
+        raise GraphError(
+            "the output of the network is random in eval mode: two runs on the same image differ, so no pruned "
+            "network can be compared with it; pass training=self.training to F.dropout and to other random "
+            "functions, or use modules such as nn.Dropout"
+        )
 
 
-def _tensors(output: object) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output.detach().double()] if output.is_floating_point() and output.numel() else []
-    if isinstance(output, dict):
-        output = list(output.values())
-    if isinstance(output, tuple | list):
-        return [tensor for each in output for tensor in _tensors(each)]
-    return []
+def _differ(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return True
+    return one.numel() > 0 and bool((one - other).abs().max() > ROUNDING * one.abs().max())

@@ -15,10 +15,10 @@ from torch.overrides import TorchFunctionMode
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.full_precision import full_precision
+from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.failures import exhausted
 from cfp_cli.graph.channel_graph import ChannelGraph
 from cfp_cli.graph.operators import OPERATORS, is_layer
-from cfp_cli.graph.outputs import tensors_of
 from cfp_cli.graph.replay import Replay
 from cfp_cli.graph.selection import Selection
 from cfp_cli.graph.trace import arguments_of, operator_of
@@ -143,6 +143,8 @@ def differ(expected: Tensor, given: Any) -> bool:
     """Whether a value differs in shape, or by more than rounding; values that overflow on both sides are equal."""
     if not isinstance(given, Tensor) or given.shape != expected.shape:
         return True
+    if expected.is_complex():
+        expected, given = torch.view_as_real(expected), torch.view_as_real(given)
     finite = torch.isfinite(expected)
     if not torch.equal(finite, torch.isfinite(given)):
         return True

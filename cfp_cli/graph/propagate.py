@@ -57,7 +57,7 @@ def propagate(traced: TracedGraph) -> Propagation:
             if call.mixes:
                 mixing.add(node)
     reason = LOGITS if traced.logits_shape else OUTPUTS
-    for node in traced.outputs:
+    for node in (*traced.outputs, *traced.uncompared):
         value = values[node]
         assert isinstance(value, Value)
         facts.freeze(value.labels, reason)

@@ -25,9 +25,9 @@ from torch.fx.node import map_arg
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.forward import forward_errors
+from cfp_cli.execution.outputs import Flattened, is_compared
 from cfp_cli.foundation.errors import GraphError
 from cfp_cli.foundation.failures import first_line, outside_cause
-from cfp_cli.graph.outputs import Flattened
 
 # Batch size of the trace. A prime that is no usual channel count keeps the batch apart from channels in every reshape.
 BATCH = 13
@@ -58,7 +58,9 @@ class TracedGraph:
         sources: where each placeholder's value comes from, by node name.
         constants: tensors that the network's code makes itself.
         modules: holder of sub-programs that some operators call.
-        outputs: the nodes whose values the network returns, in order; for a classifier the logits alone.
+        outputs: the nodes whose values the network returns and trial and proof compare, in order; for a classifier
+            the logits alone.
+        uncompared: further nodes whose values the network returns, such as integers.
         input_size: height and width of the traced input.
     """
 
@@ -68,6 +70,7 @@ class TracedGraph:
     constants: Mapping[str, Any]
     modules: nn.Module
     outputs: tuple[Node, ...]
+    uncompared: tuple[Node, ...]
     input_size: tuple[int, int]
 
     def __post_init__(self) -> None:
@@ -271,7 +274,8 @@ def _traced(
             raise GraphError(f"forward takes more inputs than images ('{node.name}'); wrap the network")
     _follow_in_place(program.graph)
     (returned,) = next(node for node in program.graph.nodes if node.op == "output").args
-    outputs = tuple(node for node in returned if isinstance(node, Node) and _is_floating(node))
+    tensors = [node for node in returned if isinstance(node, Node) and isinstance(node.meta.get("val"), Tensor)]
+    outputs = tuple(node for node in tensors if is_compared(node.meta["val"]))
     if not outputs:
         raise GraphError("the network returns no floating-point tensor; its outputs cannot be compared after a prune")
     if not any(is_dynamic(node.meta["val"])[:1] == (True,) for node in outputs):
@@ -282,12 +286,8 @@ def _traced(
         node.meta["nn_module_stack"] = {
             key: (f"{path}.".removeprefix(prefix)[:-1], kind) for key, (path, kind) in stack.items()
         }
-    return TracedGraph(model, nodes, sources, program.constants, program.graph_module, outputs, input_size)
-
-
-def _is_floating(node: Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.is_floating_point()
+    uncompared = tuple(node for node in tensors if node not in outputs)
+    return TracedGraph(model, nodes, sources, program.constants, program.graph_module, outputs, uncompared, input_size)
 
 
 def _is_check(node: Node) -> bool:

@@ -51,7 +51,7 @@ def new_widths(model: nn.Module, selection: Selection) -> Attributes:
             if isinstance(value, list | tuple) and tuple(value) not in change.lists:
                 continue
             new = _replaced(value, sizes)
-            if new != value:
+            if new is not value and new != value:
                 found.setdefault(path, {})[name] = new
     return found
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.forward import forward_errors
+from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import NotFiniteError, TrainingError
 
 
@@ -77,15 +78,16 @@ def finite_logits(network: Callable[[Tensor], Any], images: Tensor) -> Tensor:
     return logits
 
 
-def require_logits(value: Any) -> Tensor:
-    """Return the output of a network, which must be one tensor.
+def require_logits(output: Any) -> Tensor:
+    """Return the logits of a network: the only floating-point tensor of its output, in whatever structure it is.
 
     Raises:
-        TrainingError: it is something else.
+        TrainingError: the output contains none or several.
     """
-    if not isinstance(value, Tensor):
+    tensors = [output] if isinstance(output, Tensor) else tensors_of(output)
+    if len(tensors) != 1:
         raise TrainingError(
-            f"the network returns a {type(value).__name__}, not one tensor of logits; wrap it so that its forward "
-            "returns only the logits"
+            f"the network returns a {type(output).__name__} of {len(tensors)} tensors, not one tensor of logits; wrap "
+            "it so that its forward returns only the logits"
         )
-    return value
+    return tensors[0]

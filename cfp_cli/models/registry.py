@@ -31,7 +31,8 @@ _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 
 def auxiliary_prefixes(arch: str) -> tuple[str, ...]:
     """Return the name prefixes of the auxiliary heads that published checkpoints of an architecture contain."""
-    return _AUXILIARY.get(arch.removeprefix(TORCHVISION), ())
+    name = arch.removeprefix(TORCHVISION)
+    return _AUXILIARY.get(name, ("aux_classifier.",) if name in _segmentation_names() else ())
 
 
 def create(arch: str, classes: int, **arch_kwargs: Any) -> nn.Module:
@@ -91,7 +92,7 @@ def is_known(arch: str) -> bool:
 
 
 def known_architectures() -> list[str]:
-    """Return the names of the built-in and torchvision classifiers, sorted."""
+    """Return the names of the built-in networks and torchvision's classifiers and segmentation networks, sorted."""
     return sorted([*_built_in(), *_torchvision_names()])
 
 
@@ -126,7 +127,13 @@ def _built_in() -> dict[str, Callable[..., nn.Module]]:
 def _torchvision_names() -> list[str]:
     from torchvision import models
 
-    return list(models.list_models(module=models))
+    return [*models.list_models(module=models), *_segmentation_names()]
+
+
+def _segmentation_names() -> list[str]:
+    from torchvision import models
+
+    return list(models.list_models(module=models.segmentation))
 
 
 def _torchvision(name: str) -> Callable[[int, dict[str, Any]], Any]:
@@ -134,6 +141,8 @@ def _torchvision(name: str) -> Callable[[int, dict[str, Any]], Any]:
 
     def build(classes: int, kwargs: dict[str, Any]) -> Any:
         arguments = _TORCHVISION_DEFAULTS.get(name, {}) | kwargs
+        if name in _segmentation_names():
+            arguments = {"weights_backbone": None, **arguments}
         return models.get_model(name, weights=None, num_classes=classes, **arguments)
 
     return build

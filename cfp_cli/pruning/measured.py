@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.full_precision import full_precision
+from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import DataError, TargetError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, Selection
@@ -34,6 +35,7 @@ FITTED = 0.75
 FACTOR = 1.35
 REDUCED = 0.6
 SMALLEST_FACTOR = 1.05
+TINY = torch.finfo(torch.float64).tiny
 
 Shares = Mapping[str, float]
 
@@ -61,26 +63,34 @@ class MeasuredLoss:
         self._held_out = batches[fitted:]
         with full_precision():
             self._outputs = RecordedOutputs.of(original, graph, batches[:fitted])
-            self._targets = _centred_logits(original, self._held_out)
+            self._targets = _outputs(original, self._held_out)
 
     def __call__(self, selection: Selection) -> float:
-        """Squared error of the logits relative to their variance in the original, on images that were not fitted.
+        """Squared error of the outputs relative to their variance in the original, on images that were not fitted.
 
-        The logits of each image are centred first, because a constant added to all of them changes no probability.
+        The logits of each image are centred first, because a constant added to all of them changes no probability. If a
+        network returns several tensors, the loss is the mean over them.
         """
         with full_precision():
             pruned = rebuild(self._original, selection).eval()
             self._outputs.fit(pruned, selection)
-            found = _centred_logits(pruned, self._held_out)
-        spread = (self._targets - self._targets.mean(0)).square().mean()
-        loss = float((found - self._targets).square().mean() / spread.clamp_min(torch.finfo(spread.dtype).tiny))
+            found = _outputs(pruned, self._held_out)
+        losses = [
+            (given - target).square().mean() / (target - target.mean(0)).square().mean().clamp_min(TINY)
+            for given, target in zip(found, self._targets, strict=True)
+        ]
+        loss = float(torch.stack(losses).mean())
         return loss if math.isfinite(loss) else math.inf
 
 
-def _centred_logits(network: nn.Module, batches: Sequence[Tensor]) -> Tensor:
+def _outputs(network: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs of a network, float64; logits are centred."""
     with evaluating(network), torch.no_grad():
-        logits = torch.cat([network(images) for images in batches]).double()
-    return logits - logits.mean(1, keepdim=True) if logits.shape[1] > 1 else logits
+        parts = [tensors_of(network(images)) for images in batches]
+    outputs = [torch.cat(pieces).double() for pieces in zip(*parts, strict=True)]
+    if len(outputs) == 1 and outputs[0].dim() == 2 and outputs[0].shape[1] > 1:
+        return [outputs[0] - outputs[0].mean(1, keepdim=True)]
+    return outputs
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.full_precision import full_precision
+from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import ProofError
 from cfp_cli.foundation.failures import first_line
 from cfp_cli.graph import Selection
 from cfp_cli.graph.difference import first_difference
-from cfp_cli.graph.outputs import tensors_of
 from cfp_cli.graph.replay import Replay
 
 TOLERANCE = 1e-4

@@ -20,7 +20,15 @@ from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, fit_to_data, scored_data
+from cfp_cli.runs.inputs import (
+    NO_PERMISSION,
+    DataInput,
+    ModelInput,
+    Permission,
+    fit_to_data,
+    scored_data,
+    with_or_without_labels,
+)
 from cfp_cli.runs.output_path import check_output
 from cfp_cli.runs.outputs import is_file_of, newest_model
 from cfp_cli.runs.records import ExportRecord, Inputs, ScoreRecord, output_files
@@ -70,6 +78,7 @@ def run_export(
     of_run = is_file_of(run, sha256(source.path))
     source_of_images, dataset = data, None
     if data is not None:
+        source_of_images = data = with_or_without_labels(data, network, source.path, progress)
         dataset = data.open(progress)
     elif of_run and run.latest(ScoreRecord) is not None:
         source_of_images, dataset = scored_data(run, None, progress)
@@ -80,6 +89,7 @@ def run_export(
         store = load_images(dataset, _held_out(dataset), preprocessing, progress=progress)
         samples = _images(store, IMAGES_TO_COMPARE, seed)
         if int8:
+            dataset.require_labels("--int8")
             train = sample(dataset, IMAGES_TO_CALIBRATE, seed, preprocessing, progress)
             calibration, evaluation = _images(train, IMAGES_TO_CALIBRATE, seed), store.batches(batch_size)
     report = export(

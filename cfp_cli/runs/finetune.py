@@ -89,6 +89,7 @@ def run_finetune(
         source, dataset = data, data.open(progress)
     else:
         source, dataset = scored_data(run, data, progress)
+    dataset.require_labels("`cfp finetune`")
     path = out or run.finetuned
     table = history_file or run.folder / "history.csv"
     files = [student.path, source.path, *(teacher.path for teacher in teachers)]

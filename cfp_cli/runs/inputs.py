@@ -19,11 +19,12 @@ from cfp_cli.data.class_order import differs_from_text_order
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.duplicates import report_images_in_two_splits
 from cfp_cli.data.folders import relative_name
+from cfp_cli.data.without_labels import has_labels, open_without_labels
 from cfp_cli.foundation.errors import DataError, RunError
 from cfp_cli.foundation.files import sha256, write_json
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.network_check import ONE_LOGIT
+from cfp_cli.runs.network_check import ONE_LOGIT, returns_logits
 from cfp_cli.runs.records import DataRecord, ModelRecord, ScoreRecord
 
 LOGGER = logging.getLogger(__name__)
@@ -151,6 +152,7 @@ class DataInput:
         max_bad: largest accepted fraction of broken images.
         bit_depth: number of bits of white in images of more than 8 bits; None chooses it from a sample.
         test: whether the data have their test split; without it no command can read a test image.
+        labels: whether the labels of the images are read. Without, they need no class folders.
     """
 
     path: Path
@@ -159,6 +161,7 @@ class DataInput:
     max_bad: float = 0.01
     bit_depth: int | None = None
     test: bool = True
+    labels: bool = True
 
     def open(self, progress: Progress = SILENT, *, compare_splits: bool = True) -> Dataset:
         """List the images and their classes.
@@ -170,7 +173,8 @@ class DataInput:
         Raises:
             DataError: the path contains no usable images.
         """
-        dataset = open_dataset(
+        open_images = open_dataset if self.labels else open_without_labels
+        dataset = open_images(
             self.path,
             self.seed,
             val_fraction=self.val_fraction,
@@ -189,13 +193,21 @@ class DataInput:
     def record(self, dataset: Dataset) -> DataRecord:
         """Return the record of this input for `run.json`."""
         return DataRecord(
-            self.path.resolve(), dataset.fingerprint, self.seed, self.val_fraction, self.max_bad, dataset.bit_depth
+            self.path.resolve(),
+            dataset.fingerprint,
+            self.seed,
+            self.val_fraction,
+            self.max_bad,
+            dataset.bit_depth,
+            self.labels,
         )
 
     @classmethod
     def recorded(cls, record: DataRecord) -> DataInput:
         """Return the input of a record."""
-        return cls(record.path, record.seed, record.val_fraction, record.max_bad, record.bit_depth)
+        return cls(
+            record.path, record.seed, record.val_fraction, record.max_bad, record.bit_depth, labels=record.labels
+        )
 
 
 def scored_model(run: Run, given: ModelInput | None, permission: Permission = NO_PERMISSION) -> ModelInput:
@@ -242,6 +254,30 @@ def scored_data(run: Run, given: DataInput | None, progress: Progress = SILENT) 
     return chosen, dataset
 
 
+def with_or_without_labels(data: DataInput, model: nn.Module, path: Path, progress: Progress = SILENT) -> DataInput:
+    """Return the input of data with labels if both the data and the network have classes, and else without.
+
+    One line says which commands need labels.
+
+    Args:
+        data: the data.
+        model: the network, with its spec.
+        path: its file.
+        progress: gets the line.
+    """
+    if not returns_logits(model):
+        reason = f"{path} returns no logits [images, classes]"
+    elif not has_labels(data.path):
+        reason = f"{data.path} has no class folders"
+    else:
+        return data
+    progress.say(
+        f"{reason}, so the images are used without labels: `cfp prune` and `cfp export` measure no accuracy, and `cfp "
+        "train`, `eval`, `predict`, `finetune`, `compare` and `shrink` are not available"
+    )
+    return replace(data, labels=False)
+
+
 def load_for(dataset: Dataset, model: ModelInput, progress: Progress = SILENT) -> tuple[nn.Module, Dataset]:
     """Load a network for the classes of the data; see `ModelInput.load` and `fit_to_data`."""
     return fit_to_data(model.load(progress), dataset, model.path, progress)
@@ -271,7 +307,8 @@ def fit_to_data(
 
     The order of the network's logits decides: the data take this order. Data without a train split, such as a lot of
     bad parts, may lack classes of the network. A network without class names takes the names of the data, in the order
-    of `class_order`. Warn where the network was trained on other splits of the same images.
+    of `class_order`. Images without labels leave all classes as they are. Warn where the network was trained on other
+    splits of the same images.
 
     Returns:
         The network, which has the class names, and the data in the order of its logits.
@@ -282,6 +319,13 @@ def fit_to_data(
     spec = _with_bit_depth(spec_of(model), dataset, path, progress)
     describe(model, spec)
     _warn_of_other_splits(spec.lineage, dataset, path, progress)
+    if not dataset.labelled:
+        return model, dataset
+    if not spec.classes:
+        raise DataError(
+            f"{path} returns no logits [images, classes], so the classes of {dataset.root} are of no use to it; "
+            "`cfp score` needs no classes, and for an encoder `cfp train DATA --init CKPT --new-head` trains a head"
+        )
     # A file of another tool that does not name its classes has no lineage either.
     unnamed = spec.classes == tuple(str(index) for index in range(len(spec.classes)))
     if unnamed and len(spec.classes) == len(dataset.classes):

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import GraphError
 from cfp_cli.foundation.progress import Progress
 from cfp_cli.graph.determinism import require_deterministic
@@ -33,7 +34,7 @@ SOFTMAX_TWICE = (
 
 
 def warn_of_problems(model: nn.Module, image: Tensor, progress: Progress) -> None:
-    """Report, each in one line with its remedy, what later commands cannot do with a network.
+    """Report, each in one line with its remedy, what later commands cannot do with a classifier.
 
     These are batch norms without running statistics, a head with one logit, and outputs that are not logits, also those
     that a network returns only in training, probabilities, and outputs that are random in eval mode.
@@ -47,6 +48,23 @@ def warn_of_problems(model: nn.Module, image: Tensor, progress: Progress) -> Non
     for problem in (_one_logit(model), _outputs(model, image), _random(model, image)):
         if problem is not None:
             progress.say(f"warning: {problem}")
+
+
+def returns_logits(model: nn.Module) -> bool:
+    """Return whether the output of a network has one tensor to compare, and that is [N, classes].
+
+    A network that fails is taken for one with logits: the command that runs it reports the error.
+
+    Args:
+        model: a network with its spec.
+    """
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    try:
+        with evaluating(model), torch.inference_mode():
+            outputs = tensors_of(model(torch.zeros(1, *spec_of(model).input_shape, device=device)))
+    except Exception:
+        return True
+    return len(outputs) == 1 and outputs[0].dim() == 2
 
 
 def warn_of_batch_norms(model: nn.Module, progress: Progress) -> None:
@@ -94,11 +112,14 @@ def _outputs(model: nn.Module, image: Tensor) -> str | None:
             return None
         mode = "in training mode " if training else ""
         commands = "`cfp train` and `cfp finetune`" if training else "`cfp score`, `cfp eval` and `cfp train`"
-        if not isinstance(output, Tensor):
+        tensors = tensors_of(output)
+        if len(tensors) != 1:
             return (
-                f"{mode}the network returns a {type(output).__name__}, not logits [images, classes], which {commands} "
-                "cannot use; wrap it so that its forward returns only the logits in both modes"
+                f"{mode}the network returns a {type(output).__name__} of {len(tensors)} tensors, not logits [images, "
+                f"classes], which {commands} cannot use; wrap it so that its forward returns only the logits in both "
+                "modes"
             )
+        (output,) = tensors
         if tuple(output.shape) != (2, count):
             return (
                 f"{mode}the network returns {list(output.shape)} for 2 images, not logits [2, {count}], which "
@@ -113,11 +134,11 @@ def warn_of_probabilities(model: nn.Module, images: Tensor, progress: Progress) 
     """Report in one line a network whose outputs for images float32 [N, C, H, W] are probabilities."""
     with evaluating(model), torch.inference_mode():
         try:
-            output = model(images)
+            outputs = tensors_of(model(images))
         # The network is code of the user. The command reports its errors.
         except Exception:
             return
-    if isinstance(output, Tensor) and output.dim() == 2 and are_probabilities(output):
+    if len(outputs) == 1 and outputs[0].dim() == 2 and are_probabilities(outputs[0]):
         progress.say(f"warning: {SOFTMAX_TWICE}")
 
 

@@ -16,6 +16,7 @@ from cfp_cli.data.images import load_images, sample
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics, evaluate
+from cfp_cli.measuring.output_error import output_error
 from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.planning import make_plan
@@ -37,12 +38,14 @@ class Pruned:
 
     Attributes:
         plan: the plan, with the proof's error.
+        output_error: error of the outputs on the validation images by stage, see `output_error`.
         validation: metrics on the validation split by stage, in their order: `before`, `rebuilt`, and `reconstructed`
-            or `recalibrated`.
+            or `recalibrated`; empty for images without labels.
         out: the checkpoint.
     """
 
     plan: Plan
+    output_error: Mapping[str, float]
     validation: Mapping[str, Metrics]
     out: Path
 
@@ -128,11 +131,15 @@ def run_prune(
     check_output(path, inputs=[scored.model.path, scored.data.path], run=run.folder, own=[run.pruned.name])
     spec = spec_of(scored.network)
     images = sample(scored.dataset, IMAGES, seed, scored.preprocessing, progress).batches(batch_size)
-    held_out = load_images(scored.dataset, "val", scored.preprocessing, progress=progress)
     validation: dict[str, Metrics] = {}
+    errors: dict[str, float] = {}
+    held_out = load_images(scored.dataset, "val", scored.preprocessing, progress=progress)
 
     def measure(stage: str, network: nn.Module) -> None:
-        validation[stage] = evaluate(network, held_out.batches(batch_size), spec.classes, progress=progress)
+        if not scored.dataset.labelled:
+            errors[stage] = output_error(network, scored.network, held_out.batches(batch_size))
+        else:
+            validation[stage] = evaluate(network, held_out.batches(batch_size), spec.classes, progress=progress)
 
     measure("before", scored.network)
     pruner = Pruner(images, refit, on_stage=measure, progress=progress)
@@ -141,6 +148,8 @@ def run_prune(
         pruned, plan = pruner.carry_out(scored.network, _one_round(request), graph=graph, scores=scored.scores)
         arguments: dict[str, Any] = {"plan": request.options}
     else:
+        if rounds > 1:
+            scored.dataset.require_labels("--rounds")
         between = _rounds(scored, run, rounds, recovery_epochs, seed, batch_size) if rounds > 1 else None
         pruned, plan = pruner.prune(scored.network, scored.scores, request, graph=graph, rounds=between)
         arguments = {**asdict(request), "rounds": rounds}
@@ -148,7 +157,7 @@ def run_prune(
     save_pruned(scored, pruned, plan, path, run.plan)
     outputs = {"pruned": path, "plan": run.plan}
     run.add(prune_record(scored, plan, outputs, arguments, seed, validation, time.perf_counter() - began))
-    return Pruned(plan, validation, path)
+    return Pruned(plan, errors, validation, path)
 
 
 def _one_round(plan: Plan) -> Plan:

@@ -72,6 +72,7 @@ class DataRecord:
         val_fraction: part of the training images that the validation split took.
         max_bad: largest accepted fraction of broken images.
         bit_depth: number of bits of white in images of more than 8 bits, given or chosen; None where there are none.
+        labels: whether the labels of the images were read.
     """
 
     path: Path
@@ -80,6 +81,7 @@ class DataRecord:
     val_fraction: float
     max_bad: float
     bit_depth: int | None = None
+    labels: bool = True
 
     def __post_init__(self) -> None:
         _require_sha256(self.sha256)

@@ -155,6 +155,7 @@ def run_report(
     require_extra()
     source = scored_model(run, None, permission)
     data, dataset = scored_data(run, None, progress)
+    dataset.require_labels("`cfp report`")
     path = out or run.folder / "report.html"
     inputs = [source.path, data.path, *([image] if image is not None else [])]
     check_output(path, inputs=inputs, run=run.folder, own=["report.html"])

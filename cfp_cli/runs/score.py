@@ -18,8 +18,8 @@ from cfp_cli.foundation.errors import GraphError
 from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.graph import channel_sets
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data, write_splits
-from cfp_cli.runs.network_check import warn_of_problems
+from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data, with_or_without_labels, write_splits
+from cfp_cli.runs.network_check import returns_logits, warn_of_batch_norms, warn_of_problems
 from cfp_cli.runs.records import Inputs, ScoreMetrics, ScoreRecord, output_files
 from cfp_cli.runs.run_folder import check_run_folder
 from cfp_cli.scoring.criteria import DEFAULT_RICHNESS, DEFAULT_SIMILARITY, Richness, Similarity
@@ -53,10 +53,14 @@ def run_score(
     data: DataInput,
     options: ScoreOptions,
     *,
+    require_labels: bool = False,
     device: torch.device,
     progress: Progress = SILENT,
 ) -> Scores:
     """Score a model over a sample of its training images and write `RUN/scores.safetensors`.
+
+    If the images have no class folders, or the network returns no logits, the images are used without labels. With
+    `require_labels`, both are refused.
 
     If torchrun started several processes, each scores a part of the sample, and the first one writes the file.
 
@@ -68,6 +72,10 @@ def run_score(
     check_run_folder(run.folder, data.path)
     workers, device = distributed.join(device)
     network = model.load(progress)
+    if not require_labels:
+        data = with_or_without_labels(data, network, model.path, progress)
+    elif not returns_logits(network):
+        raise GraphError(f"{model.path} returns no logits [images, classes], which this command needs; use `cfp score`")
     dataset = data.open(progress)
     network, dataset = fit_to_data(network, dataset, model.path, progress)
     store = sample(dataset, options.images, options.seed, Preprocessing.of(spec_of(network)), progress)
@@ -75,12 +83,10 @@ def run_score(
     example = next(iter(store.batches(1)))[0].to(device)
     with working(progress, "tracing the network"):
         graph = channel_sets(network.to(device), example)
-    if graph.traced.logits_shape is None:
-        raise GraphError(
-            f"the network returns {len(graph.traced.outputs)} outputs, not logits [N, classes]; "
-            "prune it with cfp.score and cfp.prune from Python, or wrap it so that it returns its logits alone"
-        )
-    warn_of_problems(network, example, progress)
+    if data.labels:
+        warn_of_problems(network, example, progress)
+    else:
+        warn_of_batch_norms(network, progress)
     scores = score(
         network,
         store.batches(options.batch_size, part),

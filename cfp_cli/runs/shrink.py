@@ -232,7 +232,8 @@ def _score(
             progress.say(f"using the scores in {run.scores}")
             return
     progress.say("scoring the channels")
-    run_score(run, model, data, ScoreOptions(seed=options.seed), device=device, progress=progress)
+    scoring = ScoreOptions(seed=options.seed)
+    run_score(run, model, data, scoring, require_labels=True, device=device, progress=progress)
 
 
 def _intact(run: Run, record: ScoreRecord) -> bool:

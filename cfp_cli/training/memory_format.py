@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.failures import exhausted
-from cfp_cli.graph.outputs import tensors_of
 
 
 def memory_format(model: nn.Module, device: torch.device, images: Tensor) -> torch.memory_format:

@@ -26,6 +26,7 @@ from cfp_cli.foundation.content_hash import MISMATCH
 from cfp_cli.foundation.errors import TrainingError
 from cfp_cli.foundation.files import remove_leftovers, sha256, write_bytes
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.measuring.predictions import require_logits
 from cfp_cli.training.batch_plan import ViewSource
 from cfp_cli.training.interrupt import Interrupt
 
@@ -153,7 +154,7 @@ def _forward(teacher: nn.Module, images: Tensor, device: torch.device) -> Tensor
     pixels = [image.numpy().tobytes() for image in images]
     position = [first.setdefault(content, len(first)) for content in pixels]
     distinct = images[[pixels.index(content) for content in first]]
-    logits: Tensor = teacher(distinct.to(device)).float().cpu()
+    logits = require_logits(teacher(distinct.to(device))).float().cpu()
     return logits[position]
 
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,9 +12,9 @@ from small_nets import conv, randomised
 from torch import Tensor, nn
 
 import cfp_cli as cfp
+from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import GraphError, ProofError
 from cfp_cli.graph import Selection, channel_sets
-from cfp_cli.graph.outputs import tensors_of
 from cfp_cli.graph.random_selection import random_selection
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.verify import verify
@@ -32,12 +32,56 @@ class Detection:
     aux: Tensor | None = None
 
 
+class Pair(NamedTuple):
+    """The output of a two-headed network."""
+
+    maps: Tensor
+    logits: Tensor
+
+
+class OwnMapping(Mapping[str, Any]):
+    """A mapping that PyTorch does not know."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values_by_name = values
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values_by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_name)
+
+    def __len__(self) -> int:
+        return len(self.values_by_name)
+
+
+class OwnList(list[Any]):
+    """A list that PyTorch does not know."""
+
+
+@dataclass
+class ModelOutput(OrderedDict[str, Any]):
+    """The output of a network of Hugging Face: a mapping without its entries that are None, and a dataclass."""
+
+    loss: Tensor | None = None
+    maps: Tensor | None = None
+    logits: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.update({each.name: value for each in fields(self) if (value := getattr(self, each.name)) is not None})
+
+
 PACKED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "tuple": lambda maps, logits: (maps, logits),
     "list": lambda maps, logits: [maps, logits],
     "dict": lambda maps, logits: {"out": maps, "aux": logits},
     "ordered dict": lambda maps, logits: OrderedDict(out=maps, aux=logits),
     "dataclass": lambda maps, logits: Detection(maps, [logits]),
+    "named tuple": Pair,
+    "own mapping": lambda maps, logits: OwnMapping(out=maps, aux=[logits]),
+    "own list": lambda maps, logits: OwnList([maps, (logits,)]),
+    "deque": lambda maps, logits: deque([maps, logits]),
+    "model output": lambda maps, logits: ModelOutput(maps=maps, logits=logits),
     "nested": lambda maps, logits: ({"maps": [maps]}, None, 7, (logits, maps.argmax(1))),
 }
 
@@ -100,3 +144,40 @@ def test_a_dense_network_is_scored_and_pruned_from_python() -> None:
 def test_a_network_without_a_floating_output_is_refused() -> None:
     with pytest.raises(GraphError, match="no floating-point tensor"):
         channel_sets(randomised(Dense(lambda maps, _: maps.argmax(1))), IMAGES[:1])
+
+
+class WithMasks(nn.Module):
+    """A network that also returns values without a gradient, which depend on features that a prune would change."""
+
+    def __init__(self, masks: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.c = conv(3, 8), conv(8, 8), conv(8, 8)
+        self.head, self.masks = nn.Linear(8, 4), masks
+
+    def forward(self, x: Tensor) -> Any:
+        features = self.b(torch.relu(self.a(x)))
+        return {"logits": self.head(self.c(features.relu()).mean((2, 3))), "masks": self.masks(features)}
+
+
+@pytest.mark.parametrize("masks", [lambda y: y.argmax(1), lambda y: y > 0, lambda y: (y * 8).to(torch.int32)])
+def test_channels_of_integer_outputs_are_frozen(masks: Callable[[Tensor], Tensor]) -> None:
+    model = randomised(WithMasks(masks))
+    graph = channel_sets(model, IMAGES[:1])
+    assert {each.name: bool(each.frozen) for each in graph.sets} == {"a": False, "b": True, "c": False, "head": True}
+    selection, _ = random_selection(graph, 0.5, np.random.default_rng(0))
+    rebuilt = rebuild(model, selection)
+    assert verify(model, rebuilt, selection, IMAGES) < 1e-4
+    assert rebuilt(IMAGES)["masks"].shape == model(IMAGES)["masks"].shape
+
+
+def test_complex_outputs_are_compared() -> None:
+    model = randomised(Dense(lambda maps, logits: (torch.fft.fft2(maps), logits)))
+    graph = channel_sets(model, IMAGES[:1])
+    assert len(graph.traced.outputs) == 2
+    selection = Selection(graph, {"a": np.arange(5)})
+    rebuilt = rebuild(model, selection)
+    assert verify(model, rebuilt, selection, IMAGES) < 1e-2
+    with torch.no_grad():
+        rebuilt.maps.bias[0] += 1.0
+    with pytest.raises(ProofError, match="in output 0"):
+        verify(model, rebuilt, selection, IMAGES)

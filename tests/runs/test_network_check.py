@@ -54,6 +54,7 @@ def good(num_classes): return Net(num_classes)
 def unsteady(num_classes): return Net(num_classes, False)
 def auxiliary(num_classes): return Net(num_classes, output=lambda y, training: (y, y) if training else y)
 def mapping(num_classes): return Net(num_classes, output=lambda y, training: {"logits": y})
+def pair(num_classes): return Net(num_classes, output=lambda y, training: {"logits": y, "more": [y]})
 def probable(num_classes): return Net(num_classes, output=lambda y, training: y.softmax(1))
 def random(num_classes): return Net(num_classes, output=lambda y, training: nn.functional.dropout(y))
 def wide(num_classes): return Net(num_classes + 1)
@@ -75,8 +76,9 @@ def file(tmp_path: Path) -> Path:
         ("good", 3, []),
         ("unsteady", 3, ["'b' has no running statistics .*track_running_stats=True"]),
         ("good", 1, ["one logit, for a sigmoid"]),
-        ("auxiliary", 3, ["in training mode the network returns a tuple, not logits .*cfp finetune"]),
-        ("mapping", 3, ["^warning: the network returns a dict"]),
+        ("auxiliary", 3, ["in training mode the network returns a tuple of 2 tensors, not logits .*cfp finetune"]),
+        ("mapping", 3, []),
+        ("pair", 3, ["^warning: the network returns a dict of 2 tensors, not logits"]),
         ("probable", 3, ["returns probabilities, not logits.*leave the softmax out"]),
         ("random", 3, [r"random in eval mode: .*training=self\.training"]),
         ("wide", 3, [r"returns \[2, 4\] for 2 images, not logits \[2, 3\]"]),

@@ -1,0 +1,119 @@
+"""Image folders without class folders, as a dataset without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cfp_cli.data.bit_depth import chosen_bit_depth
+from cfp_cli.data.broken import BrokenImages
+from cfp_cli.data.dataset import MADE, Dataset, Item, fingerprint_of, has_lists
+from cfp_cli.data.folders import contains_images, images_below, is_run, note_left_out, subfolders
+from cfp_cli.data.left_out import LeftOut
+from cfp_cli.data.listing import SPLITS
+from cfp_cli.data.split import divide
+from cfp_cli.data.split_folders import SPLIT_NAMES
+from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.progress import SILENT, Progress
+
+# Names of folders that contain the images where masks or boxes are in folders beside them, in lower case.
+_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
+
+
+def has_labels(path: Path) -> bool:
+    """Return whether a folder contains class folders with images, or lists of images and their classes.
+
+    A path without images is taken for one with labels, so that reading it explains what is wrong.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    if not path.is_dir() or has_lists(path) or not contains_images(path):
+        return True
+    folders = [folder for folder in subfolders(path) if not is_run(folder)]
+    splits = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
+    classes = [folder for folder in folders if folder not in splits]
+    return any(contains_images(each) for each in (*classes, *(inner for each in splits for inner in subfolders(each))))
+
+
+def open_without_labels(
+    path: str | Path,
+    seed: int = 0,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.2,
+    max_bad: float = 0.01,
+    bit_depth: int | None = None,
+    progress: Progress = SILENT,
+) -> Dataset:
+    """List the images below a folder. The dataset has no classes, and the label of each image is 0.
+
+    Split folders are recognised as `open_dataset` does if one of them is `train`. Missing splits are made by a seeded
+    choice. Beside folders of masks or boxes, only those of a folder `images` are taken, also inside a split.
+
+    Args:
+        path: the folder.
+        seed: seed of the choice of images for splits that are made.
+        val_fraction: fraction of the images that go to `val`, where it is made.
+        test_fraction: fraction of the images that go to `test`, where it is made.
+        max_bad: largest fraction of images that may be broken.
+        bit_depth: number of bits of white in images of more than 8 bits; None chooses it, see `open_dataset`.
+        progress: reports what is not read.
+
+    Raises:
+        DataError: the path is no folder, or contains fewer than three images to make splits of.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(f"{path} is not a folder; pass a folder of images")
+    left_out = LeftOut()
+    splits, origin = _splits(path, left_out)
+    missing = {"test": test_fraction, "val": val_fraction}
+    missing = {name: fraction for name, fraction in missing.items() if name not in splits}
+    if len(splits["train"]) <= len(missing):
+        raise DataError(f"{path} contains {len(splits['train'])} images to score; add more")
+    left_out.report(path, progress)
+    train, made = divide({"": splits["train"]}, missing, seed)
+    splits["train"] = train[""]
+    for name, images in made.items():
+        splits[name] = images[""]
+        origin[name] = f"{MADE}, fraction {missing[name]:g}, seed {seed}"
+    items = {name: tuple(Item(image, 0) for image in splits[name]) for name in SPLITS}
+    broken = BrokenImages(sum(map(len, items.values())) + len(left_out.dangling), max_bad)
+    for path_to_nothing in left_out.dangling:
+        broken.add(path_to_nothing, "the link leads to no file", progress)
+    if bit_depth is None:
+        paths = sorted(item.path for images in items.values() for item in images)
+        bit_depth = chosen_bit_depth(paths, f"{path} has images of more than 8 bits", progress)
+    return Dataset(path, (), items, origin, fingerprint_of(path, ("",), items), broken, bit_depth)
+
+
+def _splits(path: Path, left_out: LeftOut) -> tuple[dict[str, list[Path]], dict[str, str]]:
+    """Return the images of each split, and the folder that each split comes from."""
+    root = _image_folder(path, left_out)
+    named: dict[str, Path] = {}
+    for folder in subfolders(root):
+        split = SPLIT_NAMES.get(folder.name.lower())
+        if split in named:
+            raise DataError(
+                f"{root} has two folders for the split {split}, '{named[split].name}' and '{folder.name}'; merge or "
+                "rename one of them"
+            )
+        if split is not None:
+            named[split] = folder
+    if "train" not in named:
+        runs = [folder for folder in subfolders(root) if is_run(folder)]
+        left_out.runs.extend(runs)
+        return {"train": images_below(root, left_out)}, {"train": "all images"}
+    note_left_out(root, left_out)
+    left_out.beside.extend(folder for folder in subfolders(root) if folder not in named.values())
+    images = {split: images_below(_image_folder(folder, left_out), left_out) for split, folder in named.items()}
+    return images, {split: f"{folder.name}/" for split, folder in named.items()}
+
+
+def _image_folder(folder: Path, left_out: LeftOut) -> Path:
+    """Return the folder `images` in a folder, if it exists, and report its neighbours as left out; else the folder."""
+    inner = next((each for each in subfolders(folder) if each.name.lower() in _IMAGE_FOLDERS), None)
+    if inner is None or not contains_images(inner):
+        return folder
+    left_out.beside.extend(each for each in subfolders(folder) if each != inner and not is_run(each))
+    note_left_out(folder, left_out)
+    return inner

@@ -1,0 +1,99 @@
+"""Folders without class folders are datasets without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lines import Lines
+from PIL import Image
+
+from cfp_cli.data.dataset import Dataset
+from cfp_cli.data.images import sample
+from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.data.without_labels import has_labels, open_without_labels
+from cfp_cli.foundation.errors import DataError
+
+
+def folder(root: Path, counts: Mapping[str, int]) -> Path:
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            pixels = np.full((6, 6), 12 * index, np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index}.png")
+    return root
+
+
+TREES = {
+    "flat": ({".": 20}, False, (13, 3, 4)),
+    "images beside masks": ({"images": 20, "masks": 20}, True, (13, 3, 4)),
+    "split folders": ({"train": 6, "val": 3, "test": 4}, False, (6, 3, 4)),
+    "split folders of images and labels": (
+        {"train/images": 6, "train/labels": 6, "valid/images": 3, "test/images": 4},
+        True,
+        (6, 3, 4),
+    ),
+    "images with split folders": ({"images/train": 6, "images/val": 2, "labels/train": 6}, True, (5, 2, 1)),
+    "class folders": ({"a": 10, "b": 10}, True, (13, 3, 4)),
+    "a class folder beside images": ({".": 10, "b": 10}, True, (13, 3, 4)),
+}
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_every_layout_is_listed(kind: str, tmp_path: Path) -> None:
+    counts, labelled, expected = TREES[kind]
+    root, progress = folder(tmp_path, counts), Lines()
+    assert has_labels(root) == labelled
+    dataset = open_without_labels(root, progress=progress)
+    assert tuple(len(dataset.split(name)) for name in ("train", "val", "test")) == expected
+    assert (dataset.classes, dataset.labelled) == ((), False)
+    paths = [item.path for items in dataset.splits.values() for item in items]
+    assert len(paths) == len(set(paths))
+    assert not any("masks" in str(path) or "labels" in path.parts for path in paths)
+    if "masks" in counts:
+        assert any("masks" in line for line in progress.lines)
+
+
+def test_the_splits_depend_on_the_seed_and_the_fingerprint_does_not(tmp_path: Path) -> None:
+    root = folder(tmp_path, {".": 20})
+    first, again, other = (open_without_labels(root, seed) for seed in (0, 0, 1))
+    assert first.splits == again.splits != other.splits
+    assert first.fingerprint == other.fingerprint
+
+
+def test_a_sample_needs_no_labels(tmp_path: Path) -> None:
+    dataset = open_without_labels(folder(tmp_path, {".": 20}))
+    store = sample(dataset, 5, 0, Preprocessing((4, 4), (0.0,), (1.0,), 1))
+    assert [tuple(images.shape) for images, _ in store.batches(2)] == [(2, 1, 4, 4), (2, 1, 4, 4), (1, 1, 4, 4)]
+
+
+def test_what_needs_labels_is_refused(tmp_path: Path) -> None:
+    dataset = open_without_labels(folder(tmp_path, {".": 20}))
+    with pytest.raises(DataError, match=r"^`cfp finetune` needs labels.*/CLASS/\*"):
+        dataset.require_labels("`cfp finetune`")
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [({".": 2}, "contains 2 images"), ({"train": 4, "Training": 4}, "two folders for the split train")],
+)
+def test_unusable_folders_are_refused(counts: Mapping[str, int], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        open_without_labels(folder(tmp_path, counts))
+
+
+def test_paths_without_images_keep_their_own_errors(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "list.txt").write_text("a.png x\n")
+    assert all(has_labels(tmp_path / name) for name in ("empty", "list.txt", "missing"))
+    with pytest.raises(DataError, match="not a folder"):
+        open_without_labels(tmp_path / "list.txt")
+
+
+def test_links_to_nothing_are_broken_images(tmp_path: Path) -> None:
+    root = folder(tmp_path, {".": 9})
+    (root / "link.png").symlink_to(root / "nowhere.png")
+    dataset: Dataset = open_without_labels(root, max_bad=0.5)
+    assert dataset.broken.total == 10
