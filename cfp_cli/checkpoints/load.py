@@ -25,6 +25,7 @@ from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import CheckpointError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.models.attributes import set_attributes
+from cfp_cli.models.forward_pass import run_network
 from cfp_cli.models.head import Shapes, tensor_shapes
 from cfp_cli.models.input_channels import input_channels, set_input_channels, take_input_channels
 from cfp_cli.models.registry import create, is_factory_file, is_known
@@ -116,6 +117,8 @@ def _own_spec(contents: Contents, arch: str | None) -> ModelSpec:
         raise CheckpointError(
             f"{path} does not fit {spec.arch}: it lacks '{shapes.head[-1]}' in a usable shape; pass the right --arch"
         )
+    if count is not None and not spec.classes:
+        raise CheckpointError(f"{path}: classes is empty but the head has {count} outputs; save the network again")
     if count is not None and len(spec.classes) != count:
         raise CheckpointError(
             f"{path} names {len(spec.classes)} classes but its head has {count} outputs; save the network again"
@@ -201,7 +204,7 @@ def _output_count(arch: str, input_size: tuple[int, int]) -> int:
     model = create(arch, 2).eval()
     images = torch.zeros(1, input_channels(model, input_size), *input_size)
     with torch.inference_mode(), forward_errors(images.shape, CheckpointError):
-        outputs = tensors_of(model(images))
+        outputs = tensors_of(run_network(model, images))
     return int(outputs[0].shape[1]) if len(outputs) == 1 and outputs[0].dim() == 2 else 0
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree
 
 LOGITS = "logits"
@@ -61,19 +61,3 @@ def output_names(output: Any) -> list[str]:
     if isinstance(output, Mapping) and all(isinstance(each, Tensor) for each in output.values()):
         return [str(name) for name in output]
     return [f"output_{index}" for index in range(len(tensors))]
-
-
-class Flattened(nn.Module):
-    """A network that returns all tensors of another network's output as a tuple.
-
-    Args:
-        network: the other network.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The tensors of the network's output for images float32 [N, C, H, W]."""
-        return tuple(all_tensors_of(self.network(x)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from cfp_cli.execution.outputs import all_tensors_of, is_compared
 from cfp_cli.foundation.errors import CfpError
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.models.forward_pass import run_network
 
 # From images float32 [n, channels, H, W] to the outputs of a network, in whatever structure.
 Runner = Callable[[Tensor], Any]
@@ -165,8 +167,9 @@ def _float64_outputs(model: nn.Module, images: Tensor) -> Outputs | None:
 
 def _joined(run: Runner | nn.Module, parts: Sequence[Tensor]) -> Outputs:
     """Run each part of the images and join each output. An output that does not depend on the images is taken once."""
+    call: Runner = partial(run_network, run) if isinstance(run, nn.Module) else run
     with torch.inference_mode():
-        results = [all_tensors_of(run(part)) for part in parts]
+        results = [all_tensors_of(call(part)) for part in parts]
     outputs = []
     for pieces in zip(*results, strict=True):
         follows = all(each.dim() > 0 and len(each) == len(part) for each, part in zip(pieces, parts, strict=True))

@@ -19,6 +19,7 @@ from cfp_cli.foundation.errors import CfpError
 from cfp_cli.foundation.extras import is_installed
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.latency import Latency, Memory, Shape, measure_latency, summarise, time_in_turns
+from cfp_cli.models.forward_pass import run_network
 
 Pass = Callable[[np.ndarray[Any, Any]], Any]
 
@@ -115,7 +116,7 @@ def count_macs(model: nn.Module, input_shape: Shape) -> int:
     network = copy.deepcopy(model).cpu().eval()
     aten = torch.ops.aten
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, *input_shape))
+        run_network(network, torch.zeros(1, *input_shape))
     counts = counter.get_flop_counts()["Global"]
     # The counter counts a multiply-add as two operations.
     return sum(int(count) for target, count in counts.items() if target in (aten.convolution, aten.mm, aten.addmm)) // 2

@@ -23,6 +23,7 @@ from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.scratch import scratch_folder
 from cfp_cli.measuring.metrics import Loader, Metrics, compute_metrics
 from cfp_cli.measuring.predictions import require_logits
+from cfp_cli.models.forward_pass import run_network
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def export(
     _check_images(images, spec)
     if int8:
         with torch.inference_mode():
-            require_logits(network(images[:1]))
+            require_logits(run_network(network, images[:1]))
     progress.say(f"tracing {spec.arch}")
     example = torch.rand(2, *spec.input_shape, generator=torch.Generator().manual_seed(0))
     metadata = describe_file(spec, int8=False)

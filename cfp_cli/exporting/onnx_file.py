@@ -18,6 +18,7 @@ from cfp_cli.exporting.metadata import INPUT
 from cfp_cli.exporting.pt2_file import trace
 from cfp_cli.foundation.errors import CfpError
 from cfp_cli.foundation.extras import require_packages
+from cfp_cli.models.forward_pass import run_network
 
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 # Protocol buffers are limited to 2 GiB. Larger networks would need a second file for the weights.
@@ -63,7 +64,7 @@ def to_bytes(model: nn.Module, example: Tensor, metadata: dict[str, str]) -> byt
     """
     program = trace(model, example)
     with torch.no_grad():
-        names = output_names(model(example))
+        names = output_names(run_network(model, example))
     try:
         with quiet(), torch.no_grad():
             exported = torch.onnx.export(

@@ -21,6 +21,7 @@ from cfp_cli.exporting.metadata import INPUT
 from cfp_cli.foundation.errors import CfpError
 from cfp_cli.foundation.failures import outside_cause
 from cfp_cli.graph.trace import exporting_quietly
+from cfp_cli.models.forward_pass import run_network
 
 _EXTRA = "cfp.json"
 
@@ -126,5 +127,5 @@ class _Named(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
-        outputs = all_tensors_of(self.network(images))
+        outputs = all_tensors_of(run_network(self.network, images))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)

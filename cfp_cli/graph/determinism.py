@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import GraphError
+from cfp_cli.models.forward_pass import run_network
 
 # Two runs on one image may differ by rounding, where a device adds in another order.
 ROUNDING = 1e-3
@@ -27,7 +28,7 @@ def require_deterministic(model: nn.Module, example: Tensor) -> None:
     images = noise.to(example.device, example.dtype)
     devices = [example.device] if example.device.type == "cuda" else []
     with evaluating(model), torch.inference_mode(), torch.random.fork_rng(devices=devices):
-        first, second = (tensors_of(model(images.clone())) for _ in range(2))
+        first, second = (tensors_of(run_network(model, images.clone())) for _ in range(2))
     if len(first) != len(second) or any(map(_differ, first, second)):
         raise GraphError(
             "the output of the network is random in eval mode: two runs on the same image differ, so no pruned "

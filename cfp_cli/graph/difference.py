@@ -22,6 +22,7 @@ from cfp_cli.graph.operators import OPERATORS, is_layer
 from cfp_cli.graph.replay import Replay
 from cfp_cli.graph.selection import Selection
 from cfp_cli.graph.trace import arguments_of, operator_of
+from cfp_cli.models.forward_pass import run_network
 
 # Between layers float32 rounding errors may be larger than they are in the logits.
 TOLERANCE = 1e-3
@@ -58,7 +59,7 @@ def first_difference(rebuilt: nn.Module, selection: Selection, x: Tensor) -> Dif
         try:
             with side:
                 # A network may change its input in place, and the replay still reads the images.
-                given = tensors_of(rebuilt(x.clone()))
+                given = tensors_of(run_network(rebuilt, x.clone()))
         except _Found:
             return side.found
         except Exception as error:

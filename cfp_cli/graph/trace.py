@@ -25,9 +25,10 @@ from torch.fx.node import map_arg
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.forward import forward_errors
-from cfp_cli.execution.outputs import Flattened, is_compared
+from cfp_cli.execution.outputs import is_compared
 from cfp_cli.foundation.errors import GraphError
 from cfp_cli.foundation.failures import first_line, outside_cause
+from cfp_cli.models.forward_pass import Flattened, is_detector, run_network
 
 # Batch size of the trace. A prime that is no usual channel count keeps the batch apart from channels in every reshape.
 BATCH = 13
@@ -212,7 +213,8 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
         GraphError: the network cannot be run or traced, fixes its batch size, or returns no floating-point tensor.
     """
     batch = torch.zeros(BATCH, *example.shape[1:], dtype=example.dtype, device=example.device)
-    exported = model if isinstance(_trial_output(model, batch), Tensor) else Flattened(model)
+    plain = isinstance(_trial_output(model, batch), Tensor) and not is_detector(model)
+    exported = model if plain else Flattened(model)
     try:
         with evaluating(exported), exporting_quietly():
             program = torch.export.export(
@@ -232,7 +234,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
 def _trial_output(model: nn.Module, batch: Tensor) -> Any:
     """The network's output for two images."""
     with evaluating(model), torch.no_grad(), forward_errors(batch.shape, GraphError):
-        return model(batch[:2])
+        return run_network(model, batch[:2])
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cfp_cli.execution.forward import forward_errors
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.models.forward_pass import run_network
 
 Memory = Literal["contiguous", "channels-last"]
 
@@ -155,7 +156,7 @@ def _images(batch: int, shape: Shape, device: torch.device, order: torch.memory_
 
 def _eager(model: nn.Module, images: Tensor, device: torch.device) -> Callable[[], None]:
     def call() -> None:
-        model(images)
+        run_network(model, images)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

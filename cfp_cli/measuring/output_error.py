@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.forward import forward_errors
 from cfp_cli.execution.outputs import tensors_of
+from cfp_cli.models.forward_pass import run_network
 
 
 def output_error(model: nn.Module, original: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
@@ -32,7 +33,9 @@ def output_error(model: nn.Module, original: nn.Module, batches: Iterable[tuple[
         for images, _ in batches:
             images = images.to(device)
             with forward_errors(images.shape):
-                pairs = zip(tensors_of(model(images)), tensors_of(original(images)), strict=True)
+                pairs = zip(
+                    tensors_of(run_network(model, images)), tensors_of(run_network(original, images)), strict=True
+                )
                 found = torch.stack([_moments(given, expected) for given, expected in pairs])
             errors.append(found)
     error, total, square, count = torch.stack(errors).sum(0).unbind(1)

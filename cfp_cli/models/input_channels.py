@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.failures import exhausted
+from cfp_cli.models.forward_pass import run_network
 
 COLOURS = 3
 
@@ -99,7 +100,7 @@ def _readers(model: nn.Module, channels: int, input_size: tuple[int, int]) -> li
     handles = [each.register_forward_pre_hook(note) for each in model.modules() if isinstance(each, _ConvNd)]
     try:
         with evaluating(model), torch.inference_mode():
-            model(images)
+            run_network(model, images)
     except Exception as error:
         # The network is code of the user and can raise anything.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
@@ -118,7 +119,7 @@ def _runs(model: nn.Module, channels: int, input_size: tuple[int, int]) -> bool:
     images: Tensor = torch.zeros(1, channels, *input_size, device=device)
     try:
         with evaluating(model), torch.inference_mode():
-            model(images)
+            run_network(model, images)
     except Exception as error:
         # The network is code of the user and can raise anything.
         if exhausted(error):

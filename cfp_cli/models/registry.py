@@ -32,7 +32,7 @@ _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 def auxiliary_prefixes(arch: str) -> tuple[str, ...]:
     """Return the name prefixes of the auxiliary heads that published checkpoints of an architecture contain."""
     name = arch.removeprefix(TORCHVISION)
-    return _AUXILIARY.get(name, ("aux_classifier.",) if name in _segmentation_names() else ())
+    return _AUXILIARY.get(name, ("aux_classifier.",) if name in _dense_names() else ())
 
 
 def create(arch: str, classes: int, **arch_kwargs: Any) -> nn.Module:
@@ -92,7 +92,7 @@ def is_known(arch: str) -> bool:
 
 
 def known_architectures() -> list[str]:
-    """Return the names of the built-in networks and torchvision's classifiers and segmentation networks, sorted."""
+    """Return the names of the built-in networks and those of torchvision, sorted."""
     return sorted([*_built_in(), *_torchvision_names()])
 
 
@@ -127,13 +127,14 @@ def _built_in() -> dict[str, Callable[..., nn.Module]]:
 def _torchvision_names() -> list[str]:
     from torchvision import models
 
-    return [*models.list_models(module=models), *_segmentation_names()]
+    return [*models.list_models(module=models), *_dense_names()]
 
 
-def _segmentation_names() -> list[str]:
+def _dense_names() -> list[str]:
+    """Names of torchvision's networks that are built with the weights of a backbone unless told otherwise."""
     from torchvision import models
 
-    return list(models.list_models(module=models.segmentation))
+    return [name for module in (models.segmentation, models.detection) for name in models.list_models(module=module)]
 
 
 def _torchvision(name: str) -> Callable[[int, dict[str, Any]], Any]:
@@ -141,7 +142,7 @@ def _torchvision(name: str) -> Callable[[int, dict[str, Any]], Any]:
 
     def build(classes: int, kwargs: dict[str, Any]) -> Any:
         arguments = _TORCHVISION_DEFAULTS.get(name, {}) | kwargs
-        if name in _segmentation_names():
+        if name in _dense_names():
             arguments = {"weights_backbone": None, **arguments}
         return models.get_model(name, weights=None, num_classes=classes, **arguments)
 

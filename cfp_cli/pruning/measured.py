@@ -25,6 +25,7 @@ from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import DataError, TargetError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, Selection
+from cfp_cli.models.forward_pass import run_network
 from cfp_cli.pruning.allocation import Counts
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.reconstruct import RecordedOutputs
@@ -86,7 +87,7 @@ class MeasuredLoss:
 def _outputs(network: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
     """The outputs of a network, float64; logits are centred."""
     with evaluating(network), torch.no_grad():
-        parts = [tensors_of(network(images)) for images in batches]
+        parts = [tensors_of(run_network(network, images)) for images in batches]
     outputs = [torch.cat(pieces).double() for pieces in zip(*parts, strict=True)]
     if len(outputs) == 1 and outputs[0].dim() == 2 and outputs[0].shape[1] > 1:
         return [outputs[0] - outputs[0].mean(1, keepdim=True)]

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.models.forward_pass import run_network
 
 
 def recalibrate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: Progress = SILENT) -> int:
@@ -38,7 +39,7 @@ def recalibrate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progr
             used = 0
             for images, _ in progress.track(loader, "recalibrating batch norm", unit="batch"):
                 if len(images) > 1:
-                    model(images.to(device))
+                    run_network(model, images.to(device))
                     used += 1
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
@@ -78,7 +79,7 @@ def absorb_statistics(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]],
     try:
         with evaluating(model), torch.no_grad():
             for images, _ in progress.track(loader, "recalibrating batch norm", unit="batch"):
-                model(images.to(device))
+                run_network(model, images.to(device))
                 batches += 1
     finally:
         for handle in handles:

@@ -13,6 +13,7 @@ from cfp_cli.foundation.failures import first_line
 from cfp_cli.graph import Selection
 from cfp_cli.graph.difference import first_difference
 from cfp_cli.graph.replay import Replay
+from cfp_cli.models.forward_pass import run_network
 
 TOLERANCE = 1e-4
 
@@ -38,7 +39,7 @@ def verify(model: nn.Module, rebuilt: nn.Module, selection: Selection, x: Tensor
     with evaluating(model), evaluating(rebuilt), full_precision(), torch.no_grad():
         expected = replayed_outputs(selection, x)
         try:
-            given = tensors_of(rebuilt(x))
+            given = tensors_of(run_network(rebuilt, x))
         except Exception as error:
             raise ProofError(
                 f"the rebuilt network cannot run ({first_line(error, 160)}); {_remedy(rebuilt, selection, x)}"

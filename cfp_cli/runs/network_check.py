@@ -14,6 +14,7 @@ from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import GraphError
 from cfp_cli.foundation.progress import Progress
 from cfp_cli.graph.determinism import require_deterministic
+from cfp_cli.models.forward_pass import run_network
 
 ONE_LOGIT = (
     "one logit, for a sigmoid, but cfp needs one for each class; train a head with two by "
@@ -61,7 +62,7 @@ def returns_logits(model: nn.Module) -> bool:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     try:
         with evaluating(model), torch.inference_mode():
-            outputs = tensors_of(model(torch.zeros(1, *spec_of(model).input_shape, device=device)))
+            outputs = tensors_of(run_network(model, torch.zeros(1, *spec_of(model).input_shape, device=device)))
     except Exception:
         return True
     return len(outputs) == 1 and outputs[0].dim() == 2

@@ -22,9 +22,10 @@ def test_an_encoder_from_training_to_prediction(cfp, images: Path, tmp_path: Pat
     torch.save({"state_dict": create(arch[1], 6).state_dict()}, tmp_path / "ssl.ckpt")
     out, run = tmp_path / "t.pt", ("--run", tmp_path / "run")
     size = ("--input-size", 16)
-    inspected = cfp("inspect", tmp_path / "ssl.ckpt", *arch, *size)
-    assert inspected.code == 1
-    assert "--new-head" in inspected.err
+    assert cfp("inspect", tmp_path / "ssl.ckpt", *arch, *size).code == 0
+    evaluated = cfp("eval", tmp_path / "ssl.ckpt", images, *arch, *size)
+    assert evaluated.code == 1
+    assert "--new-head" in evaluated.err
     for command in (
         (
             "train",
