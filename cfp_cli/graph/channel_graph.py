@@ -106,7 +106,8 @@ class ChannelGraph:
         producing: nodes that make new channels.
         rearranged: whether an operator rearranges channels by their index, such as a channel shuffle.
         positions: by weight of a convolution or linear layer, multiply-adds of one weight element for one image.
-        sizes: number of elements of every parameter, by name.
+        sizes: number of elements of every parameter that an output needs, by name.
+        unneeded: number of elements of every other parameter; no target counts them.
         widths: whether a rebuild changes the channel counts that modules keep in attributes, see `widths.py`.
     """
 
@@ -124,6 +125,7 @@ class ChannelGraph:
     rearranged: bool
     positions: dict[str, int]
     sizes: dict[str, int]
+    unneeded: dict[str, int] = field(default_factory=dict)
     widths: bool = False
     offsets: NDArray[np.int64] = field(init=False, repr=False)
     index: dict[str, int] = field(init=False, repr=False)
@@ -140,12 +142,19 @@ class ChannelGraph:
 
     @property
     def left_alone(self) -> tuple[str, ...]:
-        """What prevents pruning, in words: one line for each operator and reason."""
+        """What is not pruned, in words: one line for each operator and reason, and one for parameters without use."""
         found: dict[str, list[str]] = {}
         for module, operator, reason in self.frozen:
             found.setdefault(f"{operator}: {reason}", []).append(module or "forward")
         more = {why: f" and {len(where) - 1} more" if len(where) > 1 else "" for why, where in found.items()}
-        return tuple(f"not pruned: {where[0]}{more[why]}: {why}" for why, where in found.items())
+        lines = [f"not pruned: {where[0]}{more[why]}: {why}" for why, where in found.items()]
+        if self.unneeded:
+            first, count = next(iter(self.unneeded)), len(self.unneeded)
+            others = f" and {count - 1} more" if count > 1 else ""
+            lines.append(
+                f"not counted: {first}{others}: no output needs these {sum(self.unneeded.values()):,} parameters"
+            )
+        return tuple(lines)
 
     @cached_property
     def parameters(self) -> dict[str, dict[int, Units]]:

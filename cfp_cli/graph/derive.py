@@ -16,6 +16,7 @@ from cfp_cli.graph.components import components
 from cfp_cli.graph.constraints import Balance, Floor, Units
 from cfp_cli.graph.determinism import require_deterministic
 from cfp_cli.graph.labels import Facts, Labels, Value
+from cfp_cli.graph.needed import unneeded_parameters
 from cfp_cli.graph.operators import OPERATORS
 from cfp_cli.graph.probe import passing, probe
 from cfp_cli.graph.propagate import LOGITS, OUTPUTS, Propagation, propagate
@@ -114,7 +115,8 @@ def assemble(
         )
         for index, name in enumerate(resolved.names)
     )
-    parameters = dict(traced.model.named_parameters())
+    unneeded = unneeded_parameters(traced)
+    sizes = {name: each.numel() for name, each in traced.model.named_parameters() if name not in unneeded}
     return ChannelGraph(
         traced=traced,
         sets=sets,
@@ -128,8 +130,9 @@ def assemble(
         mixing=propagation.mixing,
         producing=propagation.producing,
         rearranged=facts.rearranged,
-        positions=_positions(traced),
-        sizes={name: parameter.numel() for name, parameter in parameters.items()},
+        positions={name: count for name, count in _positions(traced).items() if name not in unneeded},
+        sizes=sizes,
+        unneeded=unneeded,
     )
 
 

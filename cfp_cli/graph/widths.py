@@ -18,10 +18,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves
 
 from cfp_cli.graph.selection import Selection
-from cfp_cli.graph.trace import module_of, shape_of_value
+from cfp_cli.graph.trace import module_of, operator_of, shape_of_value
 from cfp_cli.models.attributes import is_counts
 
 _NORMS = (torch.ops.aten.instance_norm.default,)
+
+_CUTS = ("split", "split_with_sizes", "chunk", "slice", "narrow")
+_SIZED = ("split", "split_with_sizes", "view", "reshape", "unflatten", "expand")
 
 Attributes = dict[str, dict[str, Any]]
 
@@ -47,7 +50,7 @@ def new_widths(model: nn.Module, selection: Selection) -> Attributes:
         for name, value in vars(module).items():
             if not is_counts(value):
                 continue
-            # A list holds channel counts only if a call takes all of it, such as the sizes of a split.
+            # A list holds channel counts only if a call takes all of it as sizes, as a split does.
             if isinstance(value, list | tuple) and tuple(value) not in change.lists:
                 continue
             new = _replaced(value, sizes)
@@ -83,7 +86,7 @@ class _Change:
 
     Attributes:
         sizes: each with its new sizes.
-        lists: lists of integers that a call takes, such as the sizes of a split.
+        lists: lists of sizes that a call takes, such as those of a split.
     """
 
     sizes: dict[int, set[int]] = field(default_factory=dict)
@@ -100,9 +103,13 @@ def _size_changes(selection: Selection) -> dict[str, _Change]:
         numbers = {each for each in tree_leaves((node.args, node.kwargs)) if type(each) is int}
         if node.target in _NORMS:
             numbers.add(shape_of_value(node.all_input_nodes[0].meta.get("val"))[1])
+        if operator_of(node) in _CUTS:
+            # Code may cut at a part of the size that it keeps, such as its half.
+            numbers |= {old for source in node.all_input_nodes for old, _ in _sizes(selection, source)}
         own = changes.setdefault(module_of(node), _Change())
-        lists: list[Any] = [tuple(each) for each in node.args if isinstance(each, list | tuple)]
-        own.lists |= {each for each in lists if is_counts(each)}
+        if operator_of(node) in _SIZED:
+            lists: list[Any] = [tuple(each) for each in node.args if isinstance(each, list | tuple)]
+            own.lists |= {each for each in lists if is_counts(each)}
         for each in (node, *node.all_input_nodes) if numbers else ():
             for old, new in _sizes(selection, each):
                 if old in numbers:

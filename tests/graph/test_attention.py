@@ -181,10 +181,10 @@ def test_a_list_of_positions_of_the_size_of_a_count_stays() -> None:
 
         def __init__(self) -> None:
             super().__init__(by_hand, tied=True)
-            self.shift, self.notes = [HEADS, HEADS], [{"heads": HEADS}]
+            self.shift, self.notes = [HEADS], [{"heads": HEADS}]
 
         def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x.roll(self.shift[0], 1)).roll(-self.shift[1], 1)
+            return super().forward(x.roll([-self.shift[0]], [1])).roll(self.shift, [1])
 
     graph = rebuilt_rightly(randomised(Transformer(Shifted())))
     assert free(graph) == {"patch": WIDTH, "attention.qkv": HEADS, "up": 32}

@@ -58,6 +58,20 @@ class Flat(nn.Module):
         return self.head(y) / self.steps
 
 
+class Half(nn.Module):
+    """Splits at half of a count that it keeps, as CSPNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expanded = 12
+        self.a, self.b, self.c = conv(3, 12), conv(6, 6), conv(12, 6)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.a(x).split(self.expanded // 2, 1)
+        return self.head(self.c(torch.cat([first, self.b(second)], 1)).mean((2, 3)))
+
+
 class Inner(nn.Module):
     """The count is an attribute of a module inside."""
 
@@ -69,7 +83,7 @@ class Inner(nn.Module):
         return self.head(self.block(x))
 
 
-@pytest.mark.parametrize("kind", [Split, Sizes, Inner])
+@pytest.mark.parametrize("kind", [Split, Sizes, Half, Inner])
 def test_counts_in_attributes_follow_the_kept_channels(kind: type[nn.Module]) -> None:
     model = randomised(kind())
     graph = channel_sets(model, IMAGES[:1])
