@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import processor
 from PIL import Image
 from plot import Axis, line_plot
 from torch import Tensor, nn
@@ -33,6 +32,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 import cfp_core
 from cfp_cli.checkpoints.load import load
+from cfp_cli.execution.processor import processor
 
 SIDE = 224
 MAPS_OF_SIDE = {224: 24, 112: 64, 56: 128, 28: 256, 14: 512, 7: 512}

@@ -34,7 +34,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
-from machine import processor
 from PIL import Image
 from torch import Tensor, nn
 from torchvision import transforms
@@ -43,6 +42,7 @@ from cfp_cli.data.dataset import Dataset, Item, open_dataset
 from cfp_cli.data.samplers import Sampler
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.views import ViewStore
+from cfp_cli.execution.processor import processor
 from cfp_cli.foundation.files import write_json
 from cfp_cli.models import resize
 from cfp_cli.models.registry import create

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import processor
 from plot import Axis, line_plot
 from torch import Tensor, nn
 
@@ -37,6 +36,7 @@ from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution.device import choose_device
+from cfp_cli.execution.processor import processor
 from cfp_cli.graph import Tap, channel_sets
 from cfp_cli.models.registry import create
 from cfp_cli.pruning.recalibrate import recalibrate

@@ -29,7 +29,7 @@ _MODULES = {
     "pruning.prune": ("prune",),
     "pruning.refit": ("Refit",),
     "runs.python_shrink": ("shrink",),
-    "runs.shrink": ("Shrunk",),
+    "runs.shrunk": ("Shrunk",),
     "scoring.score": ("score",),
     "scoring.scores": ("Scores",),
     "training.finetune": ("finetune",),
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from cfp_cli.pruning.prune import prune as prune
     from cfp_cli.pruning.refit import Refit as Refit
     from cfp_cli.runs.python_shrink import shrink as shrink
-    from cfp_cli.runs.shrink import Shrunk as Shrunk
+    from cfp_cli.runs.shrunk import Shrunk as Shrunk
     from cfp_cli.scoring.score import score as score
     from cfp_cli.scoring.scores import Scores as Scores
     from cfp_cli.training.finetune import finetune as finetune

@@ -191,16 +191,50 @@ def target_name(_context: click.Context, _parameter: click.Parameter, value: str
     return "macs" if value == "flops" else value
 
 
+class RoundTo(click.IntRange):
+    """A multiple of channels, or `auto`."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number, or `auto`.
+
+        Raises:
+            click.BadParameter: it is neither.
+        """
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
+_MULTIPLE = "Keep multiples of this number of channels. Sets with fewer channels keep all of them."
+
+
 def channel_options(command: Command) -> Command:
     """Add `--round-to`, `--keep` and `--ignore`, which limit the channels that a prune keeps."""
-    options = (
+    return _channel_options(
+        command,
+        click.option("--round-to", type=click.IntRange(1, 65_536), default=1, show_default=True, help=_MULTIPLE),
+    )
+
+
+def shrink_channel_options(command: Command) -> Command:
+    """Add `--round-to`, which also takes `auto`, `--keep` and `--ignore`."""
+    return _channel_options(
+        command,
         click.option(
             "--round-to",
-            type=click.IntRange(1, 65_536),
-            default=1,
+            type=RoundTo(1, 65_536),
+            metavar="auto|N",
+            default="auto",
             show_default=True,
-            help="Keep multiples of this number of channels. Sets with fewer channels keep all of them.",
+            help=f"{_MULTIPLE} auto measures layers if --runtime is given or latency counts; without that it is 8 for "
+            "multiply-adds of wide networks, else 1.",
         ),
+    )
+
+
+def _channel_options(command: Command, round_to: Callable[[Any], Any]) -> Command:
+    options = (
+        round_to,
         click.option(
             "--keep",
             multiple=True,

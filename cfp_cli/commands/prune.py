@@ -62,7 +62,8 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
     default="params",
     show_default=True,
     callback=target_name,
-    help="What --ratio counts: parameters, multiply-adds (also flops), or latency measured on this machine.",
+    help="What --ratio counts: parameters, multiply-adds (also flops), latency measured on this machine, or bytes of "
+    "the weights.",
 )
 @click.option(
     "--allocation",

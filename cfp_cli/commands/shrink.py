@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import click
 
 from cfp_cli.commands.console import Console
-from cfp_cli.commands.figures import INTERVALS, collapse_verdict, figure, guessing_verdict, worst_class
+from cfp_cli.commands.figures import collapse_verdict, guessing_verdict
 from cfp_cli.commands.model_options import ModelOptions, model_options
 from cfp_cli.commands.next_command import IMAGES, next_command
 from cfp_cli.commands.options import (
     Compute,
     FiniteRange,
     Reading,
-    channel_options,
     compute_options,
     data_options,
     examples,
@@ -25,24 +24,18 @@ from cfp_cli.commands.options import (
     pass_console,
     run_option,
     seed_option,
+    shrink_channel_options,
     target_name,
 )
 from cfp_cli.commands.several import takes_several
-from cfp_cli.commands.tables import sentence
-from cfp_cli.commands.training import show_epochs
-from cfp_cli.pruning.options import RULES
+from cfp_cli.commands.shrink_figures import frontier_table, loss_on_test, result_tables, speed, verdict
+from cfp_cli.measuring.runtimes import RUNTIMES, Runtime
+from cfp_cli.pruning.options import ALLOCATIONS, TARGETS, Target
 from cfp_cli.runs.command_line import DEFAULT_RUN, shown_path
 from cfp_cli.training.options import TrainOptions
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from cfp_cli.runs.records import ShrinkMetrics
-    from cfp_cli.runs.shrink import Shrunk
-
 SHORT = TrainOptions.preset("short")
 METRICS = {"macro-f1": "macro_f1", "accuracy": "accuracy", "agreement": "agreement"}
-NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "agreement": "agreement with the original"}
 REMEDY = "use a smaller --max-loss"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
@@ -69,6 +62,8 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
         "cfp shrink model.pt data/ --max-loss 0.5",
         "cfp shrink rl.pt data/ --teachers rl.pt cl.pt --time-limit 15m",
         "cfp shrink model.pt data/ --target macs --budget 'params<=400k' --budget 'macs<=20M'",
+        "cfp shrink model.pt data/ --target latency --runtime onnxruntime --threads 2",
+        "cfp shrink model.pt data/ --budget 'latency<=2ms' --budget 'bytes<=500k'",
     ),
 )
 @click.argument("model", type=click.Path(path_type=Path))
@@ -96,18 +91,33 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
 )
 @click.option(
     "--target",
-    type=click.Choice(["params", "macs", "flops"]),
+    type=click.Choice([*TARGETS, "flops"]),
     default="params",
     show_default=True,
     callback=target_name,
-    help="What is made small: parameters or multiply-adds (also flops).",
+    help="What is made small: parameters, multiply-adds (also flops), latency on this machine, or bytes of the ONNX "
+    "file.",
 )
 @click.option(
     "--budget",
     "budgets",
     multiple=True,
     metavar="COST<=N",
-    help="What the result may cost at most, such as 'params<=400k' or 'macs<=20M'. Repeatable.",
+    help="What the result may cost at most, such as 'params<=400k', 'macs<=20M', 'latency<=2ms' or 'bytes<=500k'. "
+    "Repeatable.",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default=None,
+    help="Runtime of the latency, on the CPU with --threads.  [default: onnxruntime, or torch if it is not installed]",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 65_536),
+    default=1,
+    show_default=True,
+    help="Images per batch of the latency.",
 )
 @click.option(
     "--teachers",
@@ -146,12 +156,19 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
 )
 @click.option(
     "--allocation",
-    type=click.Choice(RULES),
+    type=click.Choice(ALLOCATIONS),
     default="redundancy",
     show_default=True,
     help="How what is removed is spread over the channel sets, as in `cfp prune`.",
 )
-@channel_options
+@click.option(
+    "--candidates",
+    type=click.IntRange(1, 100_000),
+    default=60,
+    show_default=True,
+    help="Number of networks that --allocation measured tries for each compression.",
+)
+@shrink_channel_options
 @model_options
 @data_options
 @run_option
@@ -166,8 +183,10 @@ def shrink(
     max_loss: float,
     margin: float,
     metric: str,
-    target: Literal["params", "macs"],
+    target: Target,
     budgets: tuple[str, ...],
+    runtime: Runtime | None,
+    batch: int,
     teachers: tuple[Path, ...],
     time_limit: float | None,
     finetune: bool,
@@ -198,6 +217,9 @@ def shrink(
         rule=LossRule(max_loss, margin, METRICS[metric]),  # type: ignore[arg-type]
         target=target,
         budgets=tuple(map(Budget.parse, budgets)),
+        runtime=runtime,
+        threads=compute.threads,
+        batch=batch,
         finetune=finetune,
         training=TrainOptions.preset(
             "short",
@@ -222,7 +244,6 @@ def shrink(
             teachers=[how.file(each) for each in teachers],
             permission=how.permission,
             device=device,
-            show_epochs=lambda training: show_epochs(console, training),
             progress=console,
         )
     tested = done.metrics.test or done.metrics.val
@@ -230,7 +251,8 @@ def shrink(
         done.to_json(),
         frontier_table(done),
         *result_tables(done),
-        verdict(done),
+        *verdict(done),
+        *speed(done),
         *loss_on_test(done.metrics),
         *guessing_verdict(done.metrics.original_val, "the original"),
         *collapse_verdict(tested, done.out.name, REMEDY),
@@ -240,90 +262,3 @@ def shrink(
         ),
     )
     return 0 if done.metrics.met else 3
-
-
-def frontier_table(done: Shrunk) -> Table:
-    """The candidates, from the largest to the smallest."""
-    from rich.table import Table
-
-    metrics = done.metrics
-    rule = (
-        f"loss: {NAMES[metrics.metric]} on the validation images, in points; at most: loss of accuracy with 95 % "
-        f"confidence; a network passes with a loss up to {metrics.max_loss:g} and at most "
-        f"{metrics.max_loss + metrics.margin:g}"
-    )
-    table = Table("parameters", "multiply-adds", "how", "loss", "at most", "", title="frontier", caption=rule)
-    for point in sorted(done.metrics.frontier, key=lambda each: (-each.params, each.trained)):
-        table.add_row(
-            f"{point.params:,}",
-            f"{point.macs / 1e6:,.1f} M",
-            sentence("fine-tuned" if point.trained else "refitted"),
-            f"{point.loss:.2f}",
-            f"{point.bound:.2f}",
-            "chosen" if point.chosen else "passes" if point.passes else "fails",
-        )
-    return table
-
-
-def result_tables(done: Shrunk) -> list[Table]:
-    """The original and the chosen network on the validation and on the test images."""
-    from rich.table import Table
-
-    metrics = done.metrics
-    tables = []
-    for title, original, small in (
-        ("validation images: they chose the network", metrics.original_val, metrics.val),
-        ("test images: report these", metrics.original_test, metrics.test),
-    ):
-        if original is None or small is None:
-            continue
-        table = Table("network", "accuracy", "macro-F1", "worst class", title=title, caption=INTERVALS)
-        for name, each in (("original", original), ("shrunk", small)):
-            table.add_row(name, figure(each, "accuracy"), figure(each, "macro_f1"), worst_class(each))
-        tables.append(table)
-    return tables
-
-
-def change(loss: float) -> str:
-    """A loss in points as a verb and a number: a negative loss is a gain."""
-    return f"loses {loss:.2f} points" if loss >= 0 else f"gains {-loss:.2f} points"
-
-
-def loss_on_test(metrics: ShrinkMetrics) -> tuple[str, ...]:
-    """One line on the loss on the test images, which did not choose the network; nothing without test images."""
-    before, after = metrics.original_test, metrics.test
-    if before is None or after is None:
-        return ()
-    losses = {name: (getattr(before, name) - getattr(after, name)) * 100 for name in ("macro_f1", "accuracy")}
-    line = (
-        f"on the {after.images} test images it {change(losses['macro_f1'])} of macro-F1 and "
-        f"{change(losses['accuracy'])} of accuracy"
-    )
-    if losses.get(metrics.metric, losses["accuracy"]) <= metrics.max_loss:
-        return (line,)
-    return (f"{line}, more than --max-loss {metrics.max_loss:g}; check it on more images before you use it",)
-
-
-def verdict(done: Shrunk) -> str:
-    """Say how much smaller the network is, and whether it is within the loss."""
-    metrics, judged = done.metrics, done.judged
-    size = (
-        f"{done.compression:.1f}x fewer parameters ({done.chosen.params:,}) and {done.macs_ratio:.1f}x fewer "
-        f"multiply-adds ({done.chosen.macs / 1e6:,.1f} M)"
-    )
-    images = metrics.val.images
-    loss = (
-        f"it {change(judged.loss)} of {NAMES[metrics.metric]} on the {images} validation images, of which one "
-        f"is {100 / images:.2f} points"
-    )
-    sure = (
-        f"with 95 % confidence for all candidates together it loses at most {judged.bound:.2f} points of accuracy on "
-        "images like these"
-    )
-    if metrics.met:
-        return f"{size}: {loss}, at most {metrics.max_loss:g} are allowed; {sure}"
-    return (
-        f"no network that fits is within the loss: the best one has {size}; {loss}, at most {metrics.max_loss:g} are "
-        f"allowed; {sure}, at most {metrics.max_loss + metrics.margin:g} are allowed; raise --max-loss or a --budget, "
-        "or train longer with --epochs"
-    )

@@ -96,9 +96,7 @@ class Students:
         """
         spec = spec_of(self.original)
         store = sample(self.dataset, self.images, seed, Preprocessing.of(spec), self.progress)
-        # `measured` fits on one batch at least and measures on another.
-        half = max(len(store.indices) // 2, 1) if method.allocation == "measured" else _BATCH
-        loader = store.batches(min(_BATCH, half))
+        loader = store.batches(_BATCH)
         options = PruneOptions(
             ratio=ratio,
             target=target,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,12 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cfp_cli.checkpoints.spec import spec_of
+from cfp_cli.exporting.runtimes import Opener, Pass, is_available, opener
 from cfp_cli.foundation.errors import CfpError
-from cfp_cli.foundation.extras import is_installed
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.latency import Latency, Memory, Shape, measure_latency, summarise, time_in_turns
+from cfp_cli.measuring.runtimes import Runtime
 from cfp_cli.models.forward_pass import run_network
-
-Pass = Callable[[np.ndarray[Any, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -89,10 +88,11 @@ def benchmark(
     shapes = {name: spec_of(model).input_shape for name, model in models.items()}
     threads = threads or torch.get_num_threads()
     times = measure_latency(models, shapes, batches, threads, seconds, memory, progress)
-    openers = _openers(onnx, openvino, threads)
+    timed: dict[Runtime, bool] = {"onnxruntime": onnx, "openvino": openvino}
+    openers = {name: opener(name, threads) for name, wanted in timed.items() if wanted and is_available(name)}
     contents = _onnx_contents(models, shapes, progress) if openers else {}
-    for runtime, opener in openers.items():
-        passes = _open(runtime, opener, contents, progress)
+    for runtime, open_file in openers.items():
+        passes = _open(runtime, open_file, contents, progress)
         for name, latencies in _times(runtime, passes, shapes, batches, threads, seconds, progress).items():
             times[name] += latencies
     return [
@@ -126,26 +126,6 @@ def _state_bytes(model: nn.Module) -> int:
     return sum(value.numel() * value.element_size() for value in model.state_dict().values())
 
 
-def _openers(onnx: bool, openvino: bool, threads: int) -> dict[str, Callable[[bytes], Pass]]:
-    """Return the installed runtimes: for each a function from the content of an ONNX file to a forward pass."""
-    from cfp_cli.exporting import onnx_file, openvino_file
-    from cfp_cli.exporting.metadata import INPUT
-
-    def onnxruntime_pass(content: bytes) -> Pass:
-        session = onnx_file.session(content, threads)
-        return lambda images: session.run(None, {INPUT: images})
-
-    def openvino_pass(content: bytes) -> Pass:
-        compiled = openvino_file.compiled(content, threads)
-        return lambda images: compiled({INPUT: images})
-
-    runtimes = (
-        ("onnxruntime", onnx, onnx_file.NEEDS, onnxruntime_pass),
-        ("openvino", openvino, openvino_file.NEEDS, openvino_pass),
-    )
-    return {name: opener for name, requested, needs, opener in runtimes if requested and all(map(is_installed, needs))}
-
-
 def _onnx_contents(
     models: Mapping[str, nn.Module], shapes: Mapping[str, Shape], progress: Progress
 ) -> dict[str, bytes]:
@@ -162,13 +142,11 @@ def _onnx_contents(
     return contents
 
 
-def _open(
-    runtime: str, opener: Callable[[bytes], Pass], contents: Mapping[str, bytes], progress: Progress
-) -> dict[str, Pass]:
+def _open(runtime: str, open_file: Opener, contents: Mapping[str, bytes], progress: Progress) -> dict[str, Pass]:
     passes = {}
     for name, content in contents.items():
         try:
-            passes[name] = opener(content)
+            passes[name] = open_file(content)
         except CfpError as error:
             progress.say(f"{name} is not timed in {runtime}: {error}")
     return passes

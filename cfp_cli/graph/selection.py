@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -72,6 +73,28 @@ class Selection:
     def parameters(self) -> int:
         """Number of parameters of the rebuilt network; nothing is rebuilt."""
         return sum(self._sizes[name] for name in self.graph.sizes)
+
+    def width(self, name: str, dim: int, full: int) -> int:
+        """Size of a dimension of a parameter or buffer in the rebuilt network; nothing is rebuilt.
+
+        Args:
+            name: full name of the tensor.
+            dim: the dimension.
+            full: its size in the original.
+        """
+        units = self.graph.parameters.get(name, {}).get(dim)
+        if units is None:
+            return full
+        return int(self.mask[units].sum()) // (1 if units.ndim == 1 else len(units))
+
+    def elements(self, name: str, shape: Sequence[int]) -> int:
+        """Number of elements of a parameter or buffer in the rebuilt network.
+
+        Args:
+            name: full name of the tensor.
+            shape: its shape in the original.
+        """
+        return math.prod(self.width(name, dim, size) for dim, size in enumerate(shape))
 
     @property
     def macs(self) -> int:

@@ -1,8 +1,9 @@
 """The search for the smallest network that passes a test: which compression to try next. Nothing is measured here.
 
-A compression is the target (parameters or multiply-adds) of the original divided by that of a candidate. Loss mostly
-grows with compression, but not everywhere, so the search claims nothing about compressions that it did not try: its
-result is a candidate that passed. Of the candidates above one that failed, some pass by chance; they do not count.
+A compression is the target (parameters, multiply-adds, latency or bytes) of the original divided by that of a
+candidate. Loss mostly grows with compression, but not everywhere, so the search claims nothing about compressions that
+it did not try: its result is a candidate that passed. Of the candidates above one that failed, some pass by chance;
+they do not count.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from cfp_cli.foundation.errors import TargetError, UsageError
 
@@ -25,8 +26,11 @@ CLOSE = 1.15
 # A plan that fits the budgets is searched to this precision.
 PRECISION = 1.01
 
-BudgetedCost = Literal["params", "macs"]
+Cost = Literal["params", "macs", "latency", "bytes"]
 _FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+# Milliseconds of a unit of time.
+_TIMES = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+_EXAMPLES = "--budget 'params<=400k', 'macs<=12M', 'latency<=2ms' or 'bytes<=500k'"
 
 
 @dataclass(frozen=True)
@@ -34,39 +38,42 @@ class Budget:
     """The most that a network may cost.
 
     Attributes:
-        cost: what is counted: `params` or `macs`.
-        most: the largest allowed number.
+        cost: what is counted: `params`, `macs`, `latency` or `bytes`.
+        most: the largest allowed number; of `latency` in milliseconds.
     """
 
-    cost: BudgetedCost
-    most: int
+    cost: Cost
+    most: float
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """Parse a text such as `params<=400k` or `macs<=12.5M`.
+        """Parse a text such as `params<=400k`, `macs<=12.5M`, `latency<=2ms` or `bytes<=500k`.
 
         Raises:
-            UsageError: the text is not a budget, or its cost cannot be limited yet.
+            UsageError: the text is not a budget.
         """
         name, _, amount = (part.strip() for part in text.partition("<="))
-        name = "macs" if name == "flops" else name
-        if name in ("latency", "bytes"):
-            raise UsageError(f"a budget of {name} is not supported yet; use --budget 'params<=N' or 'macs<=N'")
-        number = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)", amount.lower())
-        if name not in ("params", "macs") or number is None:
-            raise UsageError(f"'{text}' is not a budget; write --budget 'params<=400k' or 'macs<=12M'")
-        most = int(float(number[1]) * _FACTORS[number[2]])
-        if most < 1:
+        cost = {"flops": "macs"}.get(name, name)
+        units = _TIMES if cost == "latency" else _FACTORS
+        # Sizes of files may be written as 500kB.
+        letters = amount.lower().removesuffix("b") if cost == "bytes" else amount.lower()
+        number = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", letters)
+        if cost not in get_args(Cost) or number is None or number[2] not in units:
+            raise UsageError(f"'{text}' is not a budget; write {_EXAMPLES}")
+        most = float(number[1]) * units[number[2]]
+        if cost != "latency":
+            most = int(most)
+        if most <= 0:
             raise UsageError(f"the budget '{text}' allows nothing; use a larger number")
-        return cls("params" if name == "params" else "macs", most)
+        return cls(cost, most)  # type: ignore[arg-type]
 
-    def fits(self, params: int, macs: int) -> bool:
+    def fits(self, costs: Mapping[Cost, float]) -> bool:
         """Whether a network with these costs is within the budget."""
-        return (params if self.cost == "params" else macs) <= self.most
+        return costs[self.cost] <= self.most
 
     def __str__(self) -> str:
-        """Return the budget as text, such as `params<=400,000`."""
-        return f"{self.cost}<={self.most:,}"
+        """Return the budget as text, such as `params<=400,000` or `latency<=2ms`."""
+        return f"{self.cost}<={self.most:g}ms" if self.cost == "latency" else f"{self.cost}<={self.most:,}"
 
 
 def below_first_failure(tried: Mapping[float, bool]) -> list[float]:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from cfp_cli.foundation.errors import UsageError
 
-Target = Literal["params", "macs", "latency"]
+Target = Literal["params", "macs", "latency", "bytes"]
 Rule = Literal["redundancy", "uniform"]
 Allocation = Rule | Literal["measured"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -22,7 +22,8 @@ class PruneOptions:
     Attributes:
         ratio: fraction of the target to remove, in [0, 1); None with `rates`.
         rates: a rate for each set, see `parse_rates`; None with `ratio`.
-        target: what `ratio` counts: `params`, `macs` (multiply-adds) or `latency` (measured on this machine).
+        target: what `ratio` counts: `params`, `macs` (multiply-adds), `latency` (measured on this machine) or `bytes`
+            (of the weights).
         allocation: how a ratio is spread over the sets: `redundancy`, `uniform`, or `measured`, which searches for
             the counts of the smallest measured loss.
         candidates: number of networks that the allocation `measured` tries.
@@ -59,7 +60,7 @@ class PruneOptions:
         if self.published and self.rates is None:
             raise UsageError("--compat reference needs rates; pass for example --rates '[0.5]*13'")
         if self.allocation == "measured" and (self.ratio is None or self.target == "latency"):
-            raise UsageError("--allocation measured needs --ratio, with --target params or macs")
+            raise UsageError("--allocation measured needs --ratio, with another --target than latency")
         if self.candidates < 1:
             raise UsageError(f"{self.candidates} candidates are too few; pass 1 or more")
         for name, value, choices in (

@@ -68,7 +68,7 @@ class Plan:
         macs_before, macs_after: multiply-adds of convolutions and linear layers for one image.
         requested: fraction of the target to remove, or None where rates were given.
         achieved: fraction of the target that is removed.
-        target: `params`, `macs` or `latency`.
+        target: `params`, `macs`, `latency` or `bytes`.
         max_abs_logit_error: largest difference of a logit between the rebuilt network and its channel-zeroed original.
         attributes: channel counts that modules keep in attributes of their own, by module and attribute, in the pruned
             network.

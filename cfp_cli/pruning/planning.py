@@ -49,6 +49,8 @@ def make_plan(
     graph: ChannelGraph,
     tolerance: float = TOLERANCE,
     loader: Iterable[tuple[Tensor, Tensor]] | None = None,
+    cost: Callable[[Selection], float] | None = None,
+    loss: Callable[[Selection], float] | None = None,
     progress: Progress = SILENT,
 ) -> Plan:
     """Decide which channels every channel set keeps; the network is not changed.
@@ -60,7 +62,10 @@ def make_plan(
         graph: its channel graph.
         tolerance: how far from the ratio the result may be, as a fraction of the target's total.
         loader: batches of training images float32 [N, C, H, W] and labels, which are not used. Only the allocation
-            `measured` needs them.
+            `measured` needs them, without `loss`.
+        cost: total of the target for a selection. None counts parameters, which are bytes too if all are of one type,
+            or multiply-adds, or measures the latency in torch.
+        loss: measured loss of a selection, for the allocation `measured`; None measures it on the images of `loader`.
         progress: reports progress of the allocation `measured`.
 
     Raises:
@@ -69,7 +74,7 @@ def make_plan(
         TargetError: the target cannot be met.
         RunError: the scores belong to another network.
     """
-    planner = _Planner(model, scores, options, graph)
+    planner = _Planner(model, scores, options, graph, cost, loss)
     selection = planner.by_rates() if options.rates is not None else planner.by_ratio(tolerance, loader, progress)
     original = Selection(graph)
     clusters = {name: tuple(int(label) for label in ranking.labels) for name, ranking in planner.rankings.items()}
@@ -109,8 +114,8 @@ def make_plan(
 
 
 def fraction_left(plan: Plan, target: Target) -> float:
-    """The fraction of the target that a plan leaves: of `params`, `macs`, or `latency` as it was measured."""
-    if target == "latency":
+    """The fraction of the target that a plan leaves; of latency and bytes, as they were when the plan was made."""
+    if target in ("latency", "bytes"):
         return 1 - plan.achieved
     before, after = (plan.macs_before, plan.macs_after) if target == "macs" else (plan.params_before, plan.params_after)
     return after / before
@@ -124,6 +129,8 @@ class _Planner:
     scores: Scores
     options: PruneOptions
     graph: ChannelGraph
+    total: Callable[[Selection], float] | None = None
+    loss: Callable[[Selection], float] | None = None
 
     def __post_init__(self) -> None:
         if self.scores.network and self.scores.network != fingerprint(self.model):
@@ -149,7 +156,8 @@ class _Planner:
 
     def _solve(self, counts_at: Callable[[float], Counts], tolerance: float) -> Counts:
         assert self.options.ratio is not None
-        effort = LATENCY_SEARCH if self.options.target == "latency" else Search(tolerance)
+        measured = self.options.target == "latency" and self.total is None
+        effort = LATENCY_SEARCH if measured else Search(tolerance)
         rule = live_first(counts_at, self.scored, self.limits)
 
         def cost(counts: Counts) -> float:
@@ -165,10 +173,12 @@ class _Planner:
 
     def _measured(self, tolerance: float, loader: Iterable[tuple[Tensor, Tensor]] | None, progress: Progress) -> Counts:
         """The counts of the smallest measured loss."""
-        if loader is None:
-            raise UsageError("--allocation measured needs training images; pass a loader")
-        device = next(self.model.parameters()).device
-        loss = MeasuredLoss(self.model, self.graph, [images.to(device) for images, _ in loader])
+        loss = self.loss
+        if loss is None:
+            if loader is None:
+                raise UsageError("--allocation measured needs training images; pass a loader")
+            device = next(self.model.parameters()).device
+            loss = MeasuredLoss(self.model, self.graph, [images.to(device) for images, _ in loader])
         best = search(
             [redundancy_shares(self.scored, power) for power in START_POWERS],
             lambda shares: self._solve(by_shares(shares, self.scored, self.limits), tolerance),
@@ -202,7 +212,9 @@ class _Planner:
         return balanced(Selection(self.graph, kept), self.rankings, self.limits.full)
 
     def cost(self, selection: Selection) -> float:
-        """The target's total for a selection: a number of parameters or multiply-adds, or milliseconds."""
+        """The target's total for a selection: a number of parameters, multiply-adds or bytes, or milliseconds."""
+        if self.total is not None:
+            return self.total(selection)
         if self.options.target == "latency":
             return self._milliseconds(rebuild(self.model, selection))
         return float(selection.macs if self.options.target == "macs" else selection.parameters)

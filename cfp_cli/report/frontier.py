@@ -32,7 +32,8 @@ class FrontierPoint:
         passes: whether the loss and its bound are within the limits.
         chosen: whether it is the result.
         seconds: how long its prune, or its training, and its evaluation took.
-        latency_ms: latency of one image; None if it was not measured.
+        latency_ms: estimated latency in milliseconds; None if it was not needed.
+        bytes: estimated size of the ONNX file; None likewise.
     """
 
     compression: float
@@ -46,6 +47,7 @@ class FrontierPoint:
     chosen: bool
     seconds: float
     latency_ms: float | None = None
+    bytes: int | None = None
 
     def __post_init__(self) -> None:
         """Check the sizes.

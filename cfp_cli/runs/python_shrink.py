@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from cfp_cli.measuring.loss_rule import LossMetric, LossRule
 from cfp_cli.pruning.frontier import Budget
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, Permission
-from cfp_cli.runs.shrink import Shrunk, run_shrink
+from cfp_cli.runs.shrink import run_shrink
 from cfp_cli.runs.shrink_options import ShrinkOptions
+from cfp_cli.runs.shrunk import Shrunk
 from cfp_cli.training.options import TrainOptions
 
 
@@ -46,14 +46,15 @@ def shrink(
         max_loss: largest loss on the validation images, in points.
         margin: the validation images must rule out a loss of accuracy of more than `max_loss` plus this many points.
         metric: `macro_f1`, `accuracy`, or `agreement` with the original.
-        budgets: what the result may cost at most, such as `params<=400k`.
+        budgets: what the result may cost at most, such as `params<=400k` or `latency<=2ms`.
         teachers: files of one or two teachers; empty uses `model`, and if the classes are unbalanced also a
             class-balanced teacher.
         arch: architecture, if a file does not name it.
         device: the device of the computation.
         progress: reports progress.
-        options: fields of `ShrinkOptions`: `target`, `allocation`, `round_to`, `keep`, `ignore`, `finetune`, `training`
-            (`TrainOptions`), `time_limit` in seconds, `batch_size` and `seed`.
+        options: fields of `ShrinkOptions`: `target`, `allocation`, `candidates`, `round_to`, `keep`, `ignore`,
+            `runtime`, `threads`, `batch`, `finetune`, `training` (`TrainOptions`), `time_limit` in seconds,
+            `batch_size` and `seed`.
 
     Returns:
         The result. `metrics.met` says whether the network is within the loss.
@@ -70,10 +71,6 @@ def shrink(
         rule=LossRule(max_loss, margin, metric), budgets=tuple(map(Budget.parse, budgets)), training=training, **options
     )
 
-    @contextmanager
-    def show_nothing(_options: TrainOptions) -> Iterator[None]:
-        yield None
-
     with Run.exclusive(Path(run)) as directory:
         return run_shrink(
             directory,
@@ -83,6 +80,5 @@ def shrink(
             teachers=[ModelInput(Path(each), arch) for each in teachers],
             permission=Permission(arch),
             device=torch.device(device),
-            show_epochs=show_nothing,
             progress=progress,
         )

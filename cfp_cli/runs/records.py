@@ -22,6 +22,7 @@ from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.typed_json import FieldError, quoted, read, require_int64, to_json
 from cfp_cli.foundation.versions import versions
+from cfp_cli.measuring.latency import Latency
 from cfp_cli.measuring.loss_rule import LossMetric
 from cfp_cli.measuring.metrics import Metrics
 from cfp_cli.report.frontier import FrontierPoint
@@ -247,11 +248,14 @@ class ShrinkMetrics:
         max_loss: largest loss that was allowed, in points of `metric` on the validation images.
         margin: how many points the bound of the loss may lie above `max_loss`.
         metric: the metric of the loss.
-        met: whether the chosen network is within the loss.
+        met: whether the chosen network is within the loss and the budgets.
         original_val: metrics of the original on the validation split.
         original_test: likewise on the test split; None without one.
         val: metrics of the chosen network on the validation split.
         test: likewise on the test split; None without one.
+        original_latency, latency: measured in turns, of the original and of the chosen network; None if they were not.
+        bytes: size of the ONNX file of the chosen network; None if it was not needed.
+        over_budget: budgets that the finished network exceeds.
     """
 
     frontier: tuple[FrontierPoint, ...]
@@ -263,6 +267,10 @@ class ShrinkMetrics:
     original_test: Metrics | None
     val: Metrics
     test: Metrics | None
+    original_latency: Latency | None = None
+    latency: Latency | None = None
+    bytes: int | None = None
+    over_budget: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         named = {"original_val": self.original_val, "original_test": self.original_test}

@@ -7,8 +7,9 @@ from typing import Literal
 
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.measuring.loss_rule import LossRule
-from cfp_cli.pruning.frontier import Budget
-from cfp_cli.pruning.options import PruneOptions, Rule
+from cfp_cli.measuring.runtimes import RUNTIMES, Runtime
+from cfp_cli.pruning.frontier import Budget, Cost
+from cfp_cli.pruning.options import TARGETS, Allocation, PruneOptions, Target
 from cfp_cli.training.options import TrainOptions
 
 
@@ -18,23 +19,31 @@ class ShrinkOptions:
 
     Attributes:
         rule: when a network passes.
-        target: what is made small: `params` or `macs`.
+        target: what is made small: `params`, `macs`, `latency` or `bytes`.
         budgets: what the result may cost at most.
-        allocation, round_to, keep, ignore: as in `PruneOptions`.
+        allocation, candidates, keep, ignore: as in `PruneOptions`.
+        round_to: kept counts are multiples of this number; `auto` chooses it, see `cfp_cli.runs.shrink_rounding`.
+        runtime: the runtime of latency and bytes; None is onnxruntime, or torch where that is not installed.
+        threads: CPU threads of the latency; None takes the number that torch uses.
+        batch: images of a batch of the latency.
         finetune: fine-tune candidates near the border; otherwise candidates are refitted only.
         training: options of each fine-tuning.
         time_limit: seconds after which no further candidate is begun; None is no limit.
-        batch_size: images of a batch, except in training.
+        batch_size: images of a batch, except in training and for the latency.
         seed: seed of all random choices.
     """
 
     rule: LossRule = field(default_factory=LossRule)
-    target: Literal["params", "macs"] = "params"
+    target: Target = "params"
     budgets: tuple[Budget, ...] = ()
-    allocation: Rule = "redundancy"
-    round_to: int = 1
+    allocation: Allocation = "redundancy"
+    candidates: int = 60
+    round_to: int | Literal["auto"] = "auto"
     keep: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    runtime: Runtime | None = None
+    threads: int | None = None
+    batch: int = 1
     finetune: bool = True
     training: TrainOptions = field(default_factory=lambda: TrainOptions.preset("short"))
     time_limit: float | None = None
@@ -45,20 +54,37 @@ class ShrinkOptions:
         """Check the values.
 
         Raises:
-            UsageError: the target is not one that can be searched, or the time limit is not positive.
+            UsageError: a value is unknown or out of range, or two contradict each other.
         """
-        if self.target not in ("params", "macs"):
-            raise UsageError(f"target '{self.target}' is not supported yet; use --target params or macs")
+        if self.target not in TARGETS:
+            raise UsageError(f"target '{self.target}' is unknown; pass one of {', '.join(TARGETS)}")
+        if self.runtime is not None and self.runtime not in RUNTIMES:
+            raise UsageError(f"runtime '{self.runtime}' is unknown; pass one of {', '.join(RUNTIMES)}")
         if self.time_limit is not None and self.time_limit <= 0:
             raise UsageError(f"--time-limit is {self.time_limit:g} seconds; pass a positive time, such as 15m")
+        if self.batch < 1 or (self.threads is not None and self.threads < 1):
+            raise UsageError(f"a latency of {self.batch} images and {self.threads} threads is none; pass 1 or more")
+        if self.round_to != "auto" and (not isinstance(self.round_to, int) or self.round_to < 1):
+            raise UsageError(f"round_to is {self.round_to!r}; pass a number from 1, or auto")
+        self.prune(2.0, 1)
 
-    def prune(self, compression: float) -> PruneOptions:
-        """The options of the prune to a compression."""
+    @property
+    def costs(self) -> frozenset[Cost]:
+        """The costs that the target and the budgets count."""
+        return frozenset({self.target, *(each.cost for each in self.budgets)})
+
+    def prune(self, compression: float, round_to: int) -> PruneOptions:
+        """The options of the prune to a compression.
+
+        Raises:
+            UsageError: two options contradict each other.
+        """
         return PruneOptions(
             ratio=1 - 1 / compression,
             target=self.target,
             allocation=self.allocation,
-            round_to=self.round_to,
+            candidates=self.candidates,
+            round_to=round_to,
             keep=self.keep,
             ignore=self.ignore,
         )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cfp_cli.commands.figures import guessing_verdict
-from cfp_cli.commands.shrink import loss_on_test
+from cfp_cli.commands.shrink_figures import loss_on_test
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 
 

@@ -33,7 +33,7 @@ def test_every_command_that_loads_a_model_asks_for_the_arch(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     # Timing other runtimes takes time and has tests of its own.
-    monkeypatch.setattr("cfp_cli.exporting.benchmark._openers", lambda *_: {})
+    monkeypatch.setattr("cfp_cli.exporting.benchmark.is_available", lambda _: False)
     Path("net.py").write_text(NET)
     arch, mark = "net.py:tiny", tmp_path / "imported"
     torch.manual_seed(0)

@@ -17,14 +17,19 @@ from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.images import sample
 from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.exporting.layer_times import Setting
 from cfp_cli.foundation.errors import MissingExtraError
 from cfp_cli.foundation.files import sha256
+from cfp_cli.graph import Selection
+from cfp_cli.graph.layer_shapes import LayerShape
+from cfp_cli.measuring.latency import Latency
 from cfp_cli.measuring.loss_rule import Judged
 from cfp_cli.pruning.frontier import next_compression
 from cfp_cli.pruning.refit import Refit
+from cfp_cli.runs import candidate_maker, shrink_costs, shrink_search
 from cfp_cli.runs import shrink as shrink_module
-from cfp_cli.runs import shrink_search
 from cfp_cli.runs.candidates import Candidate, Candidates
+from cfp_cli.runs.shrink_costs import Costs, Finished
 
 # The fastest fine-tuning, and a margin for 8 validation images.
 STRICT = ("--metric", "agreement", "--max-loss", 1, "--margin", 100, "--epochs", 1, "--views", 1, "--json")
@@ -71,8 +76,9 @@ def shrink(cfp, varied: Path, images: Path, tmp_path: Path, monkeypatch, coarse:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(shrink_module, "run_export", missing)
     monkeypatch.setattr(shrink_module, "run_report", missing)
-    monkeypatch.setattr(shrink_search.RecordedOutputs, "of", lambda *_, **__: None)
-    monkeypatch.setattr(shrink_search, "Refit", lambda recorded: Refit(reconstruct=False, recalibrate=False))
+    monkeypatch.setattr(Costs, "finish", missing)
+    monkeypatch.setattr(candidate_maker.RecordedOutputs, "of", lambda *_, **__: None)
+    monkeypatch.setattr(candidate_maker, "Refit", lambda recorded: Refit(reconstruct=False, recalibrate=False))
     return lambda *options, run="run": cfp("shrink", varied, images, *STRICT, *options, "--run", run)
 
 
@@ -170,7 +176,7 @@ def test_an_interrupted_command_goes_on(
 
 
 def test_an_interrupted_training_goes_on_and_the_looks_serve_another_loss(shrink, measured, monkeypatch) -> None:
-    finetune = shrink_search.run_finetune
+    finetune = candidate_maker.run_finetune
     asked: list[bool] = []
 
     def interrupted(*arguments: Any, resume: bool, **named: Any) -> Any:
@@ -180,7 +186,7 @@ def test_an_interrupted_training_goes_on_and_the_looks_serve_another_loss(shrink
             raise KeyboardInterrupt
         return done
 
-    monkeypatch.setattr(shrink_search, "run_finetune", interrupted)
+    monkeypatch.setattr(candidate_maker, "run_finetune", interrupted)
     assert shrink().code == 130
     done = shrink()
     assert done.code == 0, done.err
@@ -208,10 +214,10 @@ def test_budgets(shrink, model: Path) -> None:
     impossible = shrink("--budget", "params<=10")
     assert impossible.code == 3
     assert "no network fits the budgets" in impossible.err
-    for budget, message in (("latency<=2ms", "not supported yet"), ("params<400", "is not a budget")):
+    for budget in ("latency<=2", "latency<=2k", "bytes<=2ms", "params<400", "speed<=1"):
         refused = shrink("--budget", budget)
         assert refused.code == 2
-        assert message in refused.err
+        assert "is not a budget" in refused.err
 
 
 def test_limits(shrink, measured: list[Candidate], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,3 +231,67 @@ def test_limits(shrink, measured: list[Candidate], monkeypatch: pytest.MonkeyPat
     assert shrink("--time-limit", "soon").code == 2
     monkeypatch.setattr(shrink_module.launch, "launched", lambda: True)
     assert "without torchrun" in shrink().err
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[LayerShape]:
+    """The layers that are measured; a layer takes as long as it has weights, a network twice as long and 1 ms more."""
+    measured: list[LayerShape] = []
+
+    def time_layer(shape: LayerShape, _setting: Setting) -> float:
+        measured.append(shape)
+        return shape.inputs * shape.outputs / shape.groups / 1000
+
+    def time_network(self: Costs, selection: Selection) -> float:
+        return 1 + 2 * self.layers(selection)
+
+    monkeypatch.setattr(shrink_costs, "time_layer", time_layer)
+    monkeypatch.setattr(Costs, "_measured", time_network)
+    return measured
+
+
+def latency(before: float, after: float) -> Finished:
+    before, after = (Latency(1, 1, each, each, each, 10, "torch", "contiguous", "cpu") for each in (before, after))
+    return Finished(before, after, 5_000)
+
+
+def test_latency(shrink, timed: list[LayerShape], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Costs, "finish", lambda *_: latency(4.0, 1.5))
+    options = ("--target", "latency", "--runtime", "torch", "--batch", 2, "--no-finetune", "--budget", "latency<=1.6ms")
+    done = shrink(*options, "--max-loss", 100)
+    assert done.code == 0, done.err
+    assert "torch, 1 thread, batch 2" in done.err
+    assert done.json["latency_ratio"] == pytest.approx(4 / 1.5)
+    assert done.json["latency_ms"]["shrunk"]["median"] == 1.5
+    assert all(0 < each["latency_ms"] <= 1.6 for each in done.json["frontier"])
+    chosen = next(each for each in done.json["frontier"] if each["chosen"])
+    assert chosen["latency_ms"] == min(each["latency_ms"] for each in done.json["frontier"])
+    count = len(timed)
+    assert count > 0
+    again = shrink(*options, "--max-loss", 100)
+    assert facts(again.json) == facts(done.json)
+    assert len(timed) == count, "layers are measured once in a run"
+    other = shrink(*options[:4], "--no-finetune", "--max-loss", 100)
+    assert "of another machine or runtime" in other.err
+    assert len(timed) > count
+
+
+@pytest.mark.parametrize(
+    ("budget", "finished", "line"),
+    [
+        ("latency<=1.9ms", latency(4.0, 2.5), "it exceeds the budget latency<=1.9ms"),
+        ("params<=1M", latency(2.0, 2.5), "warning: it is slower than the original"),
+    ],
+)
+def test_a_slow_result_is_named(
+    shrink, timed: list[LayerShape], monkeypatch: pytest.MonkeyPatch, budget: str, finished: Finished, line: str
+) -> None:
+    monkeypatch.setattr(Costs, "finish", lambda *_: finished)
+    options = ("--budget", budget, "--runtime", "torch", "--no-finetune", "--max-loss", 100)
+    met = budget.startswith("params")
+    done = shrink(*options)
+    assert done.code == (0 if met else 3), done.err
+    assert done.json["met"] is met
+    assert done.json["over_budget"] == ([] if met else [budget])
+    monkeypatch.setitem(globals(), "STRICT", STRICT[:-1])
+    assert line in shrink(*options).out

@@ -100,19 +100,33 @@ def test_the_number_of_remaining_looks() -> None:
 
 @pytest.mark.parametrize(
     ("text", "cost", "most"),
-    [("params<=400k", "params", 400_000), ("macs <= 1.5M", "macs", 1_500_000), ("flops<=2G", "macs", 2 * 10**9)],
+    [
+        ("params<=400k", "params", 400_000),
+        ("macs <= 1.5M", "macs", 1_500_000),
+        ("flops<=2G", "macs", 2 * 10**9),
+        ("latency<=2ms", "latency", 2.0),
+        ("latency <= 0.5 s", "latency", 500.0),
+        ("latency<=800us", "latency", 0.8),
+        ("bytes<=500k", "bytes", 500_000),
+        ("bytes<=1.5MB", "bytes", 1_500_000),
+        ("bytes<=900", "bytes", 900),
+    ],
 )
-def test_budgets(text: str, cost: str, most: int) -> None:
+def test_budgets(text: str, cost: str, most: float) -> None:
     budget = Budget.parse(text)
-    assert (budget.cost, budget.most) == (cost, most)
-    sizes = {"params": 1, "macs": 1}
-    assert budget.fits(**{**sizes, cost: most})
-    assert not budget.fits(**{**sizes, cost: most + 1})
+    assert (budget.cost, budget.most) == (cost, pytest.approx(most))
+    costs = {"params": 1, "macs": 1, "latency": 0.1, "bytes": 1}
+    assert budget.fits({**costs, cost: budget.most})
+    assert not budget.fits({**costs, cost: budget.most * 1.01 + 0.01})
+    assert Budget.parse(str(budget).replace(",", "")) == budget
 
 
-@pytest.mark.parametrize("text", ["params", "params<400", "params<=", "params<=-3", "params<=0", "bytes<=1M", "x<=3"])
+@pytest.mark.parametrize(
+    "text",
+    ["params", "params<400", "params<=", "params<=-3", "params<=0", "params<=3ms", "bytes<=1T", "latency<=2", "x<=3"],
+)
 def test_other_budgets_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="supported yet" if text.startswith("bytes") else "budget"):
+    with pytest.raises(UsageError, match="budget"):
         Budget.parse(text)
 
 

@@ -134,8 +134,22 @@ def test_the_loss_grows_with_the_removed_channels(network: nn.Module, loader: li
         for count in (lambda size: size - 1, lambda size: 2)
     )
     assert 0.001 < one_less < two
-    with pytest.raises(DataError, match="two batches"):
-        MeasuredLoss(network, graph, [loader[0][0]])
+
+
+@pytest.mark.parametrize("size", [48, 20, 12, 1])
+def test_the_loss_does_not_depend_on_how_images_are_batched(
+    network: nn.Module, loader: list[tuple[Tensor, Tensor]], size: int
+) -> None:
+    images = torch.cat([each for each, _ in loader])
+    graph = channel_sets(network, images[:1])
+    found = []
+    for batches in ([images], images.split(size)):
+        loss = MeasuredLoss(network, graph, batches)
+        found.append(loss(half(network, images[:1])))
+    # Every batch has sampled positions of its own.
+    assert found[1] == pytest.approx(found[0], rel=0.25)
+    with pytest.raises(DataError, match="two training images, one to fit and one to measure, not 1"):
+        MeasuredLoss(network, graph, [images[:1]])
 
 
 def test_the_plan_meets_the_target_and_has_the_smaller_loss(

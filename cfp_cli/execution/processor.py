@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on."""
+"""The name of the processor of this machine."""
 
 from __future__ import annotations
 

@@ -1,0 +1,126 @@
+"""The tables and lines with which `cfp shrink` ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cfp_cli.commands.figures import INTERVALS, figure, worst_class
+from cfp_cli.commands.tables import sentence
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cfp_cli.runs.records import ShrinkMetrics
+    from cfp_cli.runs.shrunk import Shrunk
+
+NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "agreement": "agreement with the original"}
+
+
+def frontier_table(done: Shrunk) -> Table:
+    """The candidates, from the largest to the smallest."""
+    from rich.table import Table
+
+    metrics = done.metrics
+    rule = (
+        f"loss: {NAMES[metrics.metric]} on the validation images, in points; at most: loss of accuracy with 95 % "
+        f"confidence; a network passes with a loss up to {metrics.max_loss:g} and at most "
+        f"{metrics.max_loss + metrics.margin:g}"
+    )
+    timed, sized = (any(getattr(each, name) for each in metrics.frontier) for name in ("latency_ms", "bytes"))
+    estimates = [*(["ms (about)"] if timed else []), *(["bytes (about)"] if sized else [])]
+    table = Table(
+        "parameters", "multiply-adds", *estimates, "how", "loss", "at most", "", title="frontier", caption=rule
+    )
+    for point in sorted(done.metrics.frontier, key=lambda each: (-each.params, each.trained)):
+        table.add_row(
+            f"{point.params:,}",
+            f"{point.macs / 1e6:,.1f} M",
+            *([f"{point.latency_ms or 0:.3g}"] if timed else []),
+            *([f"{point.bytes or 0:,}"] if sized else []),
+            sentence("fine-tuned" if point.trained else "refitted"),
+            f"{point.loss:.2f}",
+            f"{point.bound:.2f}",
+            "chosen" if point.chosen else "passes" if point.passes else "fails",
+        )
+    return table
+
+
+def result_tables(done: Shrunk) -> list[Table]:
+    """The original and the chosen network on the validation and on the test images."""
+    from rich.table import Table
+
+    metrics = done.metrics
+    tables = []
+    for title, original, small in (
+        ("validation images: they chose the network", metrics.original_val, metrics.val),
+        ("test images: report these", metrics.original_test, metrics.test),
+    ):
+        if original is None or small is None:
+            continue
+        table = Table("network", "accuracy", "macro-F1", "worst class", title=title, caption=INTERVALS)
+        for name, each in (("original", original), ("shrunk", small)):
+            table.add_row(name, figure(each, "accuracy"), figure(each, "macro_f1"), worst_class(each))
+        tables.append(table)
+    return tables
+
+
+def change(loss: float) -> str:
+    """A loss in points as a verb and a number: a negative loss is a gain."""
+    return f"loses {loss:.2f} points" if loss >= 0 else f"gains {-loss:.2f} points"
+
+
+def loss_on_test(metrics: ShrinkMetrics) -> tuple[str, ...]:
+    """One line on the loss on the test images, which did not choose the network; nothing without test images."""
+    before, after = metrics.original_test, metrics.test
+    if before is None or after is None:
+        return ()
+    losses = {name: (getattr(before, name) - getattr(after, name)) * 100 for name in ("macro_f1", "accuracy")}
+    line = (
+        f"on the {after.images} test images it {change(losses['macro_f1'])} of macro-F1 and "
+        f"{change(losses['accuracy'])} of accuracy"
+    )
+    if losses.get(metrics.metric, losses["accuracy"]) <= metrics.max_loss:
+        return (line,)
+    return (f"{line}, more than --max-loss {metrics.max_loss:g}; check it on more images before you use it",)
+
+
+def verdict(done: Shrunk) -> list[str]:
+    """Say how much smaller the network is, and whether it is within the loss; a line for each fact."""
+    metrics, judged, chosen = done.metrics, done.judged, done.chosen
+    images = metrics.val.images
+    lines = [
+        f"{done.compression:.1f}x fewer parameters ({chosen.params:,}), {done.macs_ratio:.1f}x fewer multiply-adds "
+        f"({chosen.macs / 1e6:,.1f} M)",
+        f"it {change(judged.loss)} of {NAMES[metrics.metric]} on the {images} validation images; {metrics.max_loss:g} "
+        f"may be lost, one image is {100 / images:.2f}",
+        f"with 95 % confidence it loses at most {judged.bound:.2f} points of accuracy on images like these; "
+        f"{metrics.max_loss + metrics.margin:g} may be lost",
+    ]
+    if judged.passes:
+        return lines
+    return [
+        "no network that fits is within the loss, and this is the best one; raise --max-loss or a --budget, or train "
+        "longer with --epochs",
+        *lines,
+    ]
+
+
+def speed(done: Shrunk) -> list[str]:
+    """Say how fast the network is beside the original, if it is slower, and which budgets it exceeds."""
+    metrics, ratio = done.metrics, done.latency_ratio
+    lines = []
+    if metrics.original_latency is not None and metrics.latency is not None and ratio is not None:
+        before, after = metrics.original_latency, metrics.latency
+        where = f"{after.runtime}, {after.threads} thread{'s' if after.threads != 1 else ''}, batch {after.batch}"
+        lines.append(
+            f"latency {before.median:.3g} ms before, {after.median:.3g} ms after, {ratio:.1f}x as fast: {where}"
+        )
+        if ratio < 1:
+            lines.append(
+                "warning: it is slower than the original; use --target latency, or --round-to 8, which suits most "
+                "kernels"
+            )
+    if metrics.bytes is not None:
+        lines.append(f"{metrics.bytes:,} bytes as an ONNX file")
+    lines += [f"it exceeds the budget {each}; repeat the command with a smaller one" for each in metrics.over_budget]
+    return lines
