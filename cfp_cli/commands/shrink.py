@@ -87,7 +87,8 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
     type=click.Choice(list(METRICS)),
     default="macro-f1",
     show_default=True,
-    help="Metric of the loss. agreement counts images for which the original predicts another class.",
+    help="Metric of the loss. agreement counts images for which the original predicts another class; it needs no "
+    "labels and no class folders.",
 )
 @click.option(
     "--target",

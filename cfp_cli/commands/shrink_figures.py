@@ -50,9 +50,10 @@ def result_tables(done: Shrunk) -> list[Table]:
     from rich.table import Table
 
     metrics = done.metrics
+    labels = "" if metrics.labelled else "; the original's predictions are the labels"
     tables = []
     for title, original, small in (
-        ("validation images: they chose the network", metrics.original_val, metrics.val),
+        (f"validation images: they chose the network{labels}", metrics.original_val, metrics.val),
         ("test images: report these", metrics.original_test, metrics.test),
     ):
         if original is None or small is None:
@@ -88,12 +89,13 @@ def verdict(done: Shrunk) -> list[str]:
     """Say how much smaller the network is, and whether it is within the loss; a line for each fact."""
     metrics, judged, chosen = done.metrics, done.judged, done.chosen
     images = metrics.val.images
+    bounded = NAMES["agreement" if metrics.metric == "agreement" else "accuracy"]
     lines = [
         f"{done.compression:.1f}x fewer parameters ({chosen.params:,}), {done.macs_ratio:.1f}x fewer multiply-adds "
         f"({chosen.macs / 1e6:,.1f} M)",
         f"it {change(judged.loss)} of {NAMES[metrics.metric]} on the {images} validation images; {metrics.max_loss:g} "
         f"may be lost, one image is {100 / images:.2f}",
-        f"with 95 % confidence it loses at most {judged.bound:.2f} points of accuracy on images like these; "
+        f"with 95 % confidence it loses at most {judged.bound:.2f} points of {bounded} on images like these; "
         f"{metrics.max_loss + metrics.margin:g} may be lost",
     ]
     if judged.passes:

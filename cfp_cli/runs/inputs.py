@@ -265,6 +265,8 @@ def with_or_without_labels(data: DataInput, model: nn.Module, path: Path, progre
         path: its file.
         progress: gets the line.
     """
+    if not data.labels:
+        return data
     if not returns_logits(model):
         reason = f"{path} returns no logits [images, classes]"
     elif not has_labels(data.path):
@@ -273,7 +275,7 @@ def with_or_without_labels(data: DataInput, model: nn.Module, path: Path, progre
         return data
     progress.say(
         f"{reason}, so the images are used without labels: `cfp prune` and `cfp export` measure no accuracy, and `cfp "
-        "train`, `eval`, `predict`, `finetune`, `compare` and `shrink` are not available"
+        "train`, `eval`, `predict`, `finetune` and `compare` are not available; `cfp shrink` needs --metric agreement"
     )
     return replace(data, labels=False)
 

@@ -256,6 +256,7 @@ class ShrinkMetrics:
         original_latency, latency: measured in turns, of the original and of the chosen network; None if they were not.
         bytes: size of the ONNX file of the chosen network; None if it was not needed.
         over_budget: budgets that the finished network exceeds.
+        labelled: whether the images have labels; otherwise the original's predictions are the labels.
     """
 
     frontier: tuple[FrontierPoint, ...]
@@ -271,6 +272,7 @@ class ShrinkMetrics:
     latency: Latency | None = None
     bytes: int | None = None
     over_budget: tuple[str, ...] = ()
+    labelled: bool = True
 
     def __post_init__(self) -> None:
         named = {"original_val": self.original_val, "original_test": self.original_test}

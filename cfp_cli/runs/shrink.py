@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from cfp_cli.data.without_labels import has_labels
 from cfp_cli.execution import launch
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.files import sha256
@@ -71,6 +72,8 @@ def run_shrink(
     progress = SaidOnce(progress)
     out = run.folder / "shrunk.pt"
     check_output(out, inputs=[model.path, data.path], run=run.folder, own=[out.name], option="--run")
+    if not has_labels(data.path):
+        data, options = _without_labels(data, options, progress)
     validation = _validation(model, replace(data, test=False), options, device, progress)
     _score(run, model, data, options, device, progress)
     scored = ScoredNetwork.open(run, model, permission, device, progress, replace(data, test=False))
@@ -110,6 +113,7 @@ def run_shrink(
         finished.after if finished else None,
         finished.bytes if finished else None,
         exceeded,
+        data.labels,
     )
     record = ShrinkRecord(
         arguments=_arguments(options),
@@ -129,7 +133,8 @@ def run_shrink(
         progress,
         lambda: run_export(run, small, None, run.folder / "shrunk.onnx", "onnx", progress=progress).path,
     )
-    reported = if_installed(
+    # Most of the report is about classes, which images without labels do not have.
+    reported = data.labels and if_installed(
         progress,
         lambda: run_report(run, bench=False, permission=permission, device=device, progress=progress).out,
     )
@@ -143,10 +148,28 @@ def run_shrink(
         change,
         out,
         exported,
-        reported,
+        reported or None,
         time.perf_counter() - began,
         record.line,
     )
+
+
+def _without_labels(data: DataInput, options: ShrinkOptions, progress: Progress) -> tuple[DataInput, ShrinkOptions]:
+    """Return the input of images without labels, and the options without fine-tuning, which needs labels.
+
+    Raises:
+        UsageError: the metric needs labels.
+    """
+    if options.rule.metric != "agreement":
+        raise UsageError(
+            f"{data.path} has no class folders, so only the agreement with the original can be measured; pass "
+            f"--metric agreement, or arrange the images as {data.path}/CLASS/*"
+        )
+    progress.say(
+        f"{data.path} has no class folders, so networks are compared with the original's predictions, and are not "
+        "fine-tuned"
+    )
+    return replace(data, labels=False), replace(options, finetune=False)
 
 
 def _validation(
@@ -173,7 +196,7 @@ def _score(
             return
     progress.say("scoring the channels")
     scoring = ScoreOptions(seed=options.seed)
-    run_score(run, model, data, scoring, require_labels=True, device=device, progress=progress)
+    run_score(run, model, data, scoring, require_labels=data.labels, device=device, progress=progress)
 
 
 def _intact(run: Run, record: ScoreRecord) -> bool:

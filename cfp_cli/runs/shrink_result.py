@@ -69,12 +69,15 @@ def over_budget(budgets: tuple[Budget, ...], finished: Finished | None) -> tuple
 def tested_once(
     maker: CandidateMaker, chosen: Candidate, data: DataInput
 ) -> tuple[Metrics | None, Metrics | None, Interval | None]:
-    """Return test metrics of the original and of the chosen network, and the interval of the change of accuracy."""
+    """Return test metrics of the original and of the chosen network, and the interval of the change of accuracy.
+
+    All are None without a test split or without labels.
+    """
     scored = maker.scored
     source, dataset = scored_data(maker.run, data)
-    dataset = dataset.in_order(scored.dataset.classes)
-    if "test" not in dataset.splits:
+    if "test" not in dataset.splits or not dataset.labelled:
         return None, None, None
+    dataset = dataset.in_order(scored.dataset.classes)
     split = TestSplit(maker.run, source, dataset, maker.options.batch_size, scored.progress)
     path = maker.stored.path(chosen, chosen.checkpoint)
     network, _ = load_for(dataset, ModelInput(path, maker.permission.arch, known=True), scored.progress)

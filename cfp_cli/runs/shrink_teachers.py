@@ -29,7 +29,7 @@ def teaching(scored: ScoredNetwork, teachers: Sequence[ModelInput]) -> object:
     """What identifies the teachers, before those that are not given are trained."""
     if teachers:
         return [sha256(each.path) for each in teachers if each.path.is_file()]
-    balanced = balance(scored.dataset) >= UNBALANCED
+    balanced = scored.dataset.labelled and balance(scored.dataset) >= UNBALANCED
     return ["original", BALANCED.to_json()] if balanced else ["original"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
@@ -16,6 +16,8 @@ from cfp_cli.measuring.predictions import Predictions, predict
 
 class Validation:
     """The predictions of the original on the validation images.
+
+    The predictions of the original are the labels of images that have none.
 
     Args:
         original: the network, with a spec.
@@ -33,12 +35,13 @@ class Validation:
         self._batches = load_images(dataset, "val", Preprocessing.of(spec), progress=progress).batches(batch_size)
         self._original = self._predict(original)
         self._classes = spec.classes
-        self.metrics: Metrics = compute_metrics(self._original.classes, self._original.labels, spec.classes)
+        self._labels: Tensor = self._original.labels if dataset.labelled else self._original.classes
+        self.metrics: Metrics = compute_metrics(self._original.classes, self._labels, spec.classes)
 
     def compare(self, network: nn.Module) -> Compared:
         """Compare a network with the original."""
         predicted = self._predict(network)
-        return Compared.of(self._original.classes, predicted.classes, predicted.labels, self._classes)
+        return Compared.of(self._original.classes, predicted.classes, self._labels, self._classes)
 
     def _predict(self, network: nn.Module) -> Predictions:
         return predict(network, self._progress.track(self._batches, "evaluating", total=len(self._batches)))

@@ -295,3 +295,26 @@ def test_a_slow_result_is_named(
     assert done.json["over_budget"] == ([] if met else [budget])
     monkeypatch.setitem(globals(), "STRICT", STRICT[:-1])
     assert line in shrink(*options).out
+
+
+def test_images_without_labels(cfp, tmp_path: Path, varied: Path, images: Path, monkeypatch, coarse: None) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, path in enumerate(sorted(images.rglob("train/*/*.png"))):
+        target = tmp_path / "plain" / f"{number:03}.png"
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    monkeypatch.setattr(Costs, "finish", lambda *_: None)
+    refused = cfp("shrink", varied, "plain", "--margin", 100, "--run", "run")
+    assert refused.code == 2
+    assert "only the agreement with the original can be measured" in refused.err
+    done = cfp("shrink", varied, "plain", *STRICT[:-1], "--run", "run")
+    assert done.code == 0, done.err
+    assert "not fine-tuned" in done.err
+    assert "the original's predictions are the labels" in " ".join(done.out.split())
+    record = json.loads(Path("run/run.json").read_text())["records"][-2]
+    assert record["command"] == "shrink"
+    assert record["metrics"]["labelled"] is False
+    assert record["metrics"]["original_val"]["accuracy"] == 1
+    assert record["metrics"]["test"] is None
+    assert not any(each["trained"] for each in record["metrics"]["frontier"])
+    assert Path("run/shrunk.onnx").is_file()
