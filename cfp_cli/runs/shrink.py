@@ -11,7 +11,7 @@ import torch
 
 from cfp_cli.data.without_labels import has_labels
 from cfp_cli.execution import launch
-from cfp_cli.foundation.errors import UsageError
+from cfp_cli.foundation.errors import DataError, GraphError, UsageError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.candidate_maker import CandidateMaker
@@ -20,6 +20,7 @@ from cfp_cli.runs.directory import Run
 from cfp_cli.runs.export import run_export
 from cfp_cli.runs.if_installed import if_installed
 from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, load_for
+from cfp_cli.runs.network_check import returns_logits
 from cfp_cli.runs.output_path import check_output
 from cfp_cli.runs.records import Inputs, ScoreRecord, ShrinkMetrics, ShrinkRecord, output_files
 from cfp_cli.runs.report import run_report
@@ -158,10 +159,10 @@ def _without_labels(data: DataInput, options: ShrinkOptions, progress: Progress)
     """Return the input of images without labels, and the options without fine-tuning, which needs labels.
 
     Raises:
-        UsageError: the metric needs labels.
+        DataError: the metric needs labels.
     """
     if options.rule.metric != "agreement":
-        raise UsageError(
+        raise DataError(
             f"{data.path} has no class folders, so only the agreement with the original can be measured; pass "
             f"--metric agreement, or arrange the images as {data.path}/CLASS/*"
         )
@@ -177,6 +178,8 @@ def _validation(
 ) -> Validation:
     """Evaluate the original, and refuse validation images that are too few before any longer work."""
     network, dataset = load_for(data.open(progress), model, progress)
+    if not returns_logits(network):
+        raise GraphError(f"{model.path} returns no logits [images, classes], which this command needs; use `cfp score`")
     validation = Validation(network.to(device), dataset, options.batch_size, progress)
     options.rule.require_images(validation.metrics)
     return validation
