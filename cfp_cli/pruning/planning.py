@@ -114,8 +114,8 @@ def make_plan(
 
 
 def fraction_left(plan: Plan, target: Target) -> float:
-    """The fraction of the target that a plan leaves; of latency and bytes, as they were when the plan was made."""
-    if target in ("latency", "bytes"):
+    """The fraction of the target that a plan leaves; of latency as it was measured, and of the bytes of the weights."""
+    if target == "latency":
         return 1 - plan.achieved
     before, after = (plan.macs_before, plan.macs_after) if target == "macs" else (plan.params_before, plan.params_after)
     return after / before

@@ -276,6 +276,20 @@ def test_latency(shrink, timed: list[LayerShape], monkeypatch: pytest.MonkeyPatc
     assert len(timed) > count
 
 
+def test_bytes(shrink, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr(Costs, "finish", lambda *_: latency(4.0, 1.5))
+    most = 12_000
+    done = shrink("--target", "bytes", "--budget", f"bytes<={most}", "--no-finetune", "--max-loss", 100)
+    assert done.code == 0, done.err
+    sizes = {each["params"]: each["bytes"] for each in done.json["frontier"]}
+    assert 0 < max(sizes.values()) <= most
+    assert sorted(sizes, key=lambda each: sizes[each]) == sorted(sizes)
+    impossible = shrink("--target", "bytes", "--budget", "bytes<=100")
+    assert impossible.code == 3
+    assert "no network fits the budgets" in impossible.err
+
+
 @pytest.mark.parametrize(
     ("budget", "finished", "line"),
     [
