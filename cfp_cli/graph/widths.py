@@ -45,7 +45,7 @@ def new_widths(model: nn.Module, selection: Selection) -> Attributes:
         # The code of other modules may not use these attributes, so they change only where a trial needs it.
         if not _keeps_widths(module) or (_is_foreign(module) and not selection.graph.widths):
             continue
-        change = changes.get(path, _Change())
+        change = changes.get(path) or _of_caller(path, changes)
         sizes = {old: next(iter(new)) for old, new in change.sizes.items() if len(new) == 1}
         for name, value in vars(module).items():
             if not is_counts(value):
@@ -93,12 +93,24 @@ class _Change:
     lists: set[tuple[int, ...]] = field(default_factory=set)
 
 
+def _of_caller(path: str, changes: dict[str, _Change]) -> _Change:
+    """The changes of the module around one that is not called itself: only its methods or attributes are used."""
+    while path:
+        path = path.rpartition(".")[0]
+        if path in changes:
+            return changes[path]
+    return _Change()
+
+
 def _size_changes(selection: Selection) -> dict[str, _Change]:
     """The sizes that the calls of each module take as numbers, by module."""
     graph = selection.graph
     changes: dict[str, _Change] = {}
     for node in graph.traced.nodes:
-        if node.op != "call_function" or node in graph.producing:
+        if node.op != "call_function":
+            continue
+        own = changes.setdefault(module_of(node), _Change())
+        if node in graph.producing:
             continue
         numbers = {each for each in tree_leaves((node.args, node.kwargs)) if type(each) is int}
         if node.target in _NORMS:
@@ -106,7 +118,6 @@ def _size_changes(selection: Selection) -> dict[str, _Change]:
         if operator_of(node) in _CUTS:
             # Code may cut at a part of the size that it keeps, such as its half.
             numbers |= {old for source in node.all_input_nodes for old, _ in _sizes(selection, source)}
-        own = changes.setdefault(module_of(node), _Change())
         if operator_of(node) in _SIZED:
             lists: list[Any] = [tuple(each) for each in node.args if isinstance(each, list | tuple)]
             own.lists |= {each for each in lists if is_counts(each)}

@@ -31,7 +31,7 @@ def resize_tensors(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> N
         shapes: shapes by name, as in a state dict; unknown names are ignored.
 
     Raises:
-        CheckpointError: a tensor would change its number of dimensions.
+        CheckpointError: a tensor would change its number of dimensions, or the heads of an attention their size.
     """
     replaced: dict[int, Tensor] = {}
     for path, module in model.named_modules():
@@ -82,7 +82,12 @@ def _update_attributes(module: nn.Module, resized: set[tuple[int, int]]) -> None
     elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
         module.embed_dim = module.kdim = module.vdim = module.in_proj_weight.shape[1]
         # Heads are dropped whole.
-        module.num_heads = module.embed_dim // module.head_dim
+        module.num_heads, rest = divmod(module.embed_dim, module.head_dim)
+        if rest:
+            raise CheckpointError(
+                f"an attention of {module.embed_dim} channels has no heads of {module.head_dim} channels; "
+                "pass the --arch with which it was saved"
+            )
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
     elif len(resized) == 1:

@@ -8,7 +8,9 @@ import torch
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.save import save
 from cfp_cli.checkpoints.spec import ModelSpec, describe
+from cfp_cli.foundation.errors import CheckpointError
 from cfp_cli.models.registry import create
+from cfp_cli.models.resize import resize_tensors
 from cfp_cli.pruning.prune import prune
 from cfp_cli.scoring.score import score
 
@@ -66,3 +68,11 @@ def test_heads_are_the_pruned_ones_after_loading(tmp_path: Path, kind: str) -> N
     loaded = load(tmp_path / "m.pt", arch)
     with torch.no_grad():
         torch.testing.assert_close(loaded(images[0][0]), pruned(images[0][0]), rtol=0, atol=0)
+
+
+def test_channels_that_are_no_whole_heads_are_refused() -> None:
+    attention = torch.nn.MultiheadAttention(16, 4)
+    resize_tensors(attention, {"in_proj_weight": (24, 8), "in_proj_bias": (24,)})
+    assert (attention.embed_dim, attention.num_heads, attention.head_dim) == (8, 2, 4)
+    with pytest.raises(CheckpointError, match="an attention of 6 channels has no heads of 4 channels"):
+        resize_tensors(attention, {"in_proj_weight": (18, 6), "in_proj_bias": (18,)})

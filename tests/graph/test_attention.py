@@ -188,3 +188,28 @@ def test_a_list_of_positions_of_the_size_of_a_count_stays() -> None:
 
     graph = rebuilt_rightly(randomised(Transformer(Shifted())))
     assert free(graph) == {"patch": WIDTH, "attention.qkv": HEADS, "up": 32}
+
+
+def test_counts_of_a_module_of_which_only_a_method_is_called_follow_the_heads() -> None:
+    class Bias(nn.Module):
+        """A relative position bias that knows its shape, as in CoAtNet."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.shape = (16, 16, HEADS)
+            self.table = nn.Parameter(torch.rand(31, HEADS))
+            self.register_buffer("index", torch.arange(16)[:, None] - torch.arange(16) + 15)
+
+        def get(self) -> Tensor:
+            return self.table[self.index.view(-1)].view(self.shape).permute(2, 0, 1)
+
+    class Biased(Attention):
+        def __init__(self) -> None:
+            super().__init__(lambda layer, q, k, v: ((q @ k.mT + layer.relative.get()).softmax(-1)) @ v)
+            self.relative = Bias()
+
+    assert free(rebuilt_rightly(randomised(Transformer(Biased())))) == {
+        "patch": WIDTH,
+        "attention.qkv": HEADS,
+        "up": 32,
+    }
