@@ -53,11 +53,12 @@ class FrontierPoint:
         """Check the sizes.
 
         Raises:
-            FieldError: a network has no parameters or multiply-adds.
+            FieldError: a cost is not positive.
         """
-        for name in ("params", "macs"):
-            if getattr(self, name) < 1:
-                raise FieldError(f"{name} is {getattr(self, name)}, not a positive number")
+        for name in ("params", "macs", "latency_ms", "bytes"):
+            cost = getattr(self, name)
+            if cost is not None and cost <= 0:
+                raise FieldError(f"{name} is {cost}, not a positive number")
 
 
 def frontier_chart(points: Sequence[FrontierPoint], cost: str, label: str, max_loss: float) -> str:
@@ -68,7 +69,7 @@ def frontier_chart(points: Sequence[FrontierPoint], cost: str, label: str, max_l
 
     Args:
         points: the candidates.
-        cost: `params` or `macs`.
+        cost: a cost that all points have: `params`, `macs`, `latency_ms` or `bytes`.
         label: label of the x axis.
         max_loss: largest allowed loss in points.
     """

@@ -182,9 +182,16 @@ def _frontier(data: PageData) -> list[tuple[str, str]]:
     """Return the drawings of the frontier, each with its title; empty without one."""
     if not data.frontier:
         return []
+    costs = {
+        "params": "parameters",
+        "macs": "multiply-adds",
+        "latency_ms": "estimated latency in ms",
+        "bytes": "estimated bytes of the ONNX file",
+    }
     return [
         (f"Loss against {label}", frontier_chart(data.frontier, cost, label, data.max_loss))
-        for cost, label in (("params", "parameters"), ("macs", "multiply-adds"))
+        for cost, label in costs.items()
+        if all(getattr(each, cost) is not None for each in data.frontier)
     ]
 
 

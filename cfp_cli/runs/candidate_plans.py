@@ -11,6 +11,7 @@ import torch
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.images import Batches, sample
+from cfp_cli.execution.processor import processor
 from cfp_cli.exporting import runtimes
 from cfp_cli.exporting.layer_times import Setting
 from cfp_cli.foundation.content_hash import hash_content
@@ -71,7 +72,7 @@ class CandidatePlans:
             self.progress,
         )
         if "latency" in self.costs.measured:
-            self.progress.say(f"measuring the layers and two networks: {setting}")
+            self.progress.say(f"measuring layers and networks: {setting}, {processor()}")
         with working(self.progress, "choosing the multiple of kept channels"):
             self.round_to = choose_multiple(options, self.graph, self.costs, self._of_macs)
         if options.round_to == "auto" and self.round_to > 1:

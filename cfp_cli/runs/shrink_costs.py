@@ -24,7 +24,7 @@ from cfp_cli.exporting.network_times import onnx_content, time_files, time_modul
 from cfp_cli.foundation.content_hash import hash_content, read_hashed_json, write_hashed_json
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.progress import Progress, working
-from cfp_cli.foundation.typed_json import read, to_json
+from cfp_cli.foundation.typed_json import FieldError, read, to_json
 from cfp_cli.graph import ChannelGraph, Selection
 from cfp_cli.graph.layer_shapes import layer_shapes
 from cfp_cli.measuring.latency import Latency
@@ -60,6 +60,17 @@ class _Content:
     layers: Mapping[str, float] = field(default_factory=dict)
     networks: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, FileSize] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the times.
+
+        Raises:
+            FieldError: a time is not positive.
+        """
+        for name, times in (("layers", self.layers), ("networks", self.networks)):
+            wrong = next((each for each in times.values() if each <= 0), None)
+            if wrong is not None:
+                raise FieldError(f"{name} has a time of {wrong} ms, not a positive number")
 
 
 @dataclass(frozen=True)

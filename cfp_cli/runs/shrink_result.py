@@ -102,5 +102,5 @@ def frontier_point(search: Search, candidate: Candidate, chosen: bool) -> Fronti
         chosen=chosen,
         seconds=candidate.seconds,
         latency_ms=costs.get("latency"),
-        bytes=round(costs["bytes"]) if "bytes" in costs else None,
+        bytes=max(round(costs["bytes"]), 1) if "bytes" in costs else None,
     )

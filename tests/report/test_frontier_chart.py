@@ -27,6 +27,7 @@ def point(params: int, loss: float, *, trained: bool = False, chosen: bool = Fal
         passes=loss <= 0.5,
         chosen=chosen,
         seconds=1.0,
+        latency_ms=params / 1e6,
     )
 
 
@@ -34,7 +35,7 @@ def point(params: int, loss: float, *, trained: bool = False, chosen: bool = Fal
 def test_every_candidate_is_drawn_inside_the_picture(max_loss: float) -> None:
     points = [point(900_000, -0.5), point(30_000, 0.0, trained=True, chosen=True), point(1, 80.0), point(30_000, 0.6)]
     for shown in (points, points[1:2]):
-        for cost, label in (("params", "parameters"), ("macs", "multiply-adds <x>")):
+        for cost, label in (("params", "parameters"), ("macs", "multiply-adds <x>"), ("latency_ms", "ms")):
             drawing = ET.fromstring(frontier_chart(shown, cost, label, max_loss))
             marks = [each for each in drawing if each.get("class", "").startswith("point")]
             assert len(marks) == len(shown)
@@ -46,7 +47,8 @@ def test_every_candidate_is_drawn_inside_the_picture(max_loss: float) -> None:
             assert "chosen: 30,000 parameters" in drawing.attrib["aria-label"]
 
 
-def test_a_network_without_parameters_is_refused() -> None:
-    values = {**point(30_000, 0.0).__dict__, "params": 0}
-    with pytest.raises(FieldError, match="params is 0"):
+@pytest.mark.parametrize("cost", ["params", "macs", "latency_ms", "bytes"])
+def test_a_network_that_costs_nothing_is_refused(cost: str) -> None:
+    values = {**point(30_000, 0.0).__dict__, cost: 0}
+    with pytest.raises(FieldError, match=f"{cost} is 0"):
         FrontierPoint(**values)
