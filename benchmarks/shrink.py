@@ -1,7 +1,7 @@
 """Time and result of one `cfp shrink` command on a real data set.
 
     python benchmarks/shrink.py MODEL DATA [--arch A] [--teachers RL [CL]] [--max-loss 0.2] [--time-limit 15m]
-        [--seed 0] [--out benchmarks/results/shrink.jsonl]
+        [--seed 0] [--out benchmarks/results/shrink.jsonl] [further options of cfp shrink, such as --target latency]
 
 It runs the command in an empty run directory and appends one row: the command, wall and CPU seconds, the frontier, and
 the validation and test figures of the original and of the chosen network with their intervals.
@@ -23,7 +23,7 @@ from typing import Any
 
 from cfp_cli.foundation.versions import versions
 
-POINT = ("compression", "trained", "params", "macs", "loss", "bound", "passes", "chosen", "seconds")
+POINT = ("compression", "trained", "params", "macs", "latency_ms", "loss", "bound", "passes", "chosen", "seconds")
 
 
 def main() -> None:
@@ -37,12 +37,12 @@ def main() -> None:
     parser.add_argument("--time-limit")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "shrink.jsonl")
-    given = parser.parse_args()
+    given, further = parser.parse_known_args()
     options = ["--max-loss", given.max_loss, "--seed", given.seed]
     options += ["--arch", given.arch] if given.arch else []
     options += ["--time-limit", given.time_limit] if given.time_limit else []
     teachers = ["--teachers", *map(str, given.teachers)] if given.teachers else []
-    command = ["shrink", str(given.model), str(given.data), *teachers, *options]
+    command = ["shrink", str(given.model), str(given.data), *teachers, *options, *further]
     with tempfile.TemporaryDirectory() as run:
         began = time.perf_counter()
         done = subprocess.run(
@@ -61,7 +61,9 @@ def main() -> None:
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "load_after": round(os.getloadavg()[1], 1),
         "peak_mib": used.ru_maxrss // 1024,
-        **{name: result[name] for name in ("met", "loss", "bound", "compression", "macs_ratio")},
+        **{name: result[name] for name in ("met", "loss", "bound", "compression", "macs_ratio", "latency_ratio")},
+        "latency_ms": result["latency_ms"],
+        "bytes": result["bytes"],
         "accuracy_change_interval": result["accuracy_change_interval"],
         "val": {"original": figures(result["teacher"]["val"]), "shrunk": figures(result["val"])},
         "test": {"original": figures(result["teacher"]["test"]), "shrunk": figures(result["test"])},
