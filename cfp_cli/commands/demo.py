@@ -56,7 +56,7 @@ def demo(console: Console, run_folder: Path, seed: int, compute: Compute) -> Non
             "params_after": plan.params_after,
             "compression": plan.compression,
             "teachers": [each.to_json() if each else None for each in done.finetuned.teachers],
-            "val": history.val.to_json(),
+            "val": history.val.to_json() if history.val else None,
             "test": history.test.to_json() if history.test else None,
             "out": str(done.finetuned.out),
             "export": str(done.export) if done.export else None,

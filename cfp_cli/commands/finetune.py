@@ -114,7 +114,7 @@ def finetune(
     data_out = {name: value for name, value in done.history.to_json().items() if name != "rows"}
     console.result(
         {**data_out, "out": str(done.out)},
-        *summary_tables(done),
+        *(summary_tables(done) if done.before is not None else [error_table(done)]),
         *verdicts(done, options.select),
         f"written {done.out}",
         next_command(run_folder, "export", "--format", "onnx", "--out", "small.onnx", arch=how.factory),
@@ -124,7 +124,7 @@ def finetune(
 def summary_tables(done: Finetuned) -> list[Table]:
     """The metrics of the teachers, and of the student before and after fine-tuning: one table for each split."""
     history = done.history
-    validation = [("student before", done.before)]
+    validation: list[tuple[str, Metrics | None]] = [("student before", done.before)]
     tested = [(f"teacher {number}", each) for number, each in enumerate(done.teachers, 1)]
     tested.append(("student before", done.before_test))
     if history.best_epoch >= 0:
@@ -142,6 +142,20 @@ def summary_tables(done: Finetuned) -> list[Table]:
     ]
 
 
+def error_table(done: Finetuned) -> Table:
+    """The error of the student's outputs before and after fine-tuning, without labels."""
+    from rich.table import Table
+
+    table = Table("student", "val error of the outputs", "test", title="distance from the first teacher")
+    rows: list[tuple[str, float | None, float | None]] = [("before", done.before_error, None)]
+    if done.history.best_epoch >= 0:
+        label = f"after epoch {done.history.best_epoch + 1}"
+        rows.append((label, done.history.output_error, done.history.test_output_error))
+    for name, *errors in rows:
+        table.add_row(sentence(name), *("" if error is None else f"{error:.2%}" for error in errors))
+    return table
+
+
 def _split_table(title: str, rows: Sequence[tuple[str, Metrics]]) -> Table:
     from rich.table import Table
 
@@ -154,7 +168,10 @@ def _split_table(title: str, rows: Sequence[tuple[str, Metrics]]) -> Table:
 def verdicts(done: Finetuned, select: Select) -> tuple[str, ...]:
     """Lines about the epoch that was kept, and about a student that collapsed."""
     metrics = done.history.test or done.history.val
+    kept = kept_epoch(done.history, select, "the student before fine-tuning")
+    if metrics is None:
+        return kept
     return (
-        *kept_epoch(done.history, select, "the student before fine-tuning"),
+        *kept,
         *collapse_verdict(metrics, done.out.name, "prune less, use a lower --lr, or more epochs"),
     )

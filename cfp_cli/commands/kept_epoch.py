@@ -19,7 +19,10 @@ def kept_epoch(history: History, select: Select, start: str) -> tuple[str, ...]:
     """
     if history.best_epoch < 0:
         return (f"no epoch was better than {start}, so its weights are kept; use more --epochs or a lower --lr",)
-    values = {row.epoch: row.accuracy if select == "accuracy" else row.macro_f1 for row in history.rows}
+    values = {row.epoch: getattr(row, select) for row in history.rows}
+    if None in values.values():
+        # Errors of outputs have no standard error, so the best epoch is kept.
+        return ()
     best = max(values, key=values.__getitem__)
     if values[history.best_epoch] >= values[best]:
         return ()

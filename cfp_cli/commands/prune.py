@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 # What the last stage of a prune does, by the name of the stage.
 REPAIRS = {"reconstructed": "the refit", "recalibrated": "recalibrating batch norm"}
-TRAIN_ON = "train it on in your own trainer, see docs/dense.md, or export it with `cfp export --format onnx --out F`"
+TRAIN_ON = (
+    "without labels, fine-tuning distils the outputs of the original; docs/dense.md shows how to train on elsewhere"
+)
 REMEDY = "fine-tune it with `cfp finetune`, or prune less"
 
 
@@ -219,14 +221,12 @@ def prune(
         raise RunError(f"{plan_file}: {error}") from error
     accuracy = {stage: metrics.accuracy for stage, metrics in done.validation.items()}
     validation = {stage: metrics.to_json() for stage, metrics in done.validation.items()}
-    verdicts: tuple[str, ...] = ()
-    next_line = TRAIN_ON
+    verdicts: tuple[str, ...] = (TRAIN_ON,)
     if done.validation:
         verdicts = (
             *guessing_verdict(done.validation["before"], "the original"),
             *collapse_verdict(list(done.validation.values())[-1], done.out.name, REMEDY),
         )
-        next_line = finetune_line(run, how.factory)
     console.result(
         {
             **facts(done.plan),
@@ -240,7 +240,7 @@ def prune(
         summary_table(done.plan, done.validation, done.output_error),
         *verdicts,
         f"written {done.out}",
-        f"next: {next_line}",
+        f"next: {finetune_line(run, how.factory)}",
     )
 
 

@@ -136,6 +136,7 @@ def train(
     scored = init if init is not None and options.sampler == "balanced" else out
     history = trained.history
     split, metrics = ("test", history.test) if history.test else ("val", history.val)
+    assert metrics is not None, "training needs labels"
     data_out = {name: value for name, value in history.to_json().items() if name != "rows"}
     cross_validation = trained.folds.to_json() if trained.folds else None
     console.result(

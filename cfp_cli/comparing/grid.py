@@ -140,6 +140,7 @@ class _Grid:
             best_epoch = 0
         else:
             history = self._finetuned(student, cell, replace(self.options, seed=seed), method, recovering)
+            assert history.val is not None
             assert history.test is not None
             val, test, best_epoch = history.val, history.test, history.best_epoch + 1
         teacher = self._tested = self._tested or self._measured(original, "test")

@@ -10,12 +10,13 @@ import torch
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.mistakes import Mistake, worst_mistakes
 from cfp_cli.measuring.predictions import predict
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data
-from cfp_cli.runs.network_check import warn_of_batch_norms, warn_of_probabilities
+from cfp_cli.runs.network_check import returns_logits, warn_of_batch_norms, warn_of_probabilities
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,11 @@ def run_evaluate(
     """
     network = model.load(progress)
     warn_of_batch_norms(network, progress)
+    if not returns_logits(network):
+        raise DataError(
+            f"{model.path} returns no logits [images, classes], which `cfp eval` needs; evaluate it in your own "
+            "trainer, or train a head on an encoder by `cfp train DATA --init CKPT --new-head`"
+        )
     dataset = data.open(progress)
     network, dataset = fit_to_data(network, dataset, model.path, progress)
     images = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)

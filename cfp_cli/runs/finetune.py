@@ -17,8 +17,18 @@ from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics, evaluate
+from cfp_cli.measuring.output_error import output_error
 from cfp_cli.runs.directory import Run
-from cfp_cli.runs.inputs import NO_PERMISSION, DataInput, ModelInput, Permission, load_for, load_teacher, scored_data
+from cfp_cli.runs.inputs import (
+    NO_PERMISSION,
+    DataInput,
+    ModelInput,
+    Permission,
+    load_for,
+    load_teacher,
+    scored_data,
+    with_or_without_labels,
+)
 from cfp_cli.runs.output_path import check_output, check_output_folder
 from cfp_cli.runs.outputs import pruned_model
 from cfp_cli.runs.records import FinetuneMetrics, FinetuneRecord, Inputs, ScoreRecord, output_files
@@ -26,6 +36,7 @@ from cfp_cli.training.finetune import finetune
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
+from cfp_cli.training.output_distillation import require_equal_outputs
 
 
 @dataclass(frozen=True)
@@ -34,17 +45,19 @@ class Finetuned:
 
     Attributes:
         history: its epochs, and the metrics of the best epoch.
-        before: metrics of the student on the validation split before fine-tuning.
+        before: metrics of the student on the validation split before fine-tuning; None without labels.
         before_test: likewise on the test split; None without one.
         teachers: metrics of each teacher on the test split; None without a test split.
         out: path of the checkpoint.
+        before_error: error of the student's outputs on the validation split before fine-tuning; None with labels.
     """
 
     history: History
-    before: Metrics
+    before: Metrics | None
     before_test: Metrics | None
     teachers: tuple[Metrics | None, ...]
     out: Path
+    before_error: float | None = None
 
 
 def run_finetune(
@@ -86,10 +99,10 @@ def run_finetune(
     began = time.perf_counter()
     student = model or pruned_model(run, permission)
     if run.latest(ScoreRecord) is None and data is not None:
-        source, dataset = data, data.open(progress)
+        source = with_or_without_labels(data, student.load(), student.path, progress)
+        dataset = source.open(progress)
     else:
         source, dataset = scored_data(run, data, progress)
-    dataset.require_labels("`cfp finetune`")
     path = out or run.finetuned
     table = history_file or run.folder / "history.csv"
     files = [student.path, source.path, *(teacher.path for teacher in teachers)]
@@ -100,7 +113,16 @@ def run_finetune(
     network, spec = network.to(device), spec_of(network)
     teacher_networks = [load_teacher(dataset, replace(teacher, like=spec), progress).to(device) for teacher in teachers]
     validation = load_images(dataset, "val", Preprocessing.of(spec), progress=progress)
-    before = evaluate(network, validation.batches(options.batch_size), progress=progress)
+    batches = validation.batches(options.batch_size)
+    before: Metrics | None = None
+    before_error: float | None = None
+    if dataset.labelled:
+        before = evaluate(network, batches, progress=progress)
+    else:
+        require_equal_outputs(
+            network, teacher_networks, [Preprocessing.of(spec_of(each)) for each in (network, *teacher_networks)]
+        )
+        before_error = output_error(network, teacher_networks[0], batches, classes=len(spec.classes))
     before_test = _test(network, dataset, options, progress)
     inputs = Inputs(
         model=student.record(),
@@ -131,15 +153,22 @@ def run_finetune(
                 inputs=inputs,
                 outputs=output_files(finetuned=path, history=table),
                 seconds=time.perf_counter() - began,
-                metrics=FinetuneMetrics(history.best_epoch, history.val, history.test, test_metrics),
+                metrics=FinetuneMetrics(
+                    history.best_epoch,
+                    history.val,
+                    history.test,
+                    test_metrics,
+                    history.output_error,
+                    history.test_output_error,
+                ),
             )
         )
-    return Finetuned(history, before, before_test, test_metrics, path)
+    return Finetuned(history, before, before_test, test_metrics, path, before_error)
 
 
 def _test(network: nn.Module, dataset: Dataset, options: TrainOptions, progress: Progress) -> Metrics | None:
-    """Return the metrics of a network on the test split; None without one."""
-    if "test" not in dataset.splits:
+    """Return the metrics of a network on the test split; None without one or without labels."""
+    if "test" not in dataset.splits or not dataset.labelled:
         return None
     images = load_images(dataset, "test", Preprocessing.of(spec_of(network)), progress=progress)
     return evaluate(network, images.batches(options.batch_size), progress=progress)

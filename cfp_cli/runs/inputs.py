@@ -274,8 +274,9 @@ def with_or_without_labels(data: DataInput, model: nn.Module, path: Path, progre
     else:
         return data
     progress.say(
-        f"{reason}, so the images are used without labels: `cfp prune` and `cfp export` measure no accuracy, and `cfp "
-        "train`, `eval`, `predict`, `finetune` and `compare` are not available; `cfp shrink` needs --metric agreement"
+        f"{reason}, so the images are used without labels: `cfp prune`, `finetune` and `export` measure no accuracy, "
+        "and `cfp train`, `eval`, `predict`, `compare` and `report` are not available; `cfp shrink` needs logits and "
+        "--metric agreement"
     )
     return replace(data, labels=False)
 

@@ -137,7 +137,9 @@ def run_prune(
 
     def measure(stage: str, network: nn.Module) -> None:
         if not scored.dataset.labelled:
-            errors[stage] = output_error(network, scored.network, held_out.batches(batch_size))
+            errors[stage] = output_error(
+                network, scored.network, held_out.batches(batch_size), classes=len(spec.classes)
+            )
         else:
             validation[stage] = evaluate(network, held_out.batches(batch_size), spec.classes, progress=progress)
 

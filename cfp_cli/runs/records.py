@@ -197,15 +197,19 @@ class FinetuneMetrics:
 
     Attributes:
         best_epoch: the epoch whose weights were kept, from 0; -1 for the weights before training.
-        val: metrics of the student on the validation split.
+        val: metrics of the student on the validation split; None without labels.
         test: metrics of the student on the test split; None without one.
         teachers: metrics of each teacher on the test split; None without one.
+        output_error: error of the student's outputs on the validation split; None with labels.
+        test_output_error: likewise on the test split.
     """
 
     best_epoch: int
-    val: Metrics
+    val: Metrics | None
     test: Metrics | None
     teachers: tuple[Metrics | None, ...]
+    output_error: float | None = None
+    test_output_error: float | None = None
 
     def __post_init__(self) -> None:
         named = {"val": self.val, "test": self.test}

@@ -15,6 +15,9 @@ from cfp_cli.training.options import Select
 # The network before training.
 START = -1
 
+# Metrics on the validation images, or without labels the error of the outputs, see `output_error`.
+Validation = Metrics | float
+
 
 class BestEpoch:
     """The best epoch so far: the latest whose score is within one standard error of the highest.
@@ -43,19 +46,21 @@ class BestEpoch:
         """Whether no epoch was a candidate yet."""
         return self._highest_score < 0
 
-    def update(self, candidate: nn.Module, metrics: Metrics, epoch: int) -> None:
+    def update(self, candidate: nn.Module, metrics: Validation, epoch: int) -> None:
         """Take the weights of an epoch if it is the best so far, and set `stopped` if patience has run out.
 
         Args:
             candidate: the network after the epoch.
-            metrics: its metrics on the validation split.
+            metrics: its metrics on the validation split, or without labels the error of its outputs.
             epoch: index of the epoch; `START` for the network before training.
         """
-        score = metrics.accuracy if self._select == "accuracy" else metrics.macro_f1
+        score = _score(metrics, self._select)
         if score > self._highest_score:
             self._highest_epoch, self._highest_score = epoch, score
             # The factor is for the difference of two scores, each of which has this error.
-            self._highest_error = math.sqrt(2) * metrics.standard_error(self._select)
+            self._highest_error = 0.0
+            if isinstance(metrics, Metrics):
+                self._highest_error = math.sqrt(2) * metrics.standard_error(self._select)
         if epoch == START:
             self._start_score = score
         if score >= max(self._highest_score - self._highest_error, self._start_score):
@@ -81,6 +86,13 @@ class BestEpoch:
         self.epoch, self.stopped = state["best_epoch"], state["stopped"]
         self._highest_score, self._highest_error = state["best_score"], state["best_error"]
         self._highest_epoch, self._start_score = state["better_epoch"], state["start_score"]
+
+
+def _score(metrics: Validation, select: Select) -> float:
+    """Return the number of which a larger one is better, not negative."""
+    if isinstance(metrics, Metrics):
+        return metrics.accuracy if select == "accuracy" else metrics.macro_f1
+    return 1 / (1 + metrics)
 
 
 @torch.no_grad()

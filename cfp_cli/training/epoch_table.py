@@ -30,7 +30,10 @@ def epoch_table(
     two_teachers = any(row.mix is not None for row in rows)
     names = ["epoch", "lr", "loss", *(["RL"] if one_teacher else []), *(["CL", "mix"] if two_teachers else [])]
     table = Table(caption=_caption(rows, epochs), caption_justify="left")
-    for name in [*names, "accuracy", "macro-F1", "balanced", "images/s"]:
+    without_labels = any(row.output_error is not None for row in rows)
+    figures = ("output_error",) if without_labels else ("accuracy", "macro_f1", "balanced_accuracy")
+    titles = ("error",) if without_labels else ("accuracy", "macro-F1", "balanced")
+    for name in [*names, *titles, "images/s"]:
         table.add_column(name, justify="right", no_wrap=True)
     best = _best(rows, select)
     table_rows = list(rows[-_RECENT:])
@@ -42,7 +45,7 @@ def epoch_table(
             cells.append(_number(row.loss_rl))
         if two_teachers:
             cells += [_number(row.loss_cl), _number(row.mix)]
-        cells += [f"{value:.2%}" for value in (row.accuracy, row.macro_f1, row.balanced_accuracy)]
+        cells += [f"{getattr(row, figure):.2%}" for figure in figures]
         table.add_row(*cells, f"{row.images_per_second:.0f}", style="green" if row is best else None)
     return table
 
@@ -54,7 +57,10 @@ def seconds_left(rows: Sequence[EpochRow], epochs: int) -> float:
 
 
 def _best(rows: Sequence[EpochRow], select: Select) -> EpochRow | None:
-    return max(rows, key=lambda row: (getattr(row, select), row.epoch), default=None)
+    def order(row: EpochRow) -> tuple[float, int]:
+        return (getattr(row, select) if row.output_error is None else -row.output_error, row.epoch)
+
+    return max(rows, key=order, default=None)
 
 
 def _caption(rows: Sequence[EpochRow], epochs: int) -> str:

@@ -23,6 +23,7 @@ from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
 from cfp_cli.training.loss import Distillation, class_weights
 from cfp_cli.training.options import TrainOptions
+from cfp_cli.training.output_distillation import OutputDistillation, require_equal_outputs
 from cfp_cli.training.teacher import Teacher
 from cfp_cli.training.teacher_check import check_classes, check_views
 from cfp_cli.training.train_network import train_network
@@ -55,6 +56,9 @@ def finetune(
     representation teacher and the class-balanced teacher. Student and teachers may differ in input size and
     normalisation: each gets the same view of an image in its own preprocessing.
 
+    Without labels the outputs may have any shapes, see `OutputDistillation`. The teachers then run in each step, have
+    the preprocessing of the student, and the kept epoch is the one whose outputs are nearest to the first teacher's.
+
     Args:
         model: the student, with a spec; on return it has the weights of the best epoch and is in eval mode.
         dataset: a dataset with the splits `train` and `val`, and optionally `test`.
@@ -84,9 +88,19 @@ def finetune(
     if not 1 <= len(teachers) <= 2:
         raise UsageError(f"{len(teachers)} teachers; pass one or two, the representation teacher first")
     networks = dict(zip(_NAMES, teachers, strict=False))
-    for name, network in networks.items():
-        require_classes(spec_of(network).classes, dataset, f"the {name}")
     student_preprocessing = Preprocessing.of(spec_of(model))
+    if dataset.labelled:
+        for name, network in networks.items():
+            require_classes(spec_of(network).classes, dataset, f"the {name}")
+    else:
+        if options.label_weight:
+            raise UsageError("--label-weight needs labels, and the images have none; leave it out")
+        require_equal_outputs(model, teachers, [Preprocessing.of(spec_of(each)) for each in (model, *teachers)])
+
+    def output_distillation(images: TrainingImages, device: torch.device) -> OutputDistillation:
+        views = images.views(student_preprocessing)
+        moved = [network.to(device) for network in teachers]
+        return OutputDistillation(moved, views, options.epochs, options.temperature, len(spec_of(model).classes))
 
     def distillation(images: TrainingImages, device: torch.device) -> Distillation:
         cached = [
@@ -104,7 +118,7 @@ def finetune(
         model,
         dataset,
         options,
-        distillation,
+        distillation if dataset.labelled else output_distillation,
         "finetune",
         keep_start=True,
         teacher_hashes={f"teacher_{number}": fingerprint(network) for number, network in enumerate(teachers, 1)},
@@ -118,6 +132,7 @@ def finetune(
         budget=budget,
         progress=progress,
         listen=listen,
+        teacher=None if dataset.labelled else teachers[0],
     )
 
 

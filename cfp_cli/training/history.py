@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ class EpochRow:
         loss_cl: mean distillation loss to the class-balanced teacher; None with fewer than two teachers.
         mix: weight l of the representation teacher; None with fewer than two teachers.
         lr: learning rate of the epoch.
-        accuracy: accuracy on the validation split, 0 to 1, as are the next four.
+        accuracy: accuracy on the validation split, 0 to 1, as are the next four; None without labels.
         macro_precision: macro-averaged precision on the validation split.
         macro_recall: macro-averaged recall on the validation split.
         macro_f1: macro-averaged F1 on the validation split.
         balanced_accuracy: balanced accuracy on the validation split.
         images_per_second: training images per second, without the time of validation.
         seconds: time of training and validation.
+        output_error: error of the outputs on the validation split, see `output_error`; None with labels.
     """
 
     epoch: int
@@ -42,13 +43,14 @@ class EpochRow:
     loss_cl: float | None
     mix: float | None
     lr: float
-    accuracy: float
-    macro_precision: float
-    macro_recall: float
-    macro_f1: float
-    balanced_accuracy: float
+    accuracy: float | None
+    macro_precision: float | None
+    macro_recall: float | None
+    macro_f1: float | None
+    balanced_accuracy: float | None
     images_per_second: float
     seconds: float
+    output_error: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -60,9 +62,15 @@ class EpochRow:
         Args:
             epochs: number of epochs of the run.
         """
+        named = (
+            ("val accuracy", self.accuracy),
+            ("val macro-F1", self.macro_f1),
+            ("val error of the outputs", self.output_error),
+        )
+        measured = ", ".join(f"{name} {value:.2%}" for name, value in named if value is not None)
         return (
-            f"epoch {self.epoch + 1}/{epochs}: loss {self.loss:.4f}, val accuracy {self.accuracy:.2%}, "
-            f"val macro-F1 {self.macro_f1:.2%}, lr {self.lr:.1e}, {self.images_per_second:.0f} images/s"
+            f"epoch {self.epoch + 1}/{epochs}: loss {self.loss:.4f}, {measured}, lr {self.lr:.1e}, "
+            f"{self.images_per_second:.0f} images/s"
         )
 
     @classmethod
@@ -84,15 +92,20 @@ class History:
         rows: one row per epoch, oldest first.
         best_epoch: index of the epoch whose weights were kept, from 0; -1 for the weights before training.
         seconds: time of all epochs, without interruptions.
-        val: metrics of the kept weights on the validation split.
-        test: metrics of the kept weights on the test split, measured once; None without a test split.
+        val: metrics of the kept weights on the validation split; None without labels.
+        test: metrics of the kept weights on the test split, measured once; None without a test split or labels.
+        output_error: error of the outputs of the kept weights on the validation split, see `output_error`; None with
+            labels.
+        test_output_error: likewise on the test split.
     """
 
     rows: tuple[EpochRow, ...]
     best_epoch: int
     seconds: float
-    val: Metrics
+    val: Metrics | None
     test: Metrics | None = None
+    output_error: float | None = None
+    test_output_error: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The history as plain data: `epochs`, `seconds`, `best_epoch`, `val`, `test`, `rows`."""
@@ -100,8 +113,10 @@ class History:
             "epochs": len(self.rows),
             "seconds": self.seconds,
             "best_epoch": self.best_epoch,
-            "val": self.val.to_json(),
+            "val": self.val.to_json() if self.val else None,
             "test": self.test.to_json() if self.test else None,
+            "output_error": self.output_error,
+            "test_output_error": self.test_output_error,
             "rows": [row.to_json() for row in self.rows],
         }
 
@@ -132,8 +147,9 @@ def read_csv(path: Path) -> tuple[EpochRow, ...]:
         raise RunError(f"{path}: line {reader.line_num} cannot be read ({error}); {advice}") from error
     columns, *lines = lines or [[]]
     known = [field.name for field in fields(EpochRow)]
+    required = [field.name for field in fields(EpochRow) if field.default is MISSING]
     for name in known:
-        if columns.count(name) != 1:
+        if columns.count(name) != 1 and (name in columns or name in required):
             found = f"has {columns.count(name)} columns {name}" if name in columns else f"has no column {name}"
             other = next((each for each in columns if each not in known), None)
             raise RunError(f"{path} {found}{'' if other is None else f', but {quoted(other)}'}; {advice}")

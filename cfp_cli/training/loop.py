@@ -7,6 +7,7 @@ same weights, bit for bit, on the same number of threads.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -23,9 +24,10 @@ from cfp_cli.foundation.errors import NotFiniteError, TrainingError
 from cfp_cli.foundation.files import remove_leftovers, require_writable
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Loader, Metrics, evaluate
+from cfp_cli.measuring.output_error import output_error
 from cfp_cli.models.state_dict import load_state
 from cfp_cli.training.batch_plan import BatchPlan, ImageSampler, ViewSource, step_seed
-from cfp_cli.training.best_epoch import START, BestEpoch
+from cfp_cli.training.best_epoch import START, BestEpoch, Validation
 from cfp_cli.training.history import EpochRow, History, TensorBoard, write_csv
 from cfp_cli.training.interrupt import Interrupt, Stop
 from cfp_cli.training.loss import Batch, Objective
@@ -51,6 +53,8 @@ class TrainingData:
         sampler: chooses the training images of each epoch.
         validation: batches (images float32 [n, 3, H, W], labels int64 [n]), from which the best epoch is chosen.
         classes: class names in the order of the logits.
+        teacher: the network with whose outputs those of the candidates are compared on the validation images, in place
+            of labels; None compares with the labels.
     """
 
     views: ViewSource
@@ -58,6 +62,7 @@ class TrainingData:
     sampler: ImageSampler
     validation: Loader
     classes: tuple[str, ...]
+    teacher: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ class _Run:
     ) -> None:
         self.workers = distributed.current()
         example = data.views.get(np.array([0, len(data.views) - 1]), np.zeros(2, np.int64))
-        self.trainer = Trainer(model, options, device, self.workers, example)
+        self.trainer = Trainer(model, options, device, self.workers, example, all_outputs=data.teacher is not None)
         self.data, self.objective, self.options, self.files, self.device = data, objective, options, files, device
         self.listen, self.progress = listen, progress
         self.identity = {**identity, "world_size": self.workers.world_size, **options.to_json()}
@@ -222,7 +227,12 @@ class _Run:
         metrics = self._validate(self.trainer.model, interrupt)
         self.best.update(self.trainer.model, metrics, START)
         if self.workers.first:
-            self.progress.say(f"before training: val accuracy {metrics.accuracy:.2%}, macro-F1 {metrics.macro_f1:.2%}")
+            figures = (
+                f"val accuracy {metrics.accuracy:.2%}, macro-F1 {metrics.macro_f1:.2%}"
+                if isinstance(metrics, Metrics)
+                else f"val error of the outputs {metrics:.2%}"
+            )
+            self.progress.say(f"before training: {figures}")
 
     def _train_step(self, interrupt: Interrupt) -> None:
         started = time.perf_counter()
@@ -257,7 +267,8 @@ class _Run:
         started, candidate = time.perf_counter(), self.trainer.candidate
         self._require(finite(candidate), "a weight became NaN or infinite")
         update_statistics(candidate, self.data.views, self.options, self.epoch)
-        metrics = self._validate(candidate, interrupt)
+        validation = self._validate(candidate, interrupt)
+        metrics = validation if isinstance(validation, Metrics) else None
         loss, first, second = (self.loss_sums / self.images).tolist()
         row = EpochRow(
             epoch=self.epoch,
@@ -266,33 +277,40 @@ class _Run:
             loss_cl=second if self.objective.teachers > 1 else None,
             mix=self.objective.mix(self.epoch),
             lr=self.options.learning_rate(self._steps_made() - 1, self.plan.steps_per_epoch),
-            accuracy=metrics.accuracy,
-            macro_precision=metrics.macro_precision,
-            macro_recall=metrics.macro_recall,
-            macro_f1=metrics.macro_f1,
-            balanced_accuracy=metrics.balanced_accuracy,
+            accuracy=metrics.accuracy if metrics else None,
+            macro_precision=metrics.macro_precision if metrics else None,
+            macro_recall=metrics.macro_recall if metrics else None,
+            macro_f1=metrics.macro_f1 if metrics else None,
+            balanced_accuracy=metrics.balanced_accuracy if metrics else None,
             images_per_second=self.images / max(self.seconds, 1e-9),
             seconds=self.seconds + time.perf_counter() - started,
+            output_error=validation if isinstance(validation, float) else None,
         )
         self.rows.append(row)
-        self.best.update(candidate, metrics, self.epoch)
+        self.best.update(candidate, validation, self.epoch)
         self.epoch, self.step, self.images, self.seconds = self.epoch + 1, 0, 0, 0.0
         self.loss_sums.zero_()
         if self.workers.first:
             self._report(row)
 
-    def _validate(self, candidate: nn.Module, interrupt: Interrupt) -> Metrics:
-        """Compute the metrics on the first process, and return them on every process."""
-        metrics: Metrics | None = None
+    def _validate(self, candidate: nn.Module, interrupt: Interrupt) -> Validation:
+        """Measure on the first process, and return the result on every process."""
+        metrics: Validation | None = None
         if self.workers.first:
             loader = _InterruptibleLoader(self.data.validation, interrupt, self.workers)
             try:
-                metrics = evaluate(candidate, loader, self.data.classes)
+                metrics = self._measure(candidate, loader)
             except NotFiniteError:
                 self._require(False, "a logit became NaN or infinite")
+            self._require(not isinstance(metrics, float) or math.isfinite(metrics), "an output became NaN or infinite")
         shared = self.workers.broadcast(metrics)
         assert shared is not None
         return shared
+
+    def _measure(self, network: nn.Module, loader: Loader) -> Validation:
+        if self.data.teacher is not None:
+            return output_error(network, self.data.teacher, loader, classes=len(self.data.classes))
+        return evaluate(network, loader, self.data.classes)
 
     def _report(self, row: EpochRow) -> None:
         if self.board:
@@ -378,9 +396,12 @@ class _Run:
         model = self.trainer.model
         load_state(model, best)
         model.to(memory_format=torch.contiguous_format).eval()
-        val = evaluate(model, self.data.validation, self.data.classes)
+        val = self._measure(model, self.data.validation)
         seconds = sum(row.seconds for row in self.rows)
-        return History(tuple(self.rows), self.best.epoch, seconds, val)
+        rows, epoch = tuple(self.rows), self.best.epoch
+        if isinstance(val, float):
+            return History(rows, epoch, seconds, None, output_error=val)
+        return History(rows, epoch, seconds, val)
 
 
 _COUNTERS = ("epoch", "step", "images", "seconds")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -40,10 +40,14 @@ class Objective(Protocol):
         """The number of teachers in the loss: 0, 1 or 2."""
         ...
 
-    def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
+    def __call__(self, output: Any, batch: Batch, /) -> Tensor:
         """Return [loss, distillation loss to the first teacher, to the second], float32 [3], means over the batch.
 
         The loss to a teacher that the objective does not have is 0.
+
+        Args:
+            output: logits float32 [n, classes]; for `OutputDistillation` the list of all outputs.
+            batch: the images that the network got.
         """
         ...
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.failures import exhausted
+from cfp_cli.models.forward_pass import run_network
 
 
 def memory_format(model: nn.Module, device: torch.device, images: Tensor) -> torch.memory_format:
@@ -35,7 +36,7 @@ def _runs(model: nn.Module, device: torch.device, images: Tensor) -> bool:
     """Whether a copy of the network can be trained in channels-last format."""
     trial = copy.deepcopy(model).to(device).to(memory_format=torch.channels_last).eval()
     try:
-        outputs = tensors_of(trial(images.to(device, memory_format=torch.channels_last)))
+        outputs = tensors_of(run_network(trial, images.to(device, memory_format=torch.channels_last)))
         torch.stack([each.float().mean() for each in outputs]).sum().backward()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         if exhausted(error):

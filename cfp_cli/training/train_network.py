@@ -20,6 +20,7 @@ from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
 from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.measuring.metrics import evaluate
+from cfp_cli.measuring.output_error import output_error
 from cfp_cli.training.classes import require_classes
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener, TrainingData, TrainingFiles, fit
@@ -52,6 +53,7 @@ def train_network(
     budget: int,
     progress: Progress,
     listen: Listener | None,
+    teacher: nn.Module | None = None,
 ) -> History:
     """Train a network, keep its best epoch on the validation split, and test it once.
 
@@ -73,6 +75,8 @@ def train_network(
         budget: largest number of bytes of decoded images in memory, see `TrainingImages`.
         progress: reports progress.
         listen: called with all rows after each epoch.
+        teacher: the network with whose outputs those of the network are compared on validation and test images without
+            labels; None with labels.
 
     Raises:
         CheckpointError: the network has no spec.
@@ -83,13 +87,14 @@ def train_network(
     workers, device = distributed.join(torch.device(device))
     progress = progress if workers.first else SILENT
     spec = spec_of(model)
-    require_classes(spec.classes, dataset, _NETWORK[stage])
+    if dataset.labelled:
+        require_classes(spec.classes, dataset, _NETWORK[stage])
     preprocessing = Preprocessing.of(spec)
     images = TrainingImages(dataset, options, cache_folder, budget, progress)
     objective = make_objective(images, device)
     views = images.views(preprocessing)
     images.release_other_views(preprocessing)
-    trained_spec = replace(spec, classes=dataset.classes).followed_by(
+    trained_spec = replace(spec, classes=dataset.classes or spec.classes).followed_by(
         stage,
         data=dataset.fingerprint,
         splits=dict(dataset.split_origin),
@@ -106,7 +111,8 @@ def train_network(
             views.labels,
             Sampler(options.sampler, views.labels, options.seed),
             images.evaluation_batches("val", preprocessing),
-            dataset.classes,
+            dataset.classes or spec.classes,
+            teacher,
         ),
         objective,
         options,
@@ -123,4 +129,6 @@ def train_network(
     if "test" not in dataset.splits:
         return result
     test = images.evaluation_batches("test", preprocessing)
+    if teacher is not None:
+        return replace(result, test_output_error=output_error(model, teacher, test, classes=len(spec.classes)))
     return replace(result, test=evaluate(model, test, dataset.classes, progress))

@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from cfp_cli.execution.distributed import Workers
 from cfp_cli.execution.forward import forward_errors
+from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.measuring.predictions import require_logits
+from cfp_cli.models.forward_pass import Flattened
 from cfp_cli.training.ema import Ema
 from cfp_cli.training.loss import Batch, Objective
 from cfp_cli.training.memory_format import memory_format
 from cfp_cli.training.options import TrainOptions
+from cfp_cli.training.output_distillation import train_layers
 from cfp_cli.training.precision import autocast_dtype
 
 
@@ -26,13 +29,21 @@ class Trainer:
         device: the device of the computation.
         workers: the processes that share each batch.
         images: two training images float32 [2, C, H, W], on which the memory format is tried.
+        all_outputs: the loss reads the list of all outputs, not logits.
 
     Raises:
         TrainingError: the device does not support the requested precision.
     """
 
     def __init__(
-        self, model: nn.Module, options: TrainOptions, device: torch.device, workers: Workers, images: Tensor
+        self,
+        model: nn.Module,
+        options: TrainOptions,
+        device: torch.device,
+        workers: Workers,
+        images: Tensor,
+        *,
+        all_outputs: bool = False,
     ) -> None:
         self._memory_format = memory_format(model, device, images)
         self.model = model.to(device).to(memory_format=self._memory_format)
@@ -41,7 +52,8 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
         self._optimizer = _optimizer(self.model, options)
         self._ema = Ema(self.model, options.ema) if options.ema else None
-        self._forward = workers.wrap(self.model, device)
+        self._all_outputs = all_outputs
+        self._forward = workers.wrap(Flattened(self.model) if all_outputs else self.model, device)
         if options.compile:
             self._forward = torch.compile(self._forward)  # type: ignore[assignment]
 
@@ -70,12 +82,15 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         torch.manual_seed(seed)
-        self.model.train()
+        if self._all_outputs:
+            train_layers(self.model)
+        else:
+            self.model.train()
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
             with forward_errors(images.shape):
                 output = self._forward(images.to(self.device, memory_format=self._memory_format))
-            logits = require_logits(output)
-        losses = objective(logits.float(), batch)
+            read = tensors_of(output) if self._all_outputs else require_logits(output)
+        losses = objective([each.float() for each in read] if isinstance(read, list) else read.float(), batch)
         self._optimizer.zero_grad(set_to_none=True)
         # DDP averages gradients over the processes. This factor turns the average into the mean over the full batch.
         self._scaler.scale(losses[0] * (share * self.world_size)).backward()  # type: ignore[no-untyped-call]

@@ -97,7 +97,13 @@ def test_the_whole_way_without_labels(cfp: Cfp, pruned: Path, dense: Path) -> No
     assert [each.shape for each in tensors_of(small(x))] == [each.shape for each in tensors_of(original(x))]
     shown = cfp("prune", "--ratio", "0.4")
     assert "of their spread" in shown.out
-    assert "own trainer" in shown.out
+    assert "next: cfp finetune --teachers" in shown.out
+    tuned = cfp("finetune", "--teachers", dense, "--epochs", "2", "--views", "1", "--batch-size", "16", "--json")
+    assert tuned.code == 0, tuned.err
+    assert tuned.json["val"] is None
+    assert tuned.json["output_error"] <= json.loads(cfp("prune", "--ratio", "0.4", "--json").out)["output_error"][
+        "reconstructed"
+    ] * (1 + 1e-4)
     exported = cfp("export", "--format", "pt2", "--out", "small.pt2", "--json")
     assert exported.code == 0, exported.err
     assert (exported.json["samples"], exported.json["accuracy_before"]) == ("given", None)
@@ -110,7 +116,6 @@ def test_the_whole_way_without_labels(cfp: Cfp, pruned: Path, dense: Path) -> No
 
 def test_commands_that_need_labels_refuse_in_one_line(cfp: Cfp, pruned: Path, dense: Path) -> None:
     for command in (
-        ["finetune", "--teachers", dense, "--epochs", "1"],
         ["report"],
         ["prune", "--ratio", "0.5", "--rounds", "2"],
         ["export", "--format", "onnx", "--int8", "--out", "small.onnx"],

@@ -1,0 +1,117 @@
+"""Distillation of any outputs, such as maps of class scores and boxes. It needs no labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.execution.outputs import tensors_of
+from cfp_cli.foundation.errors import TrainingError
+from cfp_cli.measuring.output_error import are_class_scores
+from cfp_cli.models.forward_pass import is_detector, run_network
+from cfp_cli.training.batch_plan import ViewSource
+from cfp_cli.training.loss import Batch, kd, mix
+
+_TINY = 1e-12
+
+
+class OutputDistillation:
+    """L = l D(s, t1) + (1 - l) D(s, t2), l = cos(e/E pi/2); with one teacher L = D(s, t1).
+
+    D is the mean over the outputs of the network. For logits, and for each pixel of a map of class scores, it is the
+    distillation loss `kd`. For another output it is the mean squared error divided by the variance in the teacher.
+
+    Args:
+        teachers: one or two frozen networks on the device of the student, with the outputs of the student.
+        views: the training images, in the preprocessing of all networks.
+        epochs: number of epochs E.
+        temperature: temperature T of `kd`.
+        classes: number of class names, see `are_class_scores`.
+    """
+
+    def __init__(
+        self, teachers: Sequence[nn.Module], views: ViewSource, epochs: int, temperature: float, classes: int
+    ) -> None:
+        self.networks, self.views = tuple(teachers), views
+        self.teachers, self.epochs, self.temperature = len(teachers), epochs, temperature
+        self._classes = classes
+        self._detector = any(map(is_detector, teachers))
+
+    def __call__(self, output: Sequence[Tensor], batch: Batch) -> Tensor:
+        """See `Objective`; the output is a list of float32 tensors."""
+        images = self.views.get(batch.image_indices, batch.view_indices).to(output[0].device)
+        losses = [self._distance(output, self._targets(network, images)) for network in self.networks]
+        if len(losses) == 1:
+            return torch.stack([losses[0], losses[0], torch.zeros_like(losses[0])])
+        weight = mix(batch.epoch, self.epochs)
+        return torch.stack([weight * losses[0] + (1 - weight) * losses[1], *losses])
+
+    def mix(self, epoch: int) -> float | None:
+        """See `Objective`."""
+        return mix(epoch, self.epochs) if self.teachers == 2 else None
+
+    def _targets(self, network: nn.Module, images: Tensor) -> list[Tensor]:
+        with evaluating(network), torch.no_grad():
+            return [each.float() for each in tensors_of(run_network(network, images))]
+
+    def _distance(self, output: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        return torch.stack([self._loss(value, target) for value, target in zip(output, targets, strict=True)]).mean()
+
+    def _loss(self, value: Tensor, target: Tensor) -> Tensor:
+        if are_class_scores(target, self._classes, detector=self._detector):
+            # [n, C, H, W] -> [n H W, C]: one distribution a pixel.
+            rows, target_rows = (each.movedim(1, -1).reshape(-1, each.shape[1]) for each in (value, target))
+            return kd(rows, target_rows, self.temperature)
+        error = (value - target).square().mean()
+        return error / target.var(correction=0).clamp_min(_TINY)
+
+
+def require_equal_outputs(
+    student: nn.Module, teachers: Sequence[nn.Module], preprocessing: Sequence[Preprocessing]
+) -> None:
+    """Check that all networks read the same images and return tensors of the same shapes.
+
+    Args:
+        student: the student.
+        teachers: its teachers.
+        preprocessing: that of the student, then that of each teacher.
+
+    Raises:
+        TrainingError: a teacher differs.
+    """
+    own, *others = preprocessing
+    device = next(student.parameters()).device
+    images = torch.zeros(2, own.channels, *own.input_size, device=device)
+    shapes = _shapes(student, images)
+    for number, (teacher, other) in enumerate(zip(teachers, others, strict=True), 1):
+        if other != own:
+            raise TrainingError(
+                f"teacher {number} has another input size, mean or std than the student; without labels, pass teachers "
+                "with the same"
+            )
+        found = _shapes(teacher.to(device), images)
+        if found != shapes:
+            raise TrainingError(
+                f"teacher {number} returns tensors of shapes {found}, the student {shapes}; pass the network that it "
+                "was pruned from"
+            )
+
+
+def _shapes(network: nn.Module, images: Tensor) -> list[list[int]]:
+    with evaluating(network), torch.inference_mode():
+        return [list(each.shape) for each in tensors_of(run_network(network, images))]
+
+
+def train_layers(model: nn.Module) -> None:
+    """Put layers such as batch norm and dropout into training mode, and the network's own modules into eval mode.
+
+    Detectors and networks of other libraries return other tensors in training, so that they could not be compared.
+    """
+    model.eval()
+    for module in model.modules():
+        if type(module).__module__.startswith("torch.nn."):
+            module.training = True
