@@ -100,10 +100,10 @@ def normalises_itself(model: nn.Module, channels: int) -> str | None:
     """Return the name of what normalises the images inside a network, or None.
 
     That is a buffer such as `mean` or `pixel_mean` with one value for each channel of the images, or torchvision's
-    `Normalize`.
+    `Normalize` or the transform of its detectors.
     """
     for name, module in model.named_modules():
-        if type(module).__name__ in ("Normalize", "Normalization"):
+        if type(module).__name__ in ("Normalize", "Normalization", "GeneralizedRCNNTransform"):
             return str(name)
         if isinstance(module, _BatchNorm):
             continue

@@ -105,7 +105,11 @@ def export(
         report.to_json(),
         export_table(report),
         f"written {out}",
-        next_command(DEFAULT_RUN, "predict", out, data or IMAGES, *trust),
+        *(
+            [next_command(DEFAULT_RUN, "predict", out, data or IMAGES, *trust)]
+            if report.top1_agreement is not None
+            else []
+        ),
     )
 
 
@@ -119,8 +123,10 @@ def export_table(report: ExportReport) -> Table:
     if report.quantiser is not None:
         table.add_row("quantised by", report.quantiser)
     table.add_row("compared on", f"{report.images} {'test' if report.samples == 'given' else 'generated'} images")
-    table.add_row("same class", f"{report.top1_agreement:.2%}")
-    table.add_row("largest logit error", f"{report.max_relative_error:.1e} of the largest logit")
+    if report.top1_agreement is not None:
+        table.add_row("same class", f"{report.top1_agreement:.2%}")
+    what = "logit" if report.top1_agreement is not None else "output"
+    table.add_row(f"largest {what} error", f"{report.max_relative_error:.1e} of the largest {what}")
     if report.float64_error is not None and report.checkpoint_float64_error is not None:
         table.add_row(
             "error against float64",

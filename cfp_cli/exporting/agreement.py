@@ -42,14 +42,14 @@ class Agreement:
     For a network with other outputs than logits, they are fractions of the largest value of an output.
 
     Attributes:
-        top1: share of images on which both predict the same class; 1 for a network without logits.
+        top1: share of images on which both predict the same class; None for a network without logits.
         error: largest difference of a logit between the file and the checkpoint, both in float32.
         budget: largest accepted error.
         float64_error: error of the file against the checkpoint in float64; None if it was not computed.
         checkpoint_float64_error: error of the checkpoint in float32 against itself in float64; None likewise.
     """
 
-    top1: float
+    top1: float | None
     error: float
     budget: float = TOLERANCE
     float64_error: float | None = None
@@ -64,7 +64,7 @@ class Agreement:
         """
         if self.float64_error is not None:
             return self.float64_error <= self.budget
-        return self.top1 == 1 and self.error <= self.budget
+        return self.top1 in (1, None) and self.error <= self.budget
 
 
 def compare(model: nn.Module, run: Runner, images: Tensor) -> Agreement:
@@ -107,7 +107,7 @@ def check(model: nn.Module, run: Runner, images: Tensor, progress: Progress = SI
                 f"the checkpoint itself is off by {agreement.checkpoint_float64_error:.1e} from float64, so its {what} "
                 "are dominated by rounding; train it, or export another checkpoint"
             )
-        same = f"same class on {agreement.top1:.2%} of {len(images)} images, " if what == "logits" else ""
+        same = "" if agreement.top1 is None else f"same class on {agreement.top1:.2%} of {len(images)} images, "
         raise CfpError(
             f"the exported network differs from the checkpoint ({same}{what} off by {agreement.error:.1e} of the "
             f"largest, allowed {agreement.budget:.1e}); {advice}"
@@ -117,8 +117,8 @@ def check(model: nn.Module, run: Runner, images: Tensor, progress: Progress = SI
 
 def _agreement(expected: Outputs, actual: Outputs) -> Agreement:
     if _shapes(actual) != _shapes(expected):
-        return Agreement(0.0, float("inf"))
-    top1 = 1.0
+        return Agreement(0.0 if _are_logits(expected) else None, float("inf"))
+    top1 = None
     if _are_logits(expected):
         top1 = (actual[0].argmax(1) == expected[0].argmax(1)).float().mean().item()
     return Agreement(top1, _relative(actual, expected))

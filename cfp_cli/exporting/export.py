@@ -42,7 +42,7 @@ class ExportReport:
         images: number of images that file and checkpoint were compared on.
         samples: source of these images: `given` or `procedural`.
         top1_agreement: share of images on which both predict the same class. Below 1, a float32 file is accepted only
-            if the logits of the differing images are equal within the error budget.
+            if the logits of the differing images are equal within the error budget. None for a network without logits.
         max_relative_error: largest difference of a logit, divided by the largest logit.
         accuracy_before: accuracy of the checkpoint on the evaluation images; int8 only.
         accuracy_after: accuracy of the file on the same images; int8 only.
@@ -64,7 +64,7 @@ class ExportReport:
     overhead: float
     images: int
     samples: str
-    top1_agreement: float
+    top1_agreement: float | None
     max_relative_error: float
     accuracy_before: float | None = None
     accuracy_after: float | None = None

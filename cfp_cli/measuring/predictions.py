@@ -87,7 +87,7 @@ def require_logits(output: Any) -> Tensor:
     tensors = [output] if isinstance(output, Tensor) else tensors_of(output)
     if len(tensors) != 1:
         raise TrainingError(
-            f"the network returns a {type(output).__name__} of {len(tensors)} tensors, not one tensor of logits; wrap "
-            "it so that its forward returns only the logits"
+            f"the network returns a {type(output).__name__} of {len(tensors)} tensors, not one tensor of logits, which "
+            "this command needs; if it is a classifier, wrap it so that its forward returns only the logits"
         )
     return tensors[0]
