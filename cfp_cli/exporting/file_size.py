@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from cfp_cli.exporting.onnx_file import require_extra
 from cfp_cli.graph import ChannelGraph, Selection
 
 _FLOAT32 = 4
@@ -34,7 +33,6 @@ class FileSize:
             content: the ONNX file of the original.
             graph: the channel graph of the original.
         """
-        require_extra("the size of an ONNX file")
         import onnx
 
         stored = [prod(each.dims) for each in onnx.load_model_from_string(content).graph.initializer]

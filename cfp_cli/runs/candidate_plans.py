@@ -60,6 +60,8 @@ class CandidatePlans:
         ).batches(options.batch_size)
         self.pruner = Pruner(self.images, progress=self.progress)
         self.graph: ChannelGraph = scored.graph(self.pruner)
+        if options.runtime is not None:
+            runtimes.require(options.runtime)
         default: Runtime = "onnxruntime" if runtimes.is_available("onnxruntime") else "torch"
         setting = Setting(options.runtime or default, options.threads or torch.get_num_threads(), options.batch)
         self.costs = Costs(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from torch import nn
@@ -21,6 +21,7 @@ from cfp_cli.exporting.latency_estimate import Line
 from cfp_cli.exporting.layer_table import LayerTable
 from cfp_cli.exporting.layer_times import Setting, time_layer
 from cfp_cli.exporting.network_times import onnx_content, time_files, time_modules
+from cfp_cli.exporting.onnx_file import require_extra
 from cfp_cli.foundation.content_hash import hash_content, read_hashed_json, write_hashed_json
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.progress import Progress, working
@@ -28,6 +29,7 @@ from cfp_cli.foundation.typed_json import FieldError, read, to_json
 from cfp_cli.graph import ChannelGraph, Selection
 from cfp_cli.graph.layer_shapes import layer_shapes
 from cfp_cli.measuring.latency import Latency
+from cfp_cli.measuring.runtimes import Runtime
 from cfp_cli.pruning.frontier import Cost
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.rebuild import rebuild
@@ -118,9 +120,7 @@ class Costs:
         self.setting, self.measured = setting, frozenset(measured) - COUNTED
         self._path = folder / "costs.json"
         self._hash, self._network, self._graph, self._progress = model_hash, network, graph, progress
-        empty = _Content(
-            FORMAT, processor(), f"{setting.runtime} {version(setting.runtime)}", setting.threads, setting.batch
-        )
+        empty = _Content(FORMAT, processor(), _version(setting.runtime), setting.threads, setting.batch)
         stored = self._read()
         same = stored is not None and replace(stored, layers={}, networks={}, files={}) == empty
         if stored is not None and not same:
@@ -130,9 +130,10 @@ class Costs:
         self._line = Line(0.0, 1.0)
         self._points: list[tuple[float, float]] = []
         self._original: bytes | None = None
-        if self.measured:
+        if "latency" in self.measured:
             runtimes.require(setting.runtime)
         if "bytes" in self.measured:
+            require_extra("the size of the ONNX file")
             self._size = self._file_size()
 
     def of(self, selection: Selection) -> dict[Cost, float]:
@@ -242,6 +243,14 @@ class Costs:
     def _store(self, content: _Content) -> None:
         self._content = content
         write_hashed_json(self._path, to_json(content))
+
+
+def _version(runtime: Runtime) -> str:
+    """Name and version of a runtime; a package of another name, such as onnxruntime-gpu, is without version."""
+    try:
+        return f"{runtime} {version(runtime)}"
+    except PackageNotFoundError:
+        return runtime
 
 
 def _facts(content: _Content) -> str:

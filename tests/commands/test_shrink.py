@@ -17,6 +17,7 @@ from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.images import sample
 from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.exporting import runtimes
 from cfp_cli.exporting.layer_times import Setting
 from cfp_cli.foundation.errors import MissingExtraError
 from cfp_cli.foundation.files import sha256
@@ -229,6 +230,10 @@ def test_limits(shrink, measured: list[Candidate], monkeypatch: pytest.MonkeyPat
     assert few.code == 3
     assert "8 validation images are too few" in few.err
     assert shrink("--time-limit", "soon").code == 2
+    monkeypatch.setitem(runtimes.NEEDS, "openvino", ("no_such_package",))
+    missing = shrink("--runtime", "openvino", "--round-to", 1)
+    assert missing.code == 1
+    assert "needs no_such_package" in missing.err
     monkeypatch.setattr(shrink_module.launch, "launched", lambda: True)
     assert "without torchrun" in shrink().err
 
