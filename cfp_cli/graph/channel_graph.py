@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
 
+from cfp_cli.graph.computed import ComputedWeight
 from cfp_cli.graph.constraints import Balance, Floor, Link, Units, links_between
 from cfp_cli.graph.trace import Execute, TracedGraph
 
@@ -104,6 +105,7 @@ class ChannelGraph:
         masked: by node, the names of the arguments through which it reads channels.
         mixing: nodes that compute over channels.
         producing: nodes that make new channels.
+        computed: weights that are computed from a parameter in each pass, by their node.
         rearranged: whether an operator rearranges channels by their index, such as a channel shuffle.
         positions: by weight of a convolution or linear layer, multiply-adds of one weight element for one image.
         sizes: number of elements of every parameter that an output needs, by name.
@@ -125,6 +127,7 @@ class ChannelGraph:
     rearranged: bool
     positions: dict[str, int]
     sizes: dict[str, int]
+    computed: dict[Node, ComputedWeight] = field(default_factory=dict)
     unneeded: dict[str, int] = field(default_factory=dict)
     widths: bool = False
     offsets: NDArray[np.int64] = field(init=False, repr=False)

@@ -132,6 +132,7 @@ def assemble(
         rearranged=facts.rearranged,
         positions={name: count for name, count in _positions(traced).items() if name not in unneeded},
         sizes=sizes,
+        computed=facts.computed,
         unneeded=unneeded,
     )
 

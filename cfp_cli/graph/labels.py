@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.fx import Node
 
+from cfp_cli.graph.computed import ComputedWeight
+
 Labels = NDArray[np.int64]
 Reason = tuple[str, str, str]
 
@@ -82,11 +84,12 @@ class Facts:
         balances: lists of groups of atoms, all groups keeping the same number, with the slack allowed.
         dims: labels of parameters and buffers by name and dimension: [size], or [groups, size] for the dimension of a
             grouped convolution's weight that each group reads differently.
-        heads: labels of the first operand of each attention, with its heads and the channels of each head.
+        heads: labels of queries and values that products read, with their heads or, where there are none, channels.
         mapped: (channels that it reads, channels that it makes) of every layer without groups.
         producers: (module, parameter, atoms) of every operator that makes new channels, in network order.
         consumers: (module, atoms, node name) of every operator that reads channels, in network order.
         readers: the node whose channels a dimension of a parameter follows, by name and dimension.
+        computed: weights that are computed from a parameter, by their node.
         rearranged: whether an operator rearranges channels by their index.
     """
 
@@ -101,6 +104,7 @@ class Facts:
     producers: list[tuple[str, str, Labels]] = field(default_factory=list)
     consumers: list[tuple[str, Labels, str]] = field(default_factory=list)
     readers: dict[tuple[str, int], Node] = field(default_factory=dict)
+    computed: dict[Node, ComputedWeight] = field(default_factory=dict)
     rearranged: bool = False
 
     def new(self, shape: tuple[int, ...]) -> Labels:

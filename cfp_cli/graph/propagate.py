@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch.fx import Node
 
+from cfp_cli.graph.computed import computed_weights
 from cfp_cli.graph.labels import Facts, Reason, Value, along_only, unlabelled
 from cfp_cli.graph.operators import OperatorCall, Result, entry_of, label
 from cfp_cli.graph.trace import Source, TracedGraph, is_dynamic, shape_of
@@ -36,7 +37,8 @@ class Propagation:
 
 def propagate(traced: TracedGraph) -> Propagation:
     """Follow the channels of a traced network; those of its outputs are frozen."""
-    facts = Facts()
+    facts = Facts(computed=computed_weights(traced))
+    inside = {node for weight in facts.computed.values() for node in weight.nodes}
     values: dict[Node, Result] = {}
     masked: dict[Node, tuple[str, ...]] = {}
     mixing: set[Node] = set()
@@ -44,6 +46,9 @@ def propagate(traced: TracedGraph) -> Propagation:
     for node in traced.nodes:
         if node.op == "placeholder":
             values[node] = _input_labels(node, traced.sources[node.name], facts)
+        elif node in inside:
+            # The layer that reads the weight labels the parameter that it is computed from.
+            values[node] = _without_labels(OperatorCall(node, values, facts, traced.sources))
         elif node.op == "call_function":
             call = OperatorCall(node, values, facts, traced.sources)
             before = len(facts.producers)
@@ -62,6 +67,11 @@ def propagate(traced: TracedGraph) -> Propagation:
         assert isinstance(value, Value)
         facts.freeze(value.labels, reason)
     return Propagation(values, facts, masked, frozenset(mixing), frozenset(producing))
+
+
+def _without_labels(call: OperatorCall) -> Result:
+    results = [unlabelled(*shape) for shape in call.shapes()]
+    return results[0] if len(results) == 1 else results
 
 
 def _with_lanes(call: OperatorCall, result: Result) -> Result:

@@ -14,9 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Node
+from torch.fx.node import map_arg
 
+from cfp_cli.graph.computed import ComputedWeight
 from cfp_cli.graph.constraints import Units
 from cfp_cli.graph.selection import Selection
+from cfp_cli.graph.slicing import sliced
 from cfp_cli.graph.trace import run_node
 
 
@@ -54,10 +57,31 @@ class Replay:
     def _execute(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if node in self.graph.mixing:
             return self._run_on_kept(node, args, kwargs)
+        computed = self.graph.computed.get(node)
+        groups = self.selection.slices.get((computed.parameter.name, 1)) if computed is not None else None
+        if computed is not None and groups is not None:
+            return self._weight(computed, groups)
         names = self.graph.masked.get(node)
         if names is not None:
             args, kwargs = self._zeroed(node, args, kwargs, names)
         return run_node(node, args, kwargs)
+
+    def _weight(self, computed: ComputedWeight, groups: list[NDArray[np.int64]]) -> Tensor:
+        """A weight in full size, computed from the kept inputs of its parameter and zero at the others."""
+        traced = self.graph.traced
+        parameter: Tensor = traced.source(computed.placeholder, torch.empty(0))
+        values: dict[Node, Any] = {computed.placeholder: sliced(parameter, 1, groups, computed.parameter.name)}
+        for node in computed.nodes:
+            for source in node.all_input_nodes:
+                if source not in values:
+                    values[source] = traced.source(source, torch.empty(0))
+            args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+            values[node] = run_node(node, args, kwargs)
+        weight: Tensor = values[computed.nodes[-1]]
+        full = weight.new_zeros(parameter.shape)
+        for part, kept, indices in zip(full.chunk(len(groups)), weight.chunk(len(groups)), groups, strict=True):
+            part.index_copy_(1, torch.from_numpy(indices).to(weight.device), kept)
+        return full
 
     def _zeroed(
         self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any], names: tuple[str, ...]

@@ -23,15 +23,15 @@ def sliced_copy(model: nn.Module, selection: Selection) -> nn.Module:
         GraphError: groups that must be equal keep different numbers.
     """
     tensors = _tensors(model)
-    sliced: dict[str, Tensor] = {}
+    smaller: dict[str, Tensor] = {}
     for (name, dim), groups in selection.slices.items():
-        sliced[name] = _sliced(sliced.get(name, tensors[name].detach()), dim, groups, name)
-    sliced = {name: value for name, value in sliced.items() if value.shape != tensors[name].shape}
-    rebuilt = copy.deepcopy(model, {id(tensors[name]): _empty(tensors[name]) for name in sliced})
-    resize_tensors(rebuilt, {name: tuple(value.shape) for name, value in sliced.items()})
+        smaller[name] = sliced(smaller.get(name, tensors[name].detach()), dim, groups, name)
+    smaller = {name: value for name, value in smaller.items() if value.shape != tensors[name].shape}
+    rebuilt = copy.deepcopy(model, {id(tensors[name]): _empty(tensors[name]) for name in smaller})
+    resize_tensors(rebuilt, {name: tuple(value.shape) for name, value in smaller.items()})
     set_attributes(rebuilt, new_widths(model, selection))
     own = _tensors(rebuilt)
-    for name, value in sliced.items():
+    for name, value in smaller.items():
         own[name].data = value
     return rebuilt
 
@@ -47,7 +47,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {**parameters, **dict(model.named_buffers(remove_duplicate=False))}
 
 
-def _sliced(value: Tensor, dim: int, groups: list[NDArray[np.int64]], name: str) -> Tensor:
+def sliced(value: Tensor, dim: int, groups: list[NDArray[np.int64]], name: str) -> Tensor:
     """The kept indices of a dimension; each of several groups slices its own part of dimension 1 - dim."""
     if len(groups) == 1:
         return value.index_select(dim, torch.from_numpy(groups[0]).to(value.device))
@@ -57,4 +57,4 @@ def _sliced(value: Tensor, dim: int, groups: list[NDArray[np.int64]], name: str)
             f"groups of '{name}' keep different numbers of channels ({min(counts)} to {max(counts)}); keep equal ones"
         )
     parts = value.chunk(len(groups), 1 - dim)
-    return torch.cat([_sliced(part, dim, [own], name) for part, own in zip(parts, groups, strict=True)], 1 - dim)
+    return torch.cat([sliced(part, dim, [own], name) for part, own in zip(parts, groups, strict=True)], 1 - dim)

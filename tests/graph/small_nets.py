@@ -628,9 +628,9 @@ def attention_over_positions() -> nn.Module:
     )
 
 
-@expect({"a": 8, "head": 3}, frozen={"a"}, name="computed weight")
+@expect({"a": 8, "b": 4, "head": 3}, frozen={"b"}, name="computed weight")
 def computed_weight() -> nn.Module:
     def forward(m: Net, x: Tensor) -> Tensor:
-        return F.conv2d(m.a(x), m.b.weight / m.b.weight.norm())
+        return F.conv2d(m.a(x), m.b.weight / m.b.weight.norm(), m.b.bias)
 
     return Net(forward, 4, a=conv(3, 8), b=conv(8, 4))

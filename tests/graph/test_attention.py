@@ -118,6 +118,30 @@ def test_heads_fill_the_embedding_where_the_code_takes_its_width_from_the_input(
     assert len(selection["patch"]) == WIDTH // HEADS * len(selection["attention.qkv"])
 
 
+@pytest.mark.parametrize("product", [fused, by_hand])
+def test_a_single_head_fills_the_embedding_too(product: Product) -> None:
+    class Single(nn.Module):
+        """One head whose size is an attribute, as in the first stage of PVT."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.head_dim, self.norm = WIDTH, nn.Identity()
+            self.q, self.kv, self.proj = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(WIDTH, WIDTH)
+            self.bias, self.index = torch.rand(31, 1), torch.arange(16)[:, None] - torch.arange(16) + 15
+
+        def forward(self, x: Tensor) -> Tensor:
+            n, tokens, width = x.shape
+            q = self.q(x).reshape(n, tokens, 1, self.head_dim).transpose(1, 2)
+            k, v = self.kv(x).reshape(n, tokens, 2, 1, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+            return self.proj(product(self, q, k, v).transpose(1, 2).reshape(n, tokens, width))
+
+    graph = rebuilt_rightly(randomised(Transformer(Single())))
+    # A channel of queries and keys is a unit, and so is one of values; one layer makes keys and values.
+    assert free(graph) == {"patch": WIDTH, "attention.q": 2 * WIDTH, "up": 32}
+    selection, _ = random_selection(graph, 0.5, np.random.default_rng(0))
+    assert 2 * len(selection["patch"]) == len(selection["attention.q"])
+
+
 class Hard(Attention):
     """Attention whose code has the number of heads."""
 

@@ -67,6 +67,7 @@ def scaled_dot_product_attention(call: OperatorCall) -> Result:
     ):
         return call.refuse(MIXED)
     # The scale depends on the number of channels, so the replay computes it for the kept ones.
+    call.facts.heads += [query.labels, value.labels]
     call.facts.unite(query.labels, key.labels, call.reason(FIXED))
     call.mixes = True
     return call.output(value.labels)
@@ -130,11 +131,13 @@ def _contract(
         order = "".join(sorted(sums))
         one, other = (_spread(value.labels, own, order) for value, own in zip(values, letters, strict=True))
         call.facts.unite(one, other, call.reason(FIXED))
+        call.facts.heads.append(values[0].labels)
         call.masked = masked
         return call.output(np.full((1,) * len(output), -1))
     carrying = [index for index, each in enumerate(varying) if each]
     if len(carrying) > 1 or values[1 - carrying[0]].labelled or not varying[carrying[0]] <= set(output):
         return call.refuse(MIXED)
+    call.facts.heads.append(values[carrying[0]].labels)
     return call.output(_spread(values[carrying[0]].labels, letters[carrying[0]], output))
 
 

@@ -70,6 +70,7 @@ def _convolve(call: OperatorCall, transposed: bool) -> Result:
         facts.balance(outgoing.reshape(groups, -1))
         facts.producers.append((call.module, weight.name, outgoing))
     call.tie("bias", outgoing)
+    call.tie_rows("weight", outgoing)
     return call.output(outgoing.reshape(along_only(made, len(x.shape), 1)))
 
 
@@ -146,4 +147,5 @@ def linear(call: OperatorCall) -> Result:
         # nn.MultiheadAttention makes queries, keys and values of as many channels as it reads.
         facts.balances.append(([incoming, *made.reshape(3, -1)], 0))
     call.tie("bias", made)
+    call.tie_rows("weight", made)
     return call.output(made.reshape(along_only(shape[0], len(x.shape), last)))

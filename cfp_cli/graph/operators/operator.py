@@ -166,8 +166,10 @@ class OperatorCall:
         return found
 
     def parameter(self, name: str) -> Source | None:
-        """The parameter or buffer that argument `name` is; None for computed tensors."""
-        return self.source(self.args.get(name))
+        """The parameter or buffer that argument `name` is, or that it is computed from as a weight; else None."""
+        node = self.args.get(name)
+        computed = self.facts.computed.get(node) if isinstance(node, Node) else None
+        return computed.parameter if computed is not None else self.source(node)
 
     def source(self, node: Any) -> Source | None:
         """The parameter or buffer that a node is; None for computed tensors."""
@@ -213,6 +215,13 @@ class OperatorCall:
         self.freeze((value for _, value in self.tensors()), text)
         results = [unlabelled(shape, dynamic) for shape, dynamic in self.shapes()]
         return results[0] if isinstance(self.node.meta.get("val"), Tensor) else results
+
+    def tie_rows(self, name: str, labels: Labels) -> None:
+        """Slice the vectors that the weight `name` is computed from with its output channels `labels` [C]."""
+        computed = self.facts.computed.get(self.args[name])
+        for vector, dim in computed.vectors if computed is not None else ():
+            atoms = self.facts.atoms(vector, dim, (len(labels),))
+            self.facts.unite(atoms, labels, self.reason(f"its {name} cannot be sliced with the channels"))
 
     def tie(self, name: str, labels: Labels) -> None:
         """Slice a vector argument, such as a bias or a running mean, with the channels `labels` [C]."""
