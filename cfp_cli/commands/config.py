@@ -123,6 +123,9 @@ def _value(parameter: click.Option, option: str, value: Any, where: str) -> Any:
 
 
 def _check(parameter: click.Option, value: Any, where: str) -> None:
+    # Some options take a number or one word.
+    if isinstance(value, str) and value == getattr(parameter.type, "word", None):
+        return
     number = isinstance(parameter.type, click.types.IntParamType | click.types.FloatParamType)
     if number and (not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value)):
         raise UsageError(f"{where} is {quoted(value)}, not a number; correct the file")

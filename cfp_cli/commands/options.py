@@ -192,9 +192,10 @@ def target_name(_context: click.Context, _parameter: click.Parameter, value: str
 
 
 class RoundTo(click.IntRange):
-    """A multiple of channels, or `auto`."""
+    """A multiple of channels, or the word `auto`."""
 
     name = "auto|N"
+    word = "auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the number, or `auto`.
@@ -202,7 +203,7 @@ class RoundTo(click.IntRange):
         Raises:
             click.BadParameter: it is neither.
         """
-        return value if value == "auto" else super().convert(value, param, ctx)
+        return value if value == self.word else super().convert(value, param, ctx)
 
 
 _MULTIPLE = "Keep multiples of this number of channels. Sets with fewer channels keep all of them."

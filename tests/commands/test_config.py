@@ -115,3 +115,14 @@ def test_a_configuration_file_allows_no_code(cfp, scored: Path, tmp_path: Path, 
         result = cfp("inspect", "model.pt")
         assert result.code == 2
         assert "a file must not" in result.err
+
+
+@pytest.mark.parametrize(("value", "accepted"), [("8", True), ('"auto"', True), ('"x"', False), ("0", False)])
+def test_an_option_takes_a_number_or_its_word(
+    cfp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, accepted: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cfp.toml").write_text(f"[shrink]\nround-to = {value}\n")
+    result = cfp("shrink", "absent.pt", "absent")
+    assert ("cfp.toml" in result.err) is not accepted
+    assert ("absent" in result.err) is accepted
