@@ -19,6 +19,7 @@ _MODULES = {
     "comparing.rows": ("Comparison",),
     "data.dataset": ("Dataset", "open_dataset"),
     "data.images": ("load_images",),
+    "data.without_labels": ("open_without_labels",),
     "data.transforms": ("Preprocessing",),
     "exporting.export": ("ExportReport", "export"),
     "foundation.errors": ("CfpError",),
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from cfp_cli.data.dataset import open_dataset as open_dataset
     from cfp_cli.data.images import load_images as load_images
     from cfp_cli.data.transforms import Preprocessing as Preprocessing
+    from cfp_cli.data.without_labels import open_without_labels as open_without_labels
     from cfp_cli.exporting.export import ExportReport as ExportReport
     from cfp_cli.exporting.export import export as export
     from cfp_cli.foundation.errors import CfpError as CfpError

@@ -18,13 +18,23 @@ from cfp_cli.foundation.progress import SILENT, Progress
 
 CLASSES = tuple(DEFECTS)
 SIZES = (64, 256)
+# A change of the grey value, in [0, 1], from which a pixel belongs to a defect.
+VISIBLE = 0.08
 
 
 def render(label: str, size: int, seed: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Draw one grey image of a class, uint8 [size, size]. It depends on class, size and seed only."""
+    return render_with_mask(label, size, seed)[0]
+
+
+def render_with_mask(
+    label: str, size: int, seed: tuple[int, ...]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Draw the image of `render`, and return which pixels its defects change, bool [size, size]."""
     generator = np.random.default_rng([CLASSES.index(label), *seed])
     canvas = Canvas(size, int(generator.integers(0, 2)), generator)
-    return photograph(canvas, surface(canvas) + DEFECTS[label](canvas))
+    steel, paint = surface(canvas), DEFECTS[label](canvas)
+    return photograph(canvas, steel + paint), np.abs(paint) > VISIBLE
 
 
 def class_sizes(per_class: int, imbalance: float) -> dict[str, int]:

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import load_images
-from cfp_cli.data.synthetic import CLASSES, class_sizes, generate, render
+from cfp_cli.data.synthetic import CLASSES, class_sizes, generate, render, render_with_mask
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.errors import DataError, UsageError
 
@@ -141,3 +141,11 @@ def test_a_linear_model_on_pixels_stays_under_70_percent(tmp_path: Path) -> None
                 accuracy = (linear(held_out).argmax(1) == test.labels).float().mean()
             assert fitted > 0.5  # it did learn what it could
             assert accuracy < 0.7
+
+
+@pytest.mark.parametrize("label", CLASSES)
+def test_the_mask_has_the_pixels_that_a_defect_changes(label: str) -> None:
+    pixels, mask = render_with_mask(label, 64, (3, 1))
+    assert np.array_equal(pixels, render(label, 64, (3, 1)))
+    assert (mask.shape, mask.dtype) == ((64, 64), np.bool_)
+    assert 0 < mask.mean() < 1

@@ -1,4 +1,4 @@
-"""The example script runs the whole pipeline on tiny images."""
+"""The example scripts run the whole pipeline on tiny images."""
 
 from __future__ import annotations
 
@@ -26,3 +26,18 @@ def test_from_images_to_an_exported_network(stock: Path, tmp_path: Path, monkeyp
     assert small / whole == pytest.approx(0.3, abs=0.005)
     session = onnxruntime.InferenceSession(str(out / "small.onnx"), providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape[1:] == [3, 32, 32]
+
+
+def test_a_segmentation_network_from_masks_to_an_exported_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = SCRIPT.with_name("segmentation.py")
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), "--images", "18", "--epochs", "1"])
+    runpy.run_path(str(script), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert [line.split(":")[0] for line in shown.splitlines()[1:4]] == ["teacher", "pruned and refitted", "distilled"]
+    outputs = onnxruntime.InferenceSession(
+        str(tmp_path / "small.onnx"), providers=["CPUExecutionProvider"]
+    ).get_outputs()
+    assert [each.shape[1:] for each in outputs] == [[7, 64, 64]]
+    assert sum(p.numel() for p in cfp.load(tmp_path / "small.pt", f"{script}:unet").parameters()) < 80_000

@@ -176,3 +176,20 @@ def test_a_pruned_network_is_rebuilt_from_its_shapes_in_a_new_process(arch: str,
         torch.save({"arch": arch, "state": rebuilt.state_dict(), "x": x, "logits": rebuilt(x)}, path)
     done = subprocess.run([sys.executable, "-c", RELOAD, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arch",
+    [
+        "lraspp_mobilenet_v3_large",
+        "deeplabv3_resnet50",
+        "ssdlite320_mobilenet_v3_large",
+        "fcos_resnet50_fpn",
+        "fasterrcnn_resnet50_fpn",
+    ],
+)
+def test_segmentation_networks_and_detectors_rebuild_right_as_they_are(arch: str) -> None:
+    graph = _fuzz(arch)
+    kept = sum(each.size for each in graph.sets if each.frozen)
+    assert kept < 0.05 * int(graph.offsets[-1])

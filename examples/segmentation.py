@@ -1,0 +1,155 @@
+"""A segmentation network: train it on generated defects, prune it, distil it without masks, export it, compare.
+
+python examples/segmentation.py out/ --images 600 --epochs 30 --ratio 0.8
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+import cfp_cli as cfp
+from cfp_cli.data.synthetic import CLASSES, render_with_mask
+
+SIDE = 64
+NAMES = ("none", *CLASSES)
+
+
+class UNet(nn.Module):
+    """A small U-Net for grey images. It returns a map of class scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (16, 32, 64, 96)
+        self.down = nn.ModuleList(block(i, o) for i, o in zip((1, *widths), widths, strict=False))
+        self.up = nn.ModuleList(block(i + o, o) for i, o in zip(widths[:0:-1], widths[-2::-1], strict=True))
+        self.maps = nn.Conv2d(widths[0], len(NAMES), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Class scores float32 [N, 7, H, W] of images float32 [N, 1, H, W]."""
+        levels: list[Tensor] = []
+        for layer in self.down:
+            x = layer(nn.functional.max_pool2d(x, 2) if levels else x)
+            levels.append(x)
+        for layer, level in zip(self.up, levels[-2::-1], strict=True):
+            x = layer(torch.cat([interpolate(x, scale_factor=2.0), level], 1))
+        maps: Tensor = self.maps(x)
+        return maps
+
+
+def block(inputs: int, outputs: int) -> nn.Sequential:
+    """Two convolutions with batch norm."""
+    layers: list[nn.Module] = []
+    for each in (inputs, outputs):
+        layers += [nn.Conv2d(each, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def unet() -> nn.Module:
+    """The factory, for `--arch examples/segmentation.py:unet`."""
+    return UNet()
+
+
+def draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Images uint8 [count, 1, S, S] and masks int64 [count, S, S]; 0 is steel without a defect."""
+    images, masks = [], []
+    for index in range(count):
+        label = index % len(CLASSES)
+        pixels, defect = render_with_mask(CLASSES[label], SIDE, (seed, index))
+        images.append(pixels[None])
+        masks.append(defect * (label + 1))
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)).long()
+
+
+def train(network: nn.Module, images: Tensor, masks: Tensor, epochs: int) -> None:
+    """Your own trainer, here a plain loop."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    steps = epochs * -(-len(images) // 16)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    network.train()
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(images)).split(16):
+            x, y = images[chosen], masks[chosen]
+            if torch.rand(()) < 0.5:
+                x, y = x.flip(-1), y.flip(-1)
+            loss = cross_entropy(network(x), y)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            schedule.step()
+    network.eval()
+
+
+def mean_iou(network: Callable[[Tensor], Any], images: Tensor, masks: Tensor) -> float:
+    """Intersection over union of the pixels of each class, the mean over the classes."""
+    count = len(NAMES)
+    confusion = torch.zeros(count * count, dtype=torch.int64)
+    with torch.inference_mode():
+        for x, y in zip(images.split(32), masks.split(32), strict=True):
+            pairs = y * count + network(x).argmax(1)
+            confusion += torch.bincount(pairs.flatten(), minlength=count * count)
+    table = confusion.view(count, count).double()
+    hits = table.diagonal()
+    return float((hits / (table.sum(0) + table.sum(1) - hits).clamp_min(1)).mean())
+
+
+def main() -> None:
+    """Train, score, prune, distil, export; print the mean IoU on test images after each stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, help="folder to write to")
+    parser.add_argument("--images", type=int, default=600, help="training images, with masks")
+    parser.add_argument("--epochs", type=int, default=30, help="epochs of the teacher, and of the distillation")
+    parser.add_argument("--ratio", type=float, default=0.8, help="fraction of the parameters to remove")
+    args = parser.parse_args()
+    (args.out / "images").mkdir(parents=True, exist_ok=True)
+
+    spec = cfp.ModelSpec(f"{__file__}:unet", NAMES, input_size=(SIDE, SIDE), mean=(0.5,), std=(0.25,), channels=1)
+    pixels, masks = draw(args.images, 0)
+    test_pixels, test_masks = draw(max(args.images // 3, 6), 1)
+    images, test_images = ((each / 255 - 0.5) / 0.25 for each in (pixels, test_pixels))
+    for index, each in enumerate(pixels):
+        Image.fromarray(each[0].numpy()).save(args.out / "images" / f"{index:04}.png")
+
+    torch.manual_seed(0)
+    teacher = cfp.describe(UNet(), spec)
+    train(teacher, images, masks, args.epochs)
+    cfp.save(args.out / "teacher.pt", teacher)
+    found = {"teacher": mean_iou(teacher, test_images, test_masks)}
+
+    # From here on no mask is read.
+    data = cfp.open_without_labels(args.out / "images")
+    store = cfp.load_images(data, "train", cfp.Preprocessing.of(spec))
+    graph = cfp.channel_sets(teacher, test_images[:1])
+    scores = cfp.score(teacher, store.batches(16), graph=graph)
+    student, plan = cfp.prune(teacher, scores, args.ratio, loader=store.batches(64), graph=graph)
+    cfp.describe(student, replace(spec.followed_by("prune", ratio=args.ratio), plan=plan.to_json()))
+    found["pruned and refitted"] = mean_iou(student, test_images, test_masks)
+    cfp.finetune(
+        student,
+        data,
+        [teacher],
+        cfp.TrainOptions.preset("student", epochs=args.epochs, batch_size=16),
+        out=args.out / "small.pt",
+        last=args.out / "small.last.pt",
+        cache_folder=args.out / "cache",
+    )
+    found["distilled"] = mean_iou(student, test_images, test_masks)
+    report = cfp.export(student, args.out / "small.onnx", samples=test_images)
+
+    print(f"parameters {plan.params_before:,} to {plan.params_after:,}, multiply-adds {plan.macs_after / 1e6:.1f} M")  # noqa: T201
+    for name, value in found.items():
+        print(f"{name}: mean IoU {value:.2%}")  # noqa: T201
+    print(f"{report.path}: {report.bytes:,} bytes, error {report.max_relative_error:.1e} of the largest output")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
