@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 
@@ -18,14 +19,16 @@ def effective_channels(norms: NDArray[np.float64]) -> float:
     Returns:
         A number between 1 and C.
     """
-    centred = norms - norms.mean(axis=0)
-    deviation = centred.std(axis=0)
+    table = norms - norms.mean(axis=0)
+    deviation = table.std(axis=0)
     varying = deviation > 1e-9 * max(float(norms.max()), 1e-300)
     if not varying.any():
         return 1.0
-    table = centred[:, varying] / deviation[varying]
-    # The squared singular values are the eigenvalues of the smaller Gram matrix, which are cheaper to compute.
-    gram = table @ table.T if table.shape[0] < table.shape[1] else table.T @ table
-    eigenvalues = np.linalg.eigvalsh(gram)
+    table /= np.where(varying, deviation, np.inf)
+    # The squared singular values are the eigenvalues of the smaller Gram matrix, which are cheaper to compute. Torch
+    # uses the chosen number of threads, and NumPy all cores.
+    columns = torch.from_numpy(table)
+    gram = columns @ columns.T if table.shape[0] < table.shape[1] else columns.T @ columns
+    eigenvalues = torch.linalg.eigvalsh(gram).numpy()
     shares = eigenvalues[eigenvalues > 0] / eigenvalues.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()))

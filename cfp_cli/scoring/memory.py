@@ -21,8 +21,9 @@ _TRIM = _malloc_trim()
 def trim_heap() -> None:
     """Return freed heap memory to the system.
 
-    Feature maps up to 32 MB are on the heap. The few kilobytes of scores that remain of a batch are above them and keep
-    glibc from returning them, so that the larger maps of the next batch would need new memory.
+    Feature maps and scores up to 32 MB are on the heap. Small blocks above freed ones keep glibc from returning them, so
+    that tables of another size would need new memory. This takes milliseconds, and the pages must then be mapped again:
+    call it after a stage, not after each batch.
     """
     if _TRIM is not None:
         _TRIM(0)

@@ -25,13 +25,12 @@ from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, Tap, channel_sets
 from cfp_cli.graph.folding import FoldedRun
-from cfp_cli.scoring.clusters import linkage, span
 from cfp_cli.scoring.covariances import Covariances, image_count, tap_richness
 from cfp_cli.scoring.criteria import DEFAULT_RICHNESS, DEFAULT_SIMILARITY, Richness, Similarity
 from cfp_cli.scoring.dead_channels import SameMaps
 from cfp_cli.scoring.memory import trim_heap
 from cfp_cli.scoring.scores import Scores, TapScores
-from cfp_cli.scoring.set_scores import dead_units, scored_sets, set_scores
+from cfp_cli.scoring.set_scores import TapResult, dead_units, scored_sets, set_scores
 
 
 def score(
@@ -92,6 +91,7 @@ def score(
     with evaluating(model), torch.inference_mode(), full_precision():
         for batch, _ in progress.track(loader, "scoring", unit="batch"):
             batch = batch.to(device)
+            shape = batch.shape
             if graph is None:
                 graph = channel_sets(model, batch[:1])
             if not accumulators:
@@ -111,7 +111,6 @@ def score(
                 same_maps = {tap.node: SameMaps() for tap in graph.taps}
                 if richness == "explained-variance":
                     covariances = Covariances(graph, scored_sets(graph), sample_images)
-            trim_heap()
             same_images.add(batch)
             entered = time.perf_counter()
             graph.read_taps(batch, reduce, folded)
@@ -120,31 +119,30 @@ def score(
     if graph is None:
         raise DataError("no images to score; give a folder with images")
     images = _gather(accumulators, covariances, [same_images, *same_maps.values()], images)
-    # Each accumulator is freed as soon as its scores exist, so that memory does not hold both.
-    results = {tap.node: accumulators.pop(tap.node).finish() for tap in graph.taps}
-    images_differ = len(same_images.dead(True)) < batch.shape[1]
+    images_differ = len(same_images.dead(True)) < shape[1]
     dead_channels = {node: maps.dead(images_differ) for node, maps in same_maps.items()}
-    dead = {index: dead_units(graph, index, dead_channels) for index in scored_sets(graph)}
+    # Memory is freed as soon as possible, and returned: the scores need new tables of other sizes.
+    del folded, batch
+    results: dict[str, TapResult] = {}
+    for node, dead in dead_channels.items():
+        results[node] = TapResult.of(accumulators.pop(node).finish(), dead)
+        trim_heap()
     explained: dict[int, NDArray[np.float64]] = {}
-    if covariances is not None:
-        explained = {
-            index: cfp_core.explained_variance(covariances.take_correlation(index, units))
-            for index, units in dead.items()
-        }
-        for tap in graph.taps:
-            results[tap.node] |= _explained_at(tap, explained)
-    for node, channels in dead_channels.items():
-        results[node]["richness"][channels] = 0
+    sets = []
+    for index in scored_sets(graph):
+        dead = dead_units(graph, index, dead_channels)
+        if covariances is not None:
+            explained[index] = cfp_core.explained_variance(covariances.take_correlation(index, dead))
+        sets.append(set_scores(graph, index, results, similarity, explained.get(index), dead))
+        trim_heap()
     return Scores(
-        taps=tuple(_tap_scores(tap, results[tap.node]) for tap in graph.taps),
-        sets=tuple(
-            set_scores(graph, index, results, similarity, explained.get(index), units) for index, units in dead.items()
-        ),
+        taps=tuple(_tap_scores(tap, results[tap.node], explained, dead_channels[tap.node]) for tap in graph.taps),
+        sets=tuple(sets),
         similarity=similarity,
         richness=richness,
         images=images,
-        input_size=(int(batch.shape[2]), int(batch.shape[3])),
-        channels=int(batch.shape[1]),
+        input_size=(int(shape[2]), int(shape[3])),
+        channels=int(shape[1]),
         seconds=time.perf_counter() - began,
         forward_seconds=pass_seconds - core_seconds,
         options={"decimals": decimals, **(options or {})},
@@ -189,23 +187,23 @@ def _gather(
     return images
 
 
-def _explained_at(tap: Tap, explained: dict[int, NDArray[np.float64]]) -> dict[str, Any]:
-    """The explained variance of a tap's channels, and whether it is equal for all channels of a scored tap."""
-    richness = tap_richness(tap, explained)
-    scored = any(int(index) in explained for index in tap.units[:, 0])
-    return {"richness": richness, "saturated_richness": scored and bool((richness == richness[0]).all())}
-
-
-def _tap_scores(tap: Tap, result: dict[str, Any]) -> TapScores:
+def _tap_scores(
+    tap: Tap, result: TapResult, explained: dict[int, NDArray[np.float64]], dead: NDArray[np.int64]
+) -> TapScores:
+    saturated, richness = list(result.saturated), result.richness
+    if richness is None:
+        richness = tap_richness(tap, explained)
+        scored = any(int(index) in explained for index in tap.units[:, 0])
+        if scored and bool((richness == richness[0]).all()):
+            saturated.append("richness")
+        richness[dead] = 0
     return TapScores(
         name=tap.name,
-        height=result["height"],
-        width=result["width"],
-        norms=result["norms"].astype(np.float32),
-        richness=result["richness"],
-        linkage=linkage(result["distance"]),
-        span=span(result["distance"]),
-        saturated=tuple(
-            name for name in ("similarity", "richness") if result[f"saturated_{name}"] and tap.channels > 1
-        ),
+        height=result.height,
+        width=result.width,
+        norms=result.norms,
+        richness=richness,
+        linkage=result.linkage,
+        span=result.span,
+        saturated=tuple(saturated) if tap.channels > 1 else (),
     )

@@ -7,7 +7,7 @@ use crate::threads;
 /// A variance below this fraction of the mean square is a rounding error of a constant channel.
 const CONSTANT: f64 = 1e-12;
 /// Number of samples that are added to the products together. A panel of them fits the first-level cache.
-const BLOCK: usize = 512;
+const BLOCK: usize = 128;
 /// Up to this number of channels, waking other threads takes longer than the products of a block.
 const ALONE: usize = 48;
 /// The largest number of channels: the products of its pairs take 4 GiB.
