@@ -21,8 +21,8 @@ _TRIM = _malloc_trim()
 def trim_heap() -> None:
     """Return freed heap memory to the system.
 
-    Feature maps and scores up to 32 MB are on the heap. Small blocks above freed ones keep glibc from returning them, so
-    that tables of another size would need new memory. This takes milliseconds, and the pages must then be mapped again:
+    Feature maps and scores up to 32 MB are on the heap. Small blocks above freed ones keep glibc from returning them,
+    so that tables of another size would need new memory. A call takes milliseconds, and the pages must be mapped again:
     call it after a stage, not after each batch.
     """
     if _TRIM is not None:

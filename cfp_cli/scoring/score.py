@@ -95,7 +95,10 @@ def score(
             if graph is None:
                 graph = channel_sets(model, batch[:1])
             if not accumulators:
+                # Tracing, the trial rebuild and folding leave freed copies of the weights.
+                trim_heap()
                 folded = FoldedRun(graph.traced, {tap.node for tap in graph.taps})
+                trim_heap()
                 for line in graph.left_alone:
                     progress.say(line)
                 accumulators = {
