@@ -122,7 +122,7 @@ def assemble(
         sets=sets,
         taps=tuple(taps),
         balances=tuple(balances),
-        floors=tuple(_floors(dimensions, sets, offsets)),
+        floors=tuple(_floors(dimensions, [running[atoms] for atoms in facts.parts], sets, offsets)),
         dimensions=dimensions,
         frozen=tuple(notes),
         labels=labels,
@@ -244,17 +244,20 @@ def _balances(given: list[tuple[list[Labels], int]], resolved: _Resolved, frozen
     return [balance for balance, sets in found if not frozen[sets[0]]]
 
 
-def _floors(dimensions: tuple[Dimension, ...], sets: tuple[ChannelSet, ...], offsets: Units) -> list[Floor]:
-    """Dimensions that show only part of their sets, and could be empty while every set keeps a unit."""
+def _floors(
+    dimensions: tuple[Dimension, ...], parts: list[Units], sets: tuple[ChannelSet, ...], offsets: Units
+) -> list[Floor]:
+    """Dimensions and parts that show only part of their sets, and could be empty while every set keeps a unit."""
     found: dict[bytes, Floor] = {}
-    for dimension in dimensions:
-        units = np.unique(dimension.units)
-        if dimension.units.ndim > 1 or units[0] < 0:
+    named = [(dimension.name, dimension.units) for dimension in dimensions if dimension.units.ndim == 1]
+    for name, numbers in [*named, *(("a part of a split", part) for part in parts)]:
+        units = np.unique(numbers)
+        if units[0] < 0:
             continue
         owners = np.searchsorted(offsets, units, "right") - 1
         in_full = any((owners == index).sum() == sets[index].size or sets[index].frozen for index in np.unique(owners))
         if not in_full:
-            found.setdefault(units.tobytes(), Floor(dimension.name, np.stack([owners, units - offsets[owners]], 1)))
+            found.setdefault(units.tobytes(), Floor(name, np.stack([owners, units - offsets[owners]], 1)))
     return list(found.values())
 
 

@@ -82,6 +82,7 @@ class Facts:
         frozen: atoms that must be kept, with the index of the reason.
         reasons: (module, operator, reason).
         balances: lists of groups of atoms, all groups keeping the same number, with the slack allowed.
+        parts: parts of channels that the code cuts at sizes without a common divisor; each must keep a channel.
         dims: labels of parameters and buffers by name and dimension: [size], or [groups, size] for the dimension of a
             grouped convolution's weight that each group reads differently.
         heads: labels of queries and values that products read, with their heads or, where there are none, channels.
@@ -98,6 +99,7 @@ class Facts:
     frozen: list[tuple[Labels, int]] = field(default_factory=list)
     reasons: list[Reason] = field(default_factory=list)
     balances: list[tuple[list[Labels], int]] = field(default_factory=list)
+    parts: list[Labels] = field(default_factory=list)
     dims: dict[tuple[str, int], Labels] = field(default_factory=dict)
     heads: list[Labels] = field(default_factory=list)
     mapped: list[tuple[Labels, Labels]] = field(default_factory=list)

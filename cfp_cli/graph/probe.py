@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cfp_cli.foundation.errors import GraphError
 from cfp_cli.graph.channel_graph import ChannelGraph
+from cfp_cli.graph.constraints import Floor
 from cfp_cli.graph.difference import NETWORK, Difference, first_difference
 from cfp_cli.graph.random_selection import random_selection
 from cfp_cli.graph.selection import Selection
@@ -24,6 +25,8 @@ HARD_CODED = "a trial rebuild gave other outputs; the code probably hard-codes t
 STUCK = "its blocks must stay equal, so no channel can be dropped"
 # Every set has a fraction of its own: code that confuses two sets of one size then fails.
 FRACTION, SPREAD = 0.7, 0.2
+# Number of random selections of which the first that shrinks every part of a split is tried.
+SEEDS = 8
 
 
 Assemble = Callable[[dict[str, str]], ChannelGraph]
@@ -74,14 +77,23 @@ def probe(model: nn.Module, example: Tensor, assemble: Assemble) -> ChannelGraph
 def _selected(assemble: Assemble) -> tuple[ChannelGraph, dict[str, str], Kept]:
     """The graph without sets that cannot lose a channel, the reasons for these, and a random part of each other set."""
     refused: dict[str, str] = {}
-    graph = assemble(refused)
-    selection, stuck = random_selection(graph, FRACTION, np.random.default_rng(0), spread=SPREAD)
-    while stuck:
-        refused |= dict.fromkeys(stuck, STUCK)
+    while True:
         graph = assemble(refused)
-        selection, stuck = random_selection(graph, FRACTION, np.random.default_rng(0), spread=SPREAD)
+        for seed in range(SEEDS):
+            selection, stuck = random_selection(graph, FRACTION, np.random.default_rng(seed), spread=SPREAD)
+            if stuck or all(_shrinks(floor, selection) for floor in graph.floors):
+                break
+        if not stuck:
+            break
+        refused |= dict.fromkeys(stuck, STUCK)
     kept = {each.name: selection[each.name] for each in graph.prunable if len(selection[each.name]) < each.size}
     return graph, refused, kept
+
+
+def _shrinks(floor: Floor, selection: Selection) -> bool:
+    """Whether units of a part are dropped; code that hard-codes the size of a part passes while all are kept."""
+    kept = selection.mask[selection.graph.offsets[floor.units[:, 0]] + floor.units[:, 1]]
+    return len(kept) == 1 or not kept.all()
 
 
 def _decisions(graph: ChannelGraph, kept: Iterable[str]) -> list[list[str]]:

@@ -72,6 +72,36 @@ class Half(nn.Module):
         return self.head(self.c(torch.cat([first, self.b(second)], 1)).mean((2, 3)))
 
 
+class Partly(nn.Module):
+    """Adds to a part of its channels of a size without a common divisor with the rest, as ReXNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 5
+        self.a, self.b, self.c = conv(3, 5), conv(5, 12), conv(12, 6)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        y = self.b(x)
+        y = torch.cat([y[:, : self.width] + x, y[:, self.width :]], 1)
+        return self.head(self.c(y.relu()).mean((2, 3)))
+
+
+class Separable(nn.Module):
+    """Splits into one channel and two equal parts, as the attention of MobileViTv2 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 6
+        self.a, self.b = conv(3, 13), conv(6, 6)
+        self.head = nn.Linear(7, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.a(x).split([1, self.width, self.width], 1)
+        return self.head(torch.cat([q.sigmoid(), self.b(k.mean((2, 3), keepdim=True) * v.relu())], 1).mean((2, 3)))
+
+
 class Inner(nn.Module):
     """The count is an attribute of a module inside."""
 
@@ -83,7 +113,7 @@ class Inner(nn.Module):
         return self.head(self.block(x))
 
 
-@pytest.mark.parametrize("kind", [Split, Sizes, Half, Inner])
+@pytest.mark.parametrize("kind", [Split, Sizes, Half, Partly, Separable, Inner])
 def test_counts_in_attributes_follow_the_kept_channels(kind: type[nn.Module]) -> None:
     model = randomised(kind())
     graph = channel_sets(model, IMAGES[:1])
@@ -119,6 +149,19 @@ def test_an_attribute_that_only_looks_like_a_count_freezes_the_set() -> None:
     graph = channel_sets(randomised(Flat()), IMAGES[:1])
     assert graph.prunable == ()
     assert HARD_CODED in graph.sets[0].frozen
+
+
+def test_a_literal_size_of_a_part_freezes_the_set() -> None:
+    model = nn.Sequential(conv(3, 9), First(), conv(5, 6), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, CLASSES))
+    graph = channel_sets(randomised(model), IMAGES[:1])
+    assert {each.name: bool(each.frozen) for each in graph.sets} == {"0": True, "2": False, "5": True}
+
+
+class First(nn.Module):
+    """The first five channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :5]
 
 
 def test_networks_without_such_attributes_are_not_touched() -> None:

@@ -15,7 +15,6 @@ from cfp_cli.graph.operators import reorder
 from cfp_cli.graph.operators.operator import OperatorCall, Result, always, operator
 
 T = TypeVar("T")
-UNEVEN = "the split sizes have no common divisor"
 APART = "joined values have channels along different dimensions"
 
 
@@ -180,7 +179,12 @@ def _cut(call: OperatorCall, value: Value, dim: int, bounds: list[tuple[int, int
     labels = _sized(call, value, {dim: size})
     block = math.gcd(size, *(edge for pair in bounds for edge in pair))
     if block == 1 and size > 1 and value.varying == (dim,):
-        call.freeze([value], UNEVEN)
+        # No share of the count gives these parts. The code may take their sizes from attributes, equal ones from one.
+        rows = labels.reshape(-1)
+        parts = [rows[start:end] for start, end in bounds]
+        call.facts.parts += parts
+        for length in {len(part) for part in parts}:
+            call.facts.balance(np.stack([part for part in parts if len(part) == length]))
     elif block < size:
         blocks = np.moveaxis(labels, dim, 0).reshape(size // block, -1)
         lanes = tuple(np.moveaxis(lane, dim, 0).reshape(blocks.shape) for lane in value.lanes)
