@@ -15,8 +15,10 @@ from cfp_cli.runs.shrink_options import ShrinkOptions
 MULTIPLES = (1, 4, 8, 16)
 # A larger multiple is taken if it is faster by this factor at least: it leaves fewer counts to choose from.
 GAIN = 1.05
-# Without a measurement, the multiple that suits most kernels, for sets of at least this many channels.
-USUAL, WIDE = 8, 64
+# Without a measurement, the multiple that suits most kernels.
+USUAL = 8
+# The median set must have this many times the multiple: sets with fewer channels than the multiple keep all of them.
+ROOM = 8
 
 
 def needs_table(options: ShrinkOptions) -> bool:
@@ -30,7 +32,7 @@ def choose_multiple(
     """Return the multiple of which kept counts are.
 
     With a measured runtime it is the fastest of `MULTIPLES` for networks of equal multiply-adds. Otherwise it is 8 for
-    `--target macs`, if the sets of the network are wide, and 1 for parameters and bytes.
+    `--target macs`, and 1 for parameters and bytes. It is at most an eighth of the median size of the channel sets.
 
     Args:
         options: the options.
@@ -40,16 +42,18 @@ def choose_multiple(
     """
     if options.round_to != "auto":
         return options.round_to
+    sizes = [each.size for each in graph.prunable]
+    most = median(sizes) / ROOM if sizes else 0
     if needs_table(options):
+        possible = [each for each in MULTIPLES if each == 1 or each <= most]
         speeds = {}
-        for multiple in MULTIPLES:
+        for multiple in possible:
             plan = plan_at(START, multiple)
             # Plans differ a little in their multiply-adds.
             speeds[multiple] = costs.layers_of(plan) / plan.macs_after
-        chosen = MULTIPLES[0]
-        for multiple in MULTIPLES[1:]:
+        chosen = possible[0]
+        for multiple in possible[1:]:
             if speeds[chosen] / speeds[multiple] >= GAIN:
                 chosen = multiple
         return chosen
-    sizes = [each.size for each in graph.prunable]
-    return USUAL if options.target == "macs" and sizes and median(sizes) >= WIDE else 1
+    return USUAL if options.target == "macs" and most >= USUAL else 1
