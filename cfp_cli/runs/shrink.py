@@ -156,7 +156,7 @@ def run_shrink(
 
 
 def _without_labels(data: DataInput, options: ShrinkOptions, progress: Progress) -> tuple[DataInput, ShrinkOptions]:
-    """Return the input of images without labels, and the options without fine-tuning, which needs labels.
+    """Return the input of images without labels, and the options without fine-tuning, which chooses by labels here.
 
     Raises:
         DataError: the metric needs labels.
@@ -168,7 +168,7 @@ def _without_labels(data: DataInput, options: ShrinkOptions, progress: Progress)
         )
     progress.say(
         f"{data.path} has no class folders, so networks are compared with the original's predictions, and are not "
-        "fine-tuned"
+        "fine-tuned; `cfp finetune` can do that afterwards"
     )
     return replace(data, labels=False), replace(options, finetune=False)
 

@@ -216,7 +216,7 @@ def test_a_list_of_positions_of_the_size_of_a_count_stays() -> None:
 
 def test_counts_of_a_module_of_which_only_a_method_is_called_follow_the_heads() -> None:
     class Bias(nn.Module):
-        """A relative position bias that knows its shape, as in CoAtNet."""
+        """A relative position bias that stores its shape, as in CoAtNet."""
 
         def __init__(self) -> None:
             super().__init__()
