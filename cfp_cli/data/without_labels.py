@@ -12,6 +12,7 @@ from cfp_cli.data.left_out import LeftOut
 from cfp_cli.data.listing import SPLITS
 from cfp_cli.data.split import divide
 from cfp_cli.data.split_folders import SPLIT_NAMES
+from cfp_cli.data.unlabelled import find_images
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
 
@@ -44,13 +45,13 @@ def open_without_labels(
     bit_depth: int | None = None,
     progress: Progress = SILENT,
 ) -> Dataset:
-    """List the images below a folder. The dataset has no classes, and the label of each image is 0.
+    """List the images below a folder, or those of a list file, as a dataset without classes; all labels are 0.
 
     Split folders are recognised as `open_dataset` does if one of them is `train`. Missing splits are made by a seeded
     choice. Beside folders of masks or boxes, only those of a folder `images` are taken, also inside a split.
 
     Args:
-        path: the folder.
+        path: the folder; or a text file with the path of an image on each line, whose labels are not read.
         seed: seed of the choice of images for splits that are made.
         val_fraction: fraction of the images that go to `val`, where it is made.
         test_fraction: fraction of the images that go to `test`, where it is made.
@@ -59,13 +60,12 @@ def open_without_labels(
         progress: reports what is not read.
 
     Raises:
-        DataError: the path is no folder, or contains fewer than three images to make splits of.
+        DataError: the path does not exist, or contains fewer than three images to make splits of.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise DataError(f"{path} is not a folder; pass a folder of images")
     left_out = LeftOut()
-    splits, origin = _splits(path, left_out)
+    splits, origin = _splits(path, left_out) if path.is_dir() else (_listed(path, left_out), {"train": path.name})
+    root = path if path.is_dir() else path.parent
     missing = {"test": test_fraction, "val": val_fraction}
     missing = {name: fraction for name, fraction in missing.items() if name not in splits}
     if len(splits["train"]) <= len(missing):
@@ -79,11 +79,18 @@ def open_without_labels(
     items = {name: tuple(Item(image, 0) for image in splits[name]) for name in SPLITS}
     broken = BrokenImages(sum(map(len, items.values())) + len(left_out.dangling), max_bad)
     for path_to_nothing in left_out.dangling:
-        broken.add(path_to_nothing, "the link leads to no file", progress)
+        broken.add(path_to_nothing, "no such file", progress)
     if bit_depth is None:
         paths = sorted(item.path for images in items.values() for item in images)
         bit_depth = chosen_bit_depth(paths, f"{path} has images of more than 8 bits", progress)
-    return Dataset(path, (), items, origin, fingerprint_of(path, ("",), items), broken, bit_depth)
+    return Dataset(root, (), items, origin, fingerprint_of(root, ("",), items), broken, bit_depth)
+
+
+def _listed(path: Path, left_out: LeftOut) -> dict[str, list[Path]]:
+    """Return the images of a list file; those that do not exist count as broken."""
+    images = find_images([path])
+    left_out.dangling.extend(image for image in images if not image.is_file())
+    return {"train": sorted(image for image in images if image.is_file())}
 
 
 def _splits(path: Path, left_out: LeftOut) -> tuple[dict[str, list[Path]], dict[str, str]]:

@@ -88,8 +88,8 @@ def test_paths_without_images_keep_their_own_errors(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "list.txt").write_text("a.png x\n")
     assert all(has_labels(tmp_path / name) for name in ("empty", "list.txt", "missing"))
-    with pytest.raises(DataError, match="not a folder"):
-        open_without_labels(tmp_path / "list.txt")
+    with pytest.raises(DataError, match="no such file or folder"):
+        open_without_labels(tmp_path / "missing")
 
 
 def test_links_to_nothing_are_broken_images(tmp_path: Path) -> None:
@@ -97,3 +97,13 @@ def test_links_to_nothing_are_broken_images(tmp_path: Path) -> None:
     (root / "link.png").symlink_to(root / "nowhere.png")
     dataset: Dataset = open_without_labels(root, max_bad=0.5)
     assert dataset.broken.total == 10
+
+
+def test_the_labels_of_a_list_are_not_read(tmp_path: Path) -> None:
+    folder(tmp_path, {".": 12})
+    lines = [f"{index}.png defect{index}" for index in range(12)] + ["missing.png x"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    dataset = open_without_labels(tmp_path / "list.txt", max_bad=0.5)
+    assert {name: len(items) for name, items in dataset.splits.items()} == {"train": 8, "val": 2, "test": 2}
+    assert [path.name for path in dataset.broken.paths] == ["missing.png"]
+    assert dataset.root == tmp_path
