@@ -5,8 +5,9 @@ A rule gives each set a share. Bisection then finds the one scale of all shares 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -121,6 +122,7 @@ def solve(
     cost: Callable[[Counts], float],
     ratio: float,
     search: Search = Search(),
+    linked: Collection[str] = (),
 ) -> Counts:
     """Find the scale at which the fraction `ratio` of the cost is removed.
 
@@ -129,11 +131,14 @@ def solve(
         cost: total cost of a network with these counts.
         ratio: fraction to remove, in [0, 1).
         search: tolerance and effort.
+        linked: names of sets that constraints change together, in steps that may be wider than the tolerance, such as
+            the embedding of a transformer with its heads. Where no scale meets the target, they keep the counts of the
+            scale just above or below it, and the scale of the other sets is searched.
 
     Raises:
         TargetError: the floors, frozen channels or roundings do not allow it; the message has the reachable range.
     """
-    most, least = counts_at(1.0), counts_at(0.0)
+    most = counts_at(1.0)
     total = cost(most)
     # Most candidates near the end of a search are equal, and a candidate may cost an integer program.
     known: dict[tuple[int, ...], float] = {tuple(most.values()): 0.0}
@@ -145,18 +150,17 @@ def solve(
         return known[key]
 
     close = min(CLOSE * search.tolerance, CLOSE_TO_REMAINING * (1 - ratio))
-    low, high, below, above = 0.0, 1.0, least, most
-    tried = [most, least]
-    for _ in range(search.halvings):
-        if below == above or abs(removed(tried[-1]) - ratio) <= close:
-            break
-        scale = (low + high) / 2
-        tried.append(counts_at(scale))
-        if removed(tried[-1]) > ratio:
-            low, below = scale, tried[-1]
-        else:
-            high, above = scale, tried[-1]
-    counts = min(tried, key=lambda each: abs(removed(each) - ratio))
+
+    def nearest(tried: list[Counts]) -> Counts:
+        return min(tried, key=lambda each: abs(removed(each) - ratio))
+
+    tried, sides = _bisect(counts_at, removed, ratio, close, search.halvings)
+    counts = nearest(tried)
+    if linked and abs(removed(counts) - ratio) > search.tolerance:
+        for side in sides:
+            held = {name: side[name] for name in linked if name in side}
+            rule = partial(_with_held, counts_at, held)
+            counts = nearest([counts, *_bisect(rule, removed, ratio, close, search.halvings)[0]])
     if abs(removed(counts) - ratio) > search.tolerance:
         counts = _one_by_one(counts, counts_at, removed, ratio, search.tolerance)
     if abs(removed(counts) - ratio) > search.tolerance:
@@ -171,6 +175,29 @@ def solve(
             "change --ratio, --min-channels or --round-to"
         )
     return counts
+
+
+def _bisect(
+    counts_at: Callable[[float], Counts], removed: Callable[[Counts], float], ratio: float, close: float, halvings: int
+) -> tuple[list[Counts], tuple[Counts, Counts]]:
+    """All counts that a bisection of the scale tries, and those of the last scales below and above the target."""
+    low, high, above, below = 0.0, 1.0, counts_at(1.0), counts_at(0.0)
+    tried = [above, below]
+    for _ in range(halvings):
+        if below == above or abs(removed(tried[-1]) - ratio) <= close:
+            break
+        scale = (low + high) / 2
+        tried.append(counts_at(scale))
+        if removed(tried[-1]) > ratio:
+            low, below = scale, tried[-1]
+        else:
+            high, above = scale, tried[-1]
+    return tried, (below, above)
+
+
+def _with_held(counts_at: Callable[[float], Counts], held: Counts, scale: float) -> Counts:
+    """Counts at a scale, with fixed counts of some sets."""
+    return counts_at(scale) | held
 
 
 def _one_by_one(

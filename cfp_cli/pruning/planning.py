@@ -159,17 +159,19 @@ class _Planner:
         measured = self.options.target == "latency" and self.total is None
         effort = LATENCY_SEARCH if measured else Search(tolerance)
         rule = live_first(counts_at, self.scored, self.limits)
+        links = [link for link in self.graph.links if len(link.sets) > 1]
+        linked = {self.graph.sets[index].name for link in links for index in link.sets}
 
         def cost(counts: Counts) -> float:
             return self.cost(self.select(counts))
 
         try:
-            return solve(rule, cost, self.options.ratio, effort)
+            return solve(rule, cost, self.options.ratio, effort, linked)
         except TargetError:
             # A small network has few counts, and live channels first may leave none near the ratio.
             if rule is counts_at:
                 raise
-            return solve(counts_at, cost, self.options.ratio, effort)
+            return solve(counts_at, cost, self.options.ratio, effort, linked)
 
     def _measured(self, tolerance: float, loader: Iterable[tuple[Tensor, Tensor]] | None, progress: Progress) -> Counts:
         """The counts of the smallest measured loss."""
