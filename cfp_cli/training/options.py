@@ -32,6 +32,8 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "augment": "geometric",
         "ema": 0.99,
         "views": 6,
+        # The first candidate is the network before training, so a run that gains nothing ends after half its epochs.
+        "patience": 20,
     },
 }
 
