@@ -1,8 +1,8 @@
-"""Which networks can be pruned: all torchvision CNNs, timm families and the built-in networks; Torch-Pruning compared.
+"""Which networks can be pruned; Torch-Pruning compared. `coverage_networks.py` lists them.
 
 For each network, in separate processes: derive the channel graph, prune to two ratios by random scores, prove each
-rebuild, save it, load it in a new process and compare logits. Then Torch-Pruning (1.6.1) halves the same network, and
-the script compares its logits with those of the original with the pruned channels zeroed.
+rebuild, save it, load it in a new process and compare outputs. Then Torch-Pruning (1.6.1) halves the same network, and
+the script compares its outputs with those of the original with the pruned channels zeroed.
 
     python benchmarks/coverage.py run [NAME...]     # appends to benchmarks/results/coverage.jsonl
     python benchmarks/coverage.py rerun [NAME...]   # the same for cfp; keeps the last result of Torch-Pruning
@@ -27,15 +27,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch_pruning as tp
+from coverage_networks import CLASSES, VARIABLE, build, is_registered, parts, side
 from torch import Tensor, nn
-from torchvision import models
+from torch.utils._pytree import tree_leaves
 
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.save import save
 from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.graph import ChannelGraph, Selection, channel_sets
 from cfp_cli.graph.probe import HARD_CODED
-from cfp_cli.models.registry import create
 from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.planning import make_plan
 from cfp_cli.pruning.pruner import apply
@@ -44,47 +44,11 @@ from cfp_cli.scoring.scores import Scores, SetScores
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "coverage.jsonl"
 PAGE = ROOT / "docs" / "coverage.md"
-CLASSES = 6
+NETWORKS = Path(__file__).with_name("coverage_networks.py")
 RATIOS = (0.5, 0.9)
-SECONDS = 900
-SIDES = {"inception_v3": 96, "timm:inception_v4": 96, "timm:inception_resnet_v2": 96, "timm:halonet26t": 256}
-NOT_CONVOLUTIONAL = ("vit_", "swin_", "maxvit")
-BUILT_IN = ("vgg16_bn_gap", "repvgg_a0", "dddn")
-TIMM = (
-    *("resnet26d", "resnest14d", "res2net50_14w_8s", "seresnet33ts", "skresnet18", "ghostnet_050", "hrnet_w18_small"),
-    *("dla34", "ese_vovnet19b_slim", "cspresnet50", "cspdarknet53", "darknet53", "mobilenetv4_conv_small_050"),
-    *("mobileone_s0", "repvgg_a0", "efficientnet_lite0", "tinynet_e", "mixnet_s", "rexnet_100", "fbnetc_100", "dpn48b"),
-    *("selecsls42", "legacy_xception", "inception_resnet_v2", "inception_v4", "dm_nfnet_f0", "convnextv2_atto"),
-    *("regnetz_b16", "gernet_s", "semnasnet_050", "spnasnet_100", "lcnet_050", "inception_next_atto", "starnet_s1"),
-    *("rdnet_tiny", "hgnetv2_b0", "resnetv2_50", "eca_resnet33ts", "resnetblur18", "repghostnet_050", "poolformer_s12"),
-    *("fasternet_t0", "mambaout_femto", "legacy_seresnet18", "densenetblur121d", "edgenext_xx_small", "halonet26t"),
-)
-TRANSFORMERS = ("vit_b_16", "swin_t", "maxvit_t")
-
-
-def networks() -> list[str]:
-    """All names: built-in networks, torchvision, timm."""
-    found = [n for n in models.list_models(module=models) if not n.startswith(NOT_CONVOLUTIONAL)]
-    return [*BUILT_IN, *found, *TRANSFORMERS, *(f"timm:{name}" for name in TIMM)]
-
-
-def build(name: str) -> tuple[nn.Module, tuple[int, int]]:
-    """A network with seeded weights; norm statistics and layer scales get random values instead of neutral ones."""
-    torch.manual_seed(0)
-    model = create(name, CLASSES).eval()
-    with torch.no_grad():
-        for key, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor.is_floating_point() and tensor.dim() == 1 and "running_var" in key:
-                tensor.uniform_(0.5, 1.5)
-            elif "layer_scale" in key or "gamma" in key:
-                tensor.uniform_(0.1, 1.0)
-            elif tensor.is_floating_point() and tensor.dim() == 1 and ("running_mean" in key or "bias" in key):
-                tensor.normal_(0, 0.1)
-            elif tensor.is_floating_point() and tensor.dim() == 2 and not tensor.any():
-                # The head of torchvision's ViT is zero, so that its logits would prove nothing.
-                tensor.normal_(0, 0.05)
-    side = SIDES.get(name, 224 if name in TRANSFORMERS else 64)
-    return model, (side, side)
+# Reasons that freeze the channels of the outputs.
+RETURNED = ("logits", "output of the network")
+SECONDS = 300
 
 
 def images(size: tuple[int, int], count: int) -> Tensor:
@@ -94,8 +58,9 @@ def images(size: tuple[int, int], count: int) -> Tensor:
 
 def ours(name: str, folder: Path) -> dict[str, Any]:
     """Prune with cfp, and write checkpoints and their logits to `folder`."""
-    model, size = build(name)
-    spec = ModelSpec(name, tuple(str(index) for index in range(CLASSES)), input_size=size)
+    model, size = build(name), (side(name), side(name))
+    classes = tuple(str(index) for index in range(CLASSES)) if is_registered(name) else ()
+    spec = ModelSpec(name if is_registered(name) else f"{NETWORKS}:factory", classes, input_size=size)
     describe(model, spec)
     x = images(size, 4)
     began = time.perf_counter()
@@ -105,7 +70,7 @@ def ours(name: str, folder: Path) -> dict[str, Any]:
         "params": Selection(graph).parameters,
         "sets": len(graph.sets),
         "channels": int(graph.offsets[-1]),
-        "frozen": sum(s.size for s in graph.sets if s.frozen and s.frozen != ("logits",)),
+        "frozen": sum(s.size for s in graph.sets if s.frozen and set(s.frozen).isdisjoint(RETURNED)),
         "reasons": sorted({f"{operator}: {reason}" for _, operator, reason in graph.frozen} | _probed(graph)),
         "ratios": {},
     }
@@ -124,7 +89,7 @@ def ours(name: str, folder: Path) -> dict[str, Any]:
             }
             save(folder / f"{ratio}.pt", pruned, ModelSpec(**{**spec.__dict__, "plan": made.to_json()}))
             with torch.no_grad():
-                torch.save(pruned(x), folder / f"{ratio}.logits")
+                torch.save(flat(pruned(x)), folder / f"{ratio}.outputs")
         except Exception as error:
             result = {"failure": f"{type(error).__name__}: {error}"}
         row["ratios"][str(ratio)] = result
@@ -151,15 +116,21 @@ def _probed(graph: ChannelGraph) -> set[str]:
     return {f"trial rebuild: {HARD_CODED}"} if any(HARD_CODED in s.frozen for s in graph.sets) else set()
 
 
+def flat(outputs: Any) -> Tensor:
+    """All floating-point outputs as one vector."""
+    tensors = [each for each in tree_leaves(outputs) if isinstance(each, Tensor) and each.is_floating_point()]
+    return torch.cat([each.flatten() for each in tensors])
+
+
 def reload(folder: Path) -> dict[str, Any]:
-    """Load pruned checkpoints in a new process and compare their logits, by ratio."""
+    """Load pruned checkpoints in a new process and compare their outputs, by ratio."""
     differences = {}
     for path in sorted(folder.glob("*.pt")):
-        model = load(path)
-        expected = torch.load(path.with_suffix(".logits"), weights_only=True)
+        model = load(path, f"{NETWORKS}:factory" if VARIABLE in os.environ else None)
+        expected = torch.load(path.with_suffix(".outputs"), weights_only=True)
         with torch.no_grad():
-            logits = model(images(spec_of(model).input_size, 4))
-        differences[path.stem] = float((logits - expected).abs().max())
+            outputs = flat(model(images(spec_of(model).input_size, 4)))
+        differences[path.stem] = float((outputs - expected).abs().max())
     return differences
 
 
@@ -170,9 +141,8 @@ def torch_pruning(name: str) -> dict[str, Any]:
     scale and shift in a batch norm. Both networks must then compute the same logits. A norm over channels depends on
     the zeros, so for networks with such norms the script only checks that they run.
     """
-    model, size = build(name)
-    x = images(size, 2)
-    zeroed, _ = build(name)
+    model, x = build(name), images((side(name), side(name)), 2)
+    zeroed = build(name)
     zeroed.load_state_dict(model.state_dict())
     before = sum(parameter.numel() for parameter in model.parameters())
     began = time.perf_counter()
@@ -197,13 +167,13 @@ def torch_pruning(name: str) -> dict[str, Any]:
                 _zero(zeroed.get_submodule(names[module]), remaining, names[module], indices)
             group.prune()
         with torch.no_grad():
-            logits, expected = model(x), zeroed(x)
+            outputs, expected = flat(model(x)), flat(zeroed(x))
     except Exception as error:
         return {"verdict": "crash", "failure": f"{type(error).__name__}: {str(error)[:160]}"}
     after = sum(parameter.numel() for parameter in model.parameters())
     row: dict[str, Any] = {"seconds": time.perf_counter() - began, "removed": 1 - after / before}
     over_channels = any(isinstance(module, nn.LayerNorm | nn.GroupNorm) for module in model.modules())
-    difference = float((logits - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
+    difference = float((outputs - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
     row["difference"] = difference
     if after == before:
         row["verdict"] = "nothing pruned"
@@ -229,10 +199,11 @@ def _zero(module: nn.Module, remaining: dict[str, Tensor], name: str, indices: l
             bias.index_fill_(0, dropped, 0)
 
 
-def _child(task: str, *arguments: str) -> dict[str, Any]:
+def _child(name: str, task: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, __file__, task, *arguments]
+    environment = os.environ if is_registered(name) else {**os.environ, VARIABLE: name}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False, env=environment)
     except subprocess.TimeoutExpired:
         return {"verdict": "timeout", "failure": f"more than {SECONDS} s"}
     lines = done.stdout.strip().splitlines()
@@ -252,12 +223,12 @@ def run(names: list[str], *, only_ours: bool = False) -> None:
     """
     known = _rows() if only_ours else {}
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    for name in names or networks():
+    for name in names or [name for part in parts().values() for name in part]:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            ours = _child("ours", name, folder)
-            ours["reload"] = _child("reload", folder)
-        other = known[name]["torch_pruning"] if name in known else _child("torch-pruning", name)
+            ours = _child(name, "ours", name, folder)
+            ours["reload"] = _child(name, "reload", folder)
+        other = known[name]["torch_pruning"] if name in known else _child(name, "torch-pruning", name)
         row = {"name": name, "ours": ours, "torch_pruning": other}
         row |= {"torch": torch.__version__, "machine": platform.machine(), "threads": torch.get_num_threads()}
         row["load"] = os.getloadavg()[0]
@@ -291,9 +262,7 @@ def _rows() -> dict[str, Any]:
 def page() -> str:
     """The text of the page, from the last result of each network."""
     rows = _rows()
-    ordered = [rows[name] for name in networks() if name in rows]
-    proven = sum(_holds(row["ours"]) for row in ordered)
-    passed = sum(row["torch_pruning"].get("verdict") == "pass" for row in ordered)
+    ordered = [rows[name] for part in parts().values() for name in part if name in rows]
     lines = [
         "# Coverage",
         "",
@@ -301,28 +270,44 @@ def page() -> str:
         f"the network needs larger ones, {CLASSES} classes, uniform allocation, torch {ordered[0]['torch']}, "
         f"{ordered[0]['threads']} thread(s).",
         "",
-        f"{proven} of {len(ordered)} networks prune to both ratios with the proof holding. Torch-Pruning 1.6.1, asked",
-        f"to halve every layer, computes the right function on {passed}. If frozen channels do not allow a ratio, cfp",
-        "refuses it, reports the largest possible ratio, and writes nothing.",
+        f"{_reaching(ordered, RATIOS[:1])} of {len(ordered)} networks prune to 50 % and "
+        f"{_reaching(ordered, RATIOS[1:])} to 90 %",
+        "with the proof holding. If frozen channels do not allow a ratio, cfp refuses it, reports the largest possible",
+        "ratio, and writes nothing. Torch-Pruning 1.6.1, asked to halve every layer, computes the right function on",
+        f"{_verdicts(ordered, 'pass')}, the wrong one on {_verdicts(ordered, 'wrong')}, and ends with an error on "
+        f"{_verdicts(ordered, 'crash')}.",
         "",
-        "- *sets*: channel sets; *frozen*: channels other than the logits that are never pruned, of all channels.",
-        "- *50 %*, *90 %*: parameters removed, and the largest absolute logit difference between the rebuilt network",
-        "  and the original with the dropped channels zeroed; it is at most 1e-4 of the largest logit. Each network",
-        "  was also saved and loaded in a new process, where it computed the same logits.",
+        "| part | networks | 50 % | 90 % | Torch-Pruning: pass | wrong | error |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for part, names in parts().items():
+        measured = [rows[name] for name in names if name in rows]
+        counts = [_reaching(measured, (ratio,)) for ratio in RATIOS]
+        counts += [_verdicts(measured, verdict) for verdict in ("pass", "wrong", "crash")]
+        lines.append(f"| {part} | {len(measured)} | {' | '.join(map(str, counts))} |")
+    lines += [
+        "",
+        "- *sets*: channel sets; *frozen*: channels other than the outputs that are never pruned, of all channels.",
+        "- *50 %*, *90 %*: parameters removed, and the largest absolute difference of the outputs between the rebuilt",
+        "  network and the original with the dropped channels zeroed. Each network was also saved and loaded in a new",
+        "  process, where it computed the same outputs.",
         "- *graph*, *plan*, *rebuild*: seconds; plan and rebuild at 90 %, rebuild includes the proof.",
         f"  {_load(ordered)}",
-        "- *Torch-Pruning*: pass = the halved network computes the same logits as the zeroed original; wrong = it runs",
-        "  but computes other logits; not checked = norms over channels depend on zeroed channels, so the comparison",
+        "- *Torch-Pruning*: pass = the halved network computes the same outputs as the zeroed original; wrong = it",
+        "  runs but computes others; not checked = norms over channels depend on zeroed channels, so the comparison",
         "  does not apply.",
-        "",
-        "| network | parameters | sets | frozen | 50 % | 90 % | graph | plan | rebuild | Torch-Pruning |",
-        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     reasons: dict[str, list[str]] = {}
-    for row in ordered:
-        lines.append(_line(row))
-        for reason in row["ours"].get("reasons", []):
-            reasons.setdefault(reason, []).append(row["name"])
+    for part, names in parts().items():
+        lines += ["", f"## {part}", ""]
+        lines += [
+            "| network | parameters | sets | frozen | 50 % | 90 % | graph | plan | rebuild | Torch-Pruning |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for row in (rows[name] for name in names if name in rows):
+            lines.append(_line(row))
+            for reason in row["ours"].get("reasons", []):
+                reasons.setdefault(reason, []).append(row["name"])
     lines += ["", "## Why channels are frozen", ""]
     lines += [f"- `{reason}`: {', '.join(names)}" for reason, names in sorted(reasons.items())]
     return "\n".join(lines) + "\n"
@@ -335,10 +320,18 @@ def _load(rows: list[dict[str, Any]]) -> str:
     return f"The machine's load was {min(loads):.1f} to {max(loads):.1f}."
 
 
-def _holds(row: dict[str, Any]) -> bool:
-    """Whether both ratios were reached, proven and reloaded with the same logits."""
-    results = row.get("ratios", {"": {}})
-    return all("error" in result and row["reload"].get(ratio) == 0 for ratio, result in results.items())
+def _reaching(rows: list[dict[str, Any]], ratios: tuple[float, ...]) -> int:
+    """Number of networks that reached the ratios, proven and reloaded with the same outputs."""
+    return sum(all(_holds(row["ours"], str(ratio)) for ratio in ratios) for row in rows)
+
+
+def _holds(ours: dict[str, Any], ratio: str) -> bool:
+    result = ours.get("ratios", {}).get(ratio, {})
+    return "error" in result and ours["reload"].get(ratio) == 0
+
+
+def _verdicts(rows: list[dict[str, Any]], verdict: str) -> int:
+    return sum(row["torch_pruning"].get("verdict") == verdict for row in rows)
 
 
 def _line(row: dict[str, Any]) -> str:

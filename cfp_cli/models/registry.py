@@ -72,10 +72,10 @@ def create(arch: str, classes: int, **arch_kwargs: Any) -> nn.Module:
 def _call_factory(factory: Callable[[int, dict[str, Any]], Any], classes: int, kwargs: dict[str, Any]) -> Any:
     try:
         return factory(classes, kwargs)
-    except NotImplementedError:
+    except Exception:
         if torch.get_default_device().type != "meta":
             raise
-    # Some constructors compute with tensor values, which the meta device does not have.
+    # Some constructors compute with tensor values, which the meta device does not have. What they raise then varies.
     with torch.device("cpu"):
         return factory(classes, kwargs).to("meta")
 

@@ -160,6 +160,17 @@ def test_scripts_and_lazy_modules_are_refused_in_one_line(tmp_path: Path, code: 
         create(f"{tmp_path}/net.py:factory", 3)
 
 
+@pytest.mark.parametrize("value", ["width.item()", "width.numpy()", "width.tolist()", "width if width else 1"])
+def test_constructors_that_compute_with_tensor_values_load(tmp_path: Path, value: str) -> None:
+    """The meta device has no values. Torch raises errors of several kinds then."""
+    head = "import torch\nfrom torch import nn\n"
+    body = f"def factory(n):\n    width = torch.ones(2).sum().long()\n    return nn.Conv2d(3, int({value}), n)\n"
+    (tmp_path / "net.py").write_text(head + body)
+    with torch.device("meta"):
+        model = create(f"{tmp_path}/net.py:factory", 3)
+    assert (model.weight.device.type, model.weight.shape) == ("meta", (2, 3, 3, 3))
+
+
 @pytest.mark.parametrize(
     "code",
     [
