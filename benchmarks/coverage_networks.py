@@ -127,6 +127,7 @@ ULTRALYTICS = tuple(
 # Sides in pixels. Networks that fix their size, and those with deep strides, need larger images than 64 pixels.
 SIDES = {
     **{"inception_v3": 96, "timm:inception_v4": 96, "timm:inception_resnet_v2": 96, "timm:halonet26t": 256},
+    **{"timm:bat_resnext26ts": 256, "timm:eca_resnext26ts": 128, "timm:gcresnext26ts": 128},
     **{"timm:coatnet_nano_cc_224": 224, "timm:crossvit_tiny_240": 240, "timm:flexivit_small": 240, "swin_v2_t": 256},
     "ssd300_vgg16": 300,
     "ssdlite320_mobilenet_v3_large": 320,
