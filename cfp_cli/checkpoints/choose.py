@@ -122,6 +122,11 @@ def misfit(
     hint = next((hint for part, hint in _HINTS.items() if any(part in name for name in unknown)), None)
     pickled = next((each.module for each in contents.candidates if each.module is not None), None)
     advice = hint or "pass the right --arch"
+    if reshaped and not (missing or unknown) and all("pos_embed" in name for name in reshaped):
+        advice = (
+            "it was built for images of another size; pass an --arch file.py:factory that builds it for that size, "
+            "by img_size of timm or image_size of torchvision"
+        )
     if missing and set(missing) <= set(head):
         advice = "if it is an encoder without a head, train one with `cfp train DATA --init CKPT --new-head`"
     if pickled is not None:

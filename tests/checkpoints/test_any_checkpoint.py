@@ -404,6 +404,34 @@ def test_names_of_both_sides_are_shown(tmp_path: Path, arch: str) -> None:
     assert message.endswith("; pass the right --arch")
 
 
+@pytest.mark.parametrize("name", ["pos_embed", "encoder.pos_embedding"])
+def test_another_image_size_is_explained(tmp_path: Path, name: str) -> None:
+    (tmp_path / "vit.py").write_text(f"""
+import torch
+from torch import nn
+
+
+class Encoder(nn.Module):
+    def __init__(self, tokens):
+        super().__init__()
+        self.{name.rpartition(".")[2]} = nn.Parameter(torch.zeros(1, tokens, 4))
+
+
+class Net(Encoder):
+    def __init__(self, num_classes):
+        super().__init__(197)
+        self.encoder = Encoder(197)
+        self.head = nn.Linear(4, num_classes)
+""")
+    state = create(f"{tmp_path / 'vit.py'}:Net", 2).state_dict()
+    torch.save({**state, name: torch.zeros(1, 37, 4)}, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=r"another size; pass an --arch file\.py:factory .* img_size of timm"):
+        load(tmp_path / "m.pt", f"{tmp_path / 'vit.py'}:Net")
+    torch.save({**state, name: torch.zeros(1, 37, 4), "head.weight": torch.zeros(2, 5)}, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match="pass the right --arch"):
+        load(tmp_path / "m.pt", f"{tmp_path / 'vit.py'}:Net")
+
+
 def test_a_part_of_the_network_is_refused(tmp_path: Path, arch: str) -> None:
     state = prefixed(network().state_dict(), "model.")
     del state["model.features.3.weight"]
