@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 # What the words of the tree mean.
 LEGEND = "makes: outputs the channels of this set (their number); reads: takes the channels of these sets as input"
+UNITS = (
+    "unit: channels of a set that are kept or dropped together, such as the query, key and value of an attention head; "
+    "the tables of cfp count units"
+)
 
 
 @click.command(
@@ -79,6 +84,7 @@ def inspect(console: Console, model: Path, how: ModelOptions) -> None:
         data,
         _tree(network, graph, title),
         LEGEND,
+        *((UNITS,) if _unit_sizes(network, graph) else ()),
         _sets_table(graph),
         *graph.left_alone,
         next_for_model(model, how, None, spec.plan is not None),
@@ -95,6 +101,7 @@ def _tree(network: nn.Module, graph: ChannelGraph, title: str) -> Tree:
     for channel_set in graph.sets:
         for module in channel_set.consumers:
             read.setdefault(module, []).append(channel_set.name)
+    wide = _unit_sizes(network, graph)
     tree = Tree(title)
     branches = {"": tree}
     for name, module in network.named_modules():
@@ -106,11 +113,30 @@ def _tree(network: nn.Module, graph: ChannelGraph, title: str) -> Tree:
             label.append(f"  {sum(parameter.numel() for parameter in module.parameters()):,}")
         if name in made:
             label.append("  makes ").append(made[name].name, "yellow" if made[name].frozen else "green")
-            label.append(f" ({made[name].size})")
+            label.append(f" ({made[name].size} units of {wide[name]})" if name in wide else f" ({made[name].size})")
         if name in read:
             label.append("  reads " + ", ".join(dict.fromkeys(read[name])))
         branches[name] = branches[parent].add(label)
     return tree
+
+
+def _unit_sizes(network: nn.Module, graph: ChannelGraph) -> dict[str, int]:
+    """Return the outputs in each unit, by layer, for the layers that have several in each."""
+    from torch import nn
+
+    outputs = {
+        name: module.out_features if isinstance(module, nn.Linear) else module.out_channels
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    }
+    makers = Counter(name for channel_set in graph.sets for name in channel_set.producers)
+    return {
+        name: outputs[name] // channel_set.size
+        for channel_set in graph.sets
+        for name in channel_set.producers
+        # A layer whose outputs are split makes several sets.
+        if makers[name] == 1 and outputs.get(name, 0) > channel_set.size and outputs[name] % channel_set.size == 0
+    }
 
 
 def _sets_table(graph: ChannelGraph) -> Table:
