@@ -56,8 +56,8 @@ def finetune(
     representation teacher and the class-balanced teacher. Student and teachers may differ in input size and
     normalisation: each gets the same view of an image in its own preprocessing.
 
-    Without labels the outputs may have any shapes, see `OutputDistillation`. The teachers then run in each step, have
-    the preprocessing of the student, and the kept epoch is the one whose outputs are nearest to the first teacher's.
+    Without labels the outputs may have any shapes, see `OutputDistillation`. The teachers then have the preprocessing
+    of the student, and the kept epoch is the one whose outputs are nearest to the first teacher's.
 
     Args:
         model: the student, with a spec; on return it has the weights of the best epoch and is in eval mode.
@@ -100,7 +100,10 @@ def finetune(
     def output_distillation(images: TrainingImages, device: torch.device) -> OutputDistillation:
         views = images.views(student_preprocessing)
         moved = [network.to(device) for network in teachers]
-        return OutputDistillation(moved, views, options.epochs, options.temperature, len(spec_of(model).classes))
+        classes = len(spec_of(model).classes)
+        return OutputDistillation(
+            moved, views, cache_folder, options.epochs, options.temperature, classes, images.progress
+        )
 
     def distillation(images: TrainingImages, device: torch.device) -> Distillation:
         cached = [

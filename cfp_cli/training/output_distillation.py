@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -11,12 +15,16 @@ from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import TrainingError
+from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.output_error import are_class_scores
 from cfp_cli.models.forward_pass import is_detector, run_network
 from cfp_cli.training.batch_plan import ViewSource
 from cfp_cli.training.loss import Batch, kd, mix
+from cfp_cli.training.teacher_cache import Table, teacher_outputs
 
 _TINY = 1e-12
+# The largest size of cached outputs in bytes.
+MOST_CACHED = 1 << 30
 
 
 class OutputDistillation:
@@ -25,26 +33,48 @@ class OutputDistillation:
     D is the mean over the outputs of the network. For logits, and for each pixel of a map of class scores, it is the
     distillation loss `kd`. For another output it is the mean squared error divided by the variance in the teacher.
 
+    The outputs of a teacher are read from a cache if they are at most 1 GiB and half of the free disk space, and
+    computed in each step otherwise.
+
     Args:
         teachers: one or two frozen networks on the device of the student, with the outputs of the student.
         views: the training images, in the preprocessing of all networks.
+        cache_folder: folder of cached outputs.
         epochs: number of epochs E.
         temperature: temperature T of `kd`.
         classes: number of class names, see `are_class_scores`.
     """
 
     def __init__(
-        self, teachers: Sequence[nn.Module], views: ViewSource, epochs: int, temperature: float, classes: int
+        self,
+        teachers: Sequence[nn.Module],
+        views: ViewSource,
+        cache_folder: Path,
+        epochs: int,
+        temperature: float,
+        classes: int,
+        progress: Progress = SILENT,
     ) -> None:
         self.networks, self.views = tuple(teachers), views
         self.teachers, self.epochs, self.temperature = len(teachers), epochs, temperature
         self._classes = classes
         self._detector = any(map(is_detector, teachers))
+        self._shapes = _shapes_of_an_image(teachers[0], views)
+        self._tables: list[Table] = []
+        width = sum(map(math.prod, self._shapes))
+        if 0 < width * 4 * len(views) * views.views <= _cache_limit(cache_folder) // len(teachers):
+            for number, network in enumerate(teachers, 1):
+                device = next(network.parameters()).device
+                description = f"teacher {number}"
+                self._tables.append(
+                    teacher_outputs(
+                        network, views, width, cache_folder, device=device, progress=progress, description=description
+                    )
+                )
 
     def __call__(self, output: Sequence[Tensor], batch: Batch) -> Tensor:
         """See `Objective`; the output is a list of float32 tensors."""
-        images = self.views.get(batch.image_indices, batch.view_indices).to(output[0].device)
-        losses = [self._distance(output, self._targets(network, images)) for network in self.networks]
+        losses = [self._distance(output, targets) for targets in self._targets(batch, output[0].device)]
         if len(losses) == 1:
             return torch.stack([losses[0], losses[0], torch.zeros_like(losses[0])])
         weight = mix(batch.epoch, self.epochs)
@@ -54,9 +84,20 @@ class OutputDistillation:
         """See `Objective`."""
         return mix(epoch, self.epochs) if self.teachers == 2 else None
 
-    def _targets(self, network: nn.Module, images: Tensor) -> list[Tensor]:
-        with evaluating(network), torch.no_grad():
-            return [each.float() for each in tensors_of(run_network(network, images))]
+    def _targets(self, batch: Batch, device: torch.device) -> list[list[Tensor]]:
+        """The outputs of each teacher."""
+        if self._tables:
+            sizes = [math.prod(shape) for shape in self._shapes]
+            rows = [torch.from_numpy(table[batch.image_indices, batch.view_indices]) for table in self._tables]
+            return [
+                [
+                    part.reshape(-1, *shape)
+                    for part, shape in zip(torch.split(each.to(device), sizes, 1), self._shapes, strict=True)
+                ]
+                for each in rows
+            ]
+        images = self.views.get(batch.image_indices, batch.view_indices).to(device)
+        return [[each.float() for each in _run(network, images)] for network in self.networks]
 
     def _distance(self, output: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         return torch.stack([self._loss(value, target) for value, target in zip(output, targets, strict=True)]).mean()
@@ -102,8 +143,27 @@ def require_equal_outputs(
 
 
 def _shapes(network: nn.Module, images: Tensor) -> list[list[int]]:
-    with evaluating(network), torch.inference_mode():
-        return [list(each.shape) for each in tensors_of(run_network(network, images))]
+    return [list(each.shape) for each in _run(network, images)]
+
+
+def _run(network: nn.Module, images: Tensor) -> list[Tensor]:
+    with evaluating(network), torch.no_grad():
+        return tensors_of(run_network(network, images))
+
+
+def _shapes_of_an_image(network: nn.Module, views: ViewSource) -> list[list[int]]:
+    """Shapes of the outputs for one image; empty if an output has no entry for each image."""
+    first = views.get(np.zeros(1, np.int64), np.zeros(1, np.int64)).to(next(network.parameters()).device)
+    shapes = {count: _shapes(network, first.expand(count, *first.shape[1:])) for count in (2, 3)}
+    if any(shape[:1] != [count] for count, each in shapes.items() for shape in each):
+        return []
+    return [shape[1:] for shape in shapes[2]]
+
+
+def _cache_limit(folder: Path) -> int:
+    """The largest size of cached outputs in bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return min(MOST_CACHED, shutil.disk_usage(folder).free // 2)
 
 
 def train_layers(model: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.training.teacher_cache import Logits, teacher_logits
+from cfp_cli.training.teacher_cache import Table, teacher_logits
 from cfp_cli.training.training_images import TrainingImages
 
 
@@ -28,7 +28,7 @@ class Teacher:
     name: str
     model: nn.Module
     preprocessing: Preprocessing
-    logits: Logits
+    logits: Table
 
     @classmethod
     def with_logits(

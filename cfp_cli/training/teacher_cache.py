@@ -1,4 +1,4 @@
-"""The logits of a frozen teacher on every view of every training image, computed once and cached on disk.
+"""The outputs of a frozen teacher on every view of every training image, computed once and cached on disk.
 
 With the cache an epoch runs the student only. The name of a file is a hash of the teacher's weights, its code and the
 key of the views, so later epochs, resumed runs and other runs reuse it, and another teacher or other images never do.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
+from collections.abc import Callable
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,20 @@ from torch import Tensor, nn
 from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.execution import distributed
 from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.content_hash import MISMATCH
 from cfp_cli.foundation.errors import TrainingError
 from cfp_cli.foundation.files import remove_leftovers, sha256, write_bytes
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.predictions import require_logits
+from cfp_cli.models.forward_pass import run_network
 from cfp_cli.training.batch_plan import ViewSource
 from cfp_cli.training.interrupt import Interrupt
 
-Logits = np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
+# [N, V, width]; the width of logits is the number of classes.
+Table = np.ndarray[tuple[int, int, int], np.dtype[np.float32]]
+# Outputs [n, width] of a teacher for images [n, C, H, W] on its device.
+Forward = Callable[[nn.Module, Tensor], Tensor]
 # An interrupted computation keeps its finished blocks. Blocks and their batches do not depend on the process that
 # computes them, so a resumed computation gives the same bits as an uninterrupted one.
 _BATCH = 64
@@ -48,7 +54,7 @@ def teacher_logits(
     device: torch.device | str = "cpu",
     progress: Progress = SILENT,
     description: str = "teacher",
-) -> Logits:
+) -> Table:
     """Return the logits of a teacher in eval mode, float32 [N, V, classes], memory-mapped from the cache.
 
     Missing logits are computed. Several processes share the work, and an interrupted computation resumes.
@@ -66,12 +72,68 @@ def teacher_logits(
         TrainingError: a logit is NaN or infinite, or their number is not the number of classes.
         KeyboardInterrupt: SIGINT or SIGTERM arrived; finished blocks stay in the cache.
     """
-    key = hashlib.sha256(f"{fingerprint(teacher)}\n{teacher}\n{_code(teacher)}\n{views.key}".encode()).hexdigest()
+
+    def forward(network: nn.Module, images: Tensor) -> Tensor:
+        logits = require_logits(network(images))
+        if logits.shape[1] != classes:
+            raise TrainingError(
+                f"a teacher returns logits of shape {tuple(logits.shape[1:])}, not {classes} classes; "
+                "use teachers trained on the student's classes"
+            )
+        return logits
+
+    return _cached(teacher, views, classes, forward, folder, "", torch.device(device), progress, description)
+
+
+def teacher_outputs(
+    teacher: nn.Module,
+    views: ViewSource,
+    width: int,
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress = SILENT,
+    description: str = "teacher",
+) -> Table:
+    """Return all floating-point outputs of a teacher in eval mode, float32 [N, V, width], as `teacher_logits` does.
+
+    Args:
+        teacher: a network whose outputs all have an entry for each image.
+        views: N images in V views, in the preprocessing of the teacher.
+        width: number of output values of an image.
+        folder: folder of the cache; all processes of a machine share it.
+        device: the device of the computation.
+        progress: reports progress.
+        description: text of the progress bar.
+
+    Raises:
+        TrainingError: a value is NaN or infinite.
+        KeyboardInterrupt: SIGINT or SIGTERM arrived; finished blocks stay in the cache.
+    """
+
+    def forward(network: nn.Module, images: Tensor) -> Tensor:
+        return torch.cat([each.flatten(1).float() for each in tensors_of(run_network(network, images))], 1)
+
+    return _cached(teacher, views, width, forward, folder, "outputs", torch.device(device), progress, description)
+
+
+def _cached(
+    teacher: nn.Module,
+    views: ViewSource,
+    width: int,
+    forward: Forward,
+    folder: Path,
+    kind: str,
+    device: torch.device,
+    progress: Progress,
+    description: str,
+) -> Table:
+    facts = f"{fingerprint(teacher)}\n{teacher}\n{_code(teacher)}\n{views.key}{kind}"
+    key = hashlib.sha256(facts.encode()).hexdigest()
     file, parts = folder / f"{key}.npy", folder / f"{key}.parts"
-    shape = (len(views), views.views, classes)
+    shape = (len(views), views.views, width)
     workers = distributed.current()
     blocks = _blocks(len(views), views.views)
-    device = torch.device(device)
     if workers.first:
         _report_damage(file, parts, progress)
     if workers.any(_read(file, shape) is None, device):
@@ -80,7 +142,7 @@ def teacher_logits(
         for candidates in (blocks[workers.rank :: workers.world_size], blocks):
             missing = [block for block in candidates if _read(_part(parts, block), _shape(block, shape)) is None]
             if missing and _read(file, shape) is None:
-                _compute(teacher, views, classes, parts, missing, device, progress, description)
+                _compute(teacher, views, forward, parts, missing, device, progress, description)
             workers.barrier()
         if _read(file, shape) is None:
             tables = [_read(_part(parts, block), _shape(block, shape)) for block in blocks]
@@ -89,10 +151,10 @@ def teacher_logits(
     # Remove the parts even if the file existed: a process may have been killed between writing it and removing them.
     shutil.rmtree(parts, ignore_errors=True)
     remove_leftovers(file.parent)
-    logits = _read(file, shape)
-    if logits is None:
+    table = _read(file, shape)
+    if table is None:
         raise TrainingError(f"{file} cannot be read back; check the disk's free space")
-    return logits
+    return table
 
 
 def _code(teacher: nn.Module) -> list[str]:
@@ -117,7 +179,7 @@ def _batches(block: range, views: int) -> list[tuple[NDArray[np.int64], ...]]:
 def _compute(
     teacher: nn.Module,
     views: ViewSource,
-    classes: int,
+    forward: Forward,
     parts: Path,
     blocks: list[range],
     device: torch.device,
@@ -132,15 +194,11 @@ def _compute(
             shown = progress.track(chain(*batches), description, total=sum(map(len, batches)))
             for block, parts_of_block in zip(blocks, batches, strict=True):
                 block_batches = islice(shown, len(parts_of_block))
-                logits = torch.cat([_forward(teacher, views.get(*batch), device) for batch in block_batches])
-                if logits.shape[1:] != (classes,):
-                    raise TrainingError(
-                        f"a teacher returns logits of shape {tuple(logits.shape[1:])}, not {classes} classes; "
-                        "use teachers trained on the student's classes"
-                    )
-                if not bool(torch.isfinite(logits).all()):
-                    raise TrainingError("a teacher returns NaN or infinite logits; train it again")
-                _write(_part(parts, block), logits.view(len(block), views.views, classes).numpy())
+                outputs = [_distinct(teacher, forward, views.get(*batch), device) for batch in block_batches]
+                table = torch.cat(outputs).view(len(block), views.views, -1)
+                if not bool(torch.isfinite(table).all()):
+                    raise TrainingError("a teacher returns NaN or infinite outputs; train it again")
+                _write(_part(parts, block), table.numpy())
                 interrupt.check()
             # The end of the progress, after the last batch.
             next(shown, None)
@@ -148,14 +206,13 @@ def _compute(
         teacher.to(original_device)
 
 
-def _forward(teacher: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """Compute logits and move them to the CPU. Equal images, such as a view listed twice, are computed once."""
+def _distinct(teacher: nn.Module, forward: Forward, images: Tensor, device: torch.device) -> Tensor:
+    """Compute outputs and move them to the CPU. Equal images, such as a view listed twice, are computed once."""
     first: dict[bytes, int] = {}
     pixels = [image.numpy().tobytes() for image in images]
     position = [first.setdefault(content, len(first)) for content in pixels]
     distinct = images[[pixels.index(content) for content in first]]
-    logits = require_logits(teacher(distinct.to(device))).float().cpu()
-    return logits[position]
+    return forward(teacher, distinct.to(device)).float().cpu()[position]
 
 
 def _part(parts: Path, block: range) -> Path:
@@ -166,7 +223,7 @@ def _shape(block: range, shape: tuple[int, int, int]) -> tuple[int, int, int]:
     return (len(block), *shape[1:])
 
 
-def _write(path: Path, table: Logits) -> None:
+def _write(path: Path, table: Table) -> None:
     content = io.BytesIO()
     np.save(content, table, allow_pickle=False)
     digest = _digest(path)
@@ -175,7 +232,7 @@ def _write(path: Path, table: Logits) -> None:
     write_bytes(path, content.getvalue() + digest.digest())
 
 
-def _read(path: Path, shape: tuple[int, int, int]) -> Logits | None:
+def _read(path: Path, shape: tuple[int, int, int]) -> Table | None:
     """Memory-map a table, or return None if the file is missing, damaged or of another shape."""
     try:
         if not _intact(path):
@@ -190,7 +247,7 @@ def _read(path: Path, shape: tuple[int, int, int]) -> Logits | None:
 def _report_damage(file: Path, parts: Path, progress: Progress) -> None:
     for path in (file, *sorted(parts.glob("*.npy"))):
         if path.is_file() and not _intact(path):
-            progress.say(f"{path} {MISMATCH}; its logits are computed again")
+            progress.say(f"{path} {MISMATCH}; its outputs are computed again")
 
 
 def _intact(path: Path) -> bool:

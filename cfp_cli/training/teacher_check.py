@@ -8,13 +8,13 @@ from torch import Tensor
 from cfp_cli.foundation.naming import name_some
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics
-from cfp_cli.training.teacher_cache import Logits
+from cfp_cli.training.teacher_cache import Table
 
 # A teacher that was trained on such views is at least as accurate on training images as on validation images.
 _LARGEST_GAP = 0.03
 
 
-def check_views(name: str, logits: Logits, labels: Tensor, validation: Metrics, progress: Progress = SILENT) -> float:
+def check_views(name: str, logits: Table, labels: Tensor, validation: Metrics, progress: Progress = SILENT) -> float:
     """Warn if a teacher is less accurate on augmented training views than on validation images.
 
     Args:

@@ -80,7 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_loss_is_kl_a_pixel_and_relative_squared_error() -> None:
+def test_the_loss_is_kl_a_pixel_and_relative_squared_error(tmp_path: Path) -> None:
     teacher, other, views = Dense(1), Dense(2), Views()
     student = Dense(3).eval()(views.images)
     outputs = [student["maps"], student["boxes"][0]]
@@ -96,20 +96,62 @@ def test_the_loss_is_kl_a_pixel_and_relative_squared_error() -> None:
         boxes = target["boxes"][0]
         squared = (outputs[1] - boxes).square().mean() / boxes.var(correction=0)
         expected.append((torch.stack(pixels).mean() + squared) / 2)
-    found = OutputDistillation([teacher, other], views, 4, 2.0, 3)(outputs, BATCH)
+    found = OutputDistillation([teacher, other], views, tmp_path, 4, 2.0, 3)(outputs, BATCH)
     weight = float(np.cos(np.pi / 8))
     torch.testing.assert_close(found[1:], torch.stack(expected))
     torch.testing.assert_close(found[0], weight * expected[0] + (1 - weight) * expected[1])
-    alone = OutputDistillation([teacher], views, 4, 2.0, 0)
+    alone = OutputDistillation([teacher], views, tmp_path, 4, 2.0, 0)
     torch.testing.assert_close(alone(outputs, BATCH), torch.stack([expected[0], expected[0], torch.tensor(0.0)]))
     assert alone.mix(1) is None
 
 
-def test_maps_of_another_number_than_the_classes_are_no_class_scores() -> None:
+def test_maps_of_another_number_than_the_classes_are_no_class_scores(tmp_path: Path) -> None:
     teacher, views = Dense(1), Views()
     outputs = [Dense(3).eval()(views.images)["maps"], torch.zeros(3, 64, 4)]
-    by_pixel, squared = (OutputDistillation([teacher], views, 4, 2.0, classes)(outputs, BATCH)[0] for classes in (3, 7))
+    by_pixel, squared = (
+        OutputDistillation([teacher], views, tmp_path, 4, 2.0, classes)(outputs, BATCH)[0] for classes in (3, 7)
+    )
     assert not torch.isclose(by_pixel, squared)
+
+
+class Counting(Dense):
+    """Counts its passes in evaluation mode. `fixed` adds an output without an entry for each image."""
+
+    passes = 0
+
+    def __init__(self, *, fixed: bool) -> None:
+        super().__init__(1)
+        self.fixed = fixed
+
+    def forward(self, x: Tensor) -> Any:
+        Counting.passes += 1
+        output = super().forward(x)
+        return {**output, "anchors": self.boxes.weight.flatten()} if self.fixed else output
+
+
+@pytest.mark.parametrize("limit", [None, 0])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_outputs_are_cached_if_they_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, fixed: bool
+) -> None:
+    if limit is not None:
+        monkeypatch.setattr("cfp_cli.training.output_distillation.MOST_CACHED", limit)
+    teacher, views = Counting(fixed=fixed).eval(), Views()
+    expected = teacher(views.images)
+    outputs = [torch.zeros(3, 3, 8, 8), torch.zeros(3, 64, 4)] + ([torch.zeros(32)] if fixed else [])
+    losses = []
+    for _ in range(2):
+        distillation = OutputDistillation([teacher], views, tmp_path, 4, 2.0, 3)
+        Counting.passes = 0
+        losses += [distillation(outputs, BATCH) for _ in range(3)]
+        assert Counting.passes == (0 if limit is None and not fixed else 3)
+    assert all(torch.equal(loss, losses[0]) for loss in losses)
+    boxes = expected["boxes"][0]
+    pixels = kd(torch.zeros(192, 3), expected["maps"].movedim(1, -1).reshape(-1, 3), 2.0)
+    parts = [pixels, boxes.square().mean() / boxes.var(correction=0)]
+    if fixed:
+        parts.append(expected["anchors"].square().mean() / expected["anchors"].var(correction=0))
+    torch.testing.assert_close(losses[0][0], torch.stack(parts).mean())
 
 
 def run(folder: Path, out: Path, teachers: list[nn.Module], student: nn.Module, **arguments: Any) -> History:

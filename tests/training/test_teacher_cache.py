@@ -124,7 +124,7 @@ def test_unusable_teachers_are_refused(tmp_path):
     broken = Counting()
     with torch.no_grad():
         broken.head.bias[0] = torch.nan
-    with pytest.raises(TrainingError, match="NaN or infinite logits"):
+    with pytest.raises(TrainingError, match="NaN or infinite outputs"):
         teacher_logits(broken, views(), 3, tmp_path)
 
 
