@@ -47,8 +47,9 @@ class ModelSpec:
     input_size: tuple[int, int] = DEFAULT_INPUT_SIZE
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    plan: dict[str, Any] | None = None
-    lineage: tuple[dict[str, Any], ...] = ()
+    # A plan lists each kept channel, so `print(spec)` would fill screens.
+    plan: dict[str, Any] | None = field(default=None, repr=False)
+    lineage: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     channels: int = 3
     bit_depth: int | None = None
 

@@ -119,7 +119,8 @@ def export_table(report: ExportReport) -> Table:
 
     table = Table("", "", title=f"exported to {report.format}, {report.precision}", show_header=False)
     table.add_row("parameters", f"{report.parameters:,}")
-    table.add_row("file", sentence(f"{report.bytes:,} bytes, {report.overhead:+.1%} over the weights alone"))
+    compared = f"{abs(report.overhead):.1%} {'less' if report.overhead < 0 else 'more'} than the weights alone"
+    table.add_row("file", sentence(f"{report.bytes:,} bytes, {compared}"))
     if report.quantiser is not None:
         table.add_row("quantised by", report.quantiser)
     table.add_row("compared on", f"{report.images} {'test' if report.samples == 'given' else 'generated'} images")

@@ -319,5 +319,8 @@ def summary_table(
         for _, earlier_error in others:
             table.add_row(sentence(f"val error before {REPAIRS[stage]}"), "", f"{earlier_error:.2%}", "")
     if validation or output_error:
-        table.add_row(sentence("largest logit error of the rebuild"), "", f"{plan.max_abs_logit_error:.1e}", "proven")
+        outputs = "logit" if validation else "output"
+        table.add_row(
+            sentence(f"largest {outputs} error of the rebuild"), "", f"{plan.max_abs_logit_error:.1e}", "proven"
+        )
     return table

@@ -45,6 +45,12 @@ def test_what_is_saved_is_loaded(tmp_path: Path, network: nn.Module, name: str) 
     assert torch.equal(logits(loaded), logits(network))
 
 
+def test_a_printed_spec_leaves_out_the_plan() -> None:
+    spec = replace(SPEC, plan={"sets": [{"kept": [1, 2]}]}, lineage=({"stage": "prune"},))
+    assert repr(spec) == repr(SPEC)
+    assert "input_size=(32, 48), mean=(0.5, 0.5, 0.5)" in repr(spec)
+
+
 def test_a_checkpoint_is_plain_data(tmp_path: Path, network: nn.Module) -> None:
     save(tmp_path / "m.pt", network)
     content = torch.load(tmp_path / "m.pt", weights_only=True)

@@ -179,6 +179,13 @@ def test_unsure_images_are_listed_beside_a_csv_file(cfp, model: Path, images: Pa
     assert "unsure predictions" not in cfp("predict", model, images / "test", "--csv", out).out
 
 
+def test_a_prune_without_labels_speaks_of_outputs() -> None:
+    figures = {"params_before": 2, "params_after": 1, "macs_before": 2, "macs_after": 1, "compression": 2.0}
+    plan = SimpleNamespace(**figures, requested=0.5, achieved=0.5, target="params", max_abs_logit_error=0.0)
+    rows = [str(cell) for cell in summary_table(plan, {}, {"before": 0.0, "reconstructed": 0.1}).columns[0].cells]
+    assert "largest output error of the rebuild" in rows
+
+
 def test_score_speaks_of_channel_sets_and_names_the_next_command(cfp, scored: Path, model: Path, images: Path) -> None:
     result = cfp("score", model, images, "--images", 24, "--run", "other")
     assert result.code == 0, result.err
