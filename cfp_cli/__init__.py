@@ -19,12 +19,14 @@ _MODULES = {
     "comparing.rows": ("Comparison",),
     "data.dataset": ("Dataset", "open_dataset"),
     "data.images": ("load_images",),
+    "data.masks": ("MaskBatches",),
     "data.without_labels": ("open_without_labels",),
     "data.transforms": ("Preprocessing",),
     "exporting.export": ("ExportReport", "export"),
     "foundation.errors": ("CfpError",),
     "graph": ("ChannelGraph", "channel_sets"),
     "measuring.metrics": ("Metrics", "evaluate"),
+    "measuring.segmentation": ("SegmentationMetrics", "evaluate_segmentation"),
     "models.registry": ("create",),
     "pruning.plan": ("Plan",),
     "pruning.prune": ("prune",),
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from cfp_cli.data.dataset import Dataset as Dataset
     from cfp_cli.data.dataset import open_dataset as open_dataset
     from cfp_cli.data.images import load_images as load_images
+    from cfp_cli.data.masks import MaskBatches as MaskBatches
     from cfp_cli.data.transforms import Preprocessing as Preprocessing
     from cfp_cli.data.without_labels import open_without_labels as open_without_labels
     from cfp_cli.exporting.export import ExportReport as ExportReport
@@ -61,6 +64,8 @@ if TYPE_CHECKING:
     from cfp_cli.graph import channel_sets as channel_sets
     from cfp_cli.measuring.metrics import Metrics as Metrics
     from cfp_cli.measuring.metrics import evaluate as evaluate
+    from cfp_cli.measuring.segmentation import SegmentationMetrics as SegmentationMetrics
+    from cfp_cli.measuring.segmentation import evaluate_segmentation as evaluate_segmentation
     from cfp_cli.models.registry import create as create
     from cfp_cli.pruning.plan import Plan as Plan
     from cfp_cli.pruning.prune import prune as prune

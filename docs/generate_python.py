@@ -72,6 +72,7 @@ FUNCTIONS = (
     "train",
     "finetune",
     "evaluate",
+    "evaluate_segmentation",
 )
 
 

@@ -30,6 +30,7 @@ from cfp_cli.commands.options import (
     pass_console,
     seed_option,
 )
+from cfp_cli.commands.segmentation_table import segmentation_table
 from cfp_cli.commands.tables import Parts, sentence
 
 if TYPE_CHECKING:
@@ -86,7 +87,13 @@ def evaluate(
     seed: int,
     compute: Compute,
 ) -> None:
-    """Measure MODEL on a split of DATA: accuracy, macro averages, figures of each class, confusion matrix, mistakes."""
+    """Measure MODEL on a split of DATA: accuracy, macro averages, figures of each class, confusion matrix, mistakes.
+
+    A segmentation network needs masks instead of classes: DATA/masks/NAME.png beside DATA/images/NAME.jpg, with the
+    index of the class at each pixel, or 255 for none. The command prints the intersection over union (IoU) of each
+    class, their mean, and the pixel accuracy.
+    """
+    from cfp_cli.measuring.segmentation import SegmentationMetrics
     from cfp_cli.runs.evaluate import run_evaluate
 
     done = run_evaluate(
@@ -98,14 +105,17 @@ def evaluate(
         device=compute.device,
         progress=console,
     )
-    metrics = done.metrics
+    metrics, title, following = done.metrics, f"{model.name} on {split}", next_for_model(model, how, data, done.pruned)
+    if isinstance(metrics, SegmentationMetrics):
+        console.result(done.to_json(), segmentation_table(metrics, title), following)
+        return
     console.result(
         done.to_json(),
-        metrics_table(metrics, f"{model.name} on {split}"),
+        metrics_table(metrics, title),
         confusion_table(metrics, console.width),
         *([mistakes_table(done.mistakes)] if done.mistakes else []),
         *(collapse_verdict(metrics, model.name, REMEDY) or guessing_verdict(metrics, model.name)),
-        next_for_model(model, how, data, done.pruned),
+        following,
     )
 
 

@@ -17,7 +17,7 @@ from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
 
 # Names of folders that contain the images where masks or boxes are in folders beside them, in lower case.
-_IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 
 
 def has_labels(path: Path) -> bool:
@@ -118,7 +118,7 @@ def _splits(path: Path, left_out: LeftOut) -> tuple[dict[str, list[Path]], dict[
 
 def _image_folder(folder: Path, left_out: LeftOut) -> Path:
     """Return the folder `images` in a folder, if it exists, and report its neighbours as left out; else the folder."""
-    inner = next((each for each in subfolders(folder) if each.name.lower() in _IMAGE_FOLDERS), None)
+    inner = next((each for each in subfolders(folder) if each.name.lower() in IMAGE_FOLDERS), None)
     if inner is None or not contains_images(inner):
         return folder
     left_out.beside.extend(each for each in subfolders(folder) if each != inner and not is_run(each))

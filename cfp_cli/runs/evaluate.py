@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.images import load_images
+from cfp_cli.data.masks import MaskBatches
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.foundation.errors import DataError
+from cfp_cli.execution.evaluation_mode import evaluating
+from cfp_cli.foundation.errors import DataError, TrainingError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.mistakes import Mistake, worst_mistakes
 from cfp_cli.measuring.predictions import predict
+from cfp_cli.measuring.segmentation import SegmentationMetrics, class_maps, evaluate_segmentation
+from cfp_cli.models.forward_pass import run_network
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data
 from cfp_cli.runs.network_check import returns_logits, warn_of_batch_norms, warn_of_probabilities
 
@@ -25,16 +30,18 @@ class Evaluated:
 
     Attributes:
         metrics: metrics of the model on the split.
-        mistakes: the mistakes of each class with the highest confidence.
+        mistakes: the mistakes of each class with the highest confidence; none of a segmentation network.
         pruned: whether the model is pruned.
     """
 
-    metrics: Metrics
+    metrics: Metrics | SegmentationMetrics
     mistakes: tuple[Mistake, ...]
     pruned: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return metrics and mistakes as plain data."""
+        if isinstance(self.metrics, SegmentationMetrics):
+            return self.metrics.to_json()
         return {**self.metrics.to_json(), "mistakes": [each.to_json() for each in self.mistakes]}
 
 
@@ -49,6 +56,8 @@ def run_evaluate(
     progress: Progress = SILENT,
 ) -> Evaluated:
     """Measure the metrics of a model on one split, and find its worst mistakes.
+
+    A segmentation network is compared with masks beside the images, see `data.masks`.
 
     Args:
         model: the model.
@@ -65,10 +74,7 @@ def run_evaluate(
     network = model.load(progress)
     warn_of_batch_norms(network, progress)
     if not returns_logits(network):
-        raise DataError(
-            f"{model.path} returns no logits [images, classes], which `cfp eval` needs; evaluate it in your own "
-            "trainer, or train a head on an encoder by `cfp train DATA --init CKPT --new-head`"
-        )
+        return _run_segmentation(network, model, data, split, batch_size, device, progress)
     dataset = data.open(progress)
     network, dataset = fit_to_data(network, dataset, model.path, progress)
     images = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)
@@ -82,3 +88,35 @@ def run_evaluate(
         worst_mistakes(predictions, images.paths, classes, worst),
         spec_of(network).plan is not None,
     )
+
+
+def _run_segmentation(
+    network: nn.Module,
+    model: ModelInput,
+    data: DataInput,
+    split: str,
+    batch_size: int,
+    device: torch.device,
+    progress: Progress,
+) -> Evaluated:
+    """Compare the maps of class scores of a network with masks.
+
+    Raises:
+        CfpError: the network returns no such maps, or the images or masks cannot be used.
+    """
+    spec = spec_of(network)
+    with evaluating(network), torch.inference_mode():
+        output = run_network(network, torch.zeros(1, *spec.input_shape))
+    try:
+        classes = class_maps(output, network, len(spec.classes)).shape[1]
+    except TrainingError as error:
+        raise DataError(
+            f"{model.path} returns no logits [images, classes], and {error}; `cfp eval` needs either: evaluate it in "
+            "your own trainer, or train a head on an encoder by `cfp train DATA --init CKPT --new-head`"
+        ) from error
+    dataset = replace(data, labels=False).open(progress)
+    network, dataset = fit_to_data(network, dataset, model.path, progress)
+    images = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)
+    batches = MaskBatches(images, batch_size, classes)
+    metrics = evaluate_segmentation(network.to(device), batches, progress=progress)
+    return Evaluated(metrics, (), spec.plan is not None)

@@ -152,7 +152,7 @@ def test_commands_on_classes_refuse_in_one_line(
     assert result.code == 1
     errors = [line for line in result.err.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
-    assert any(words in errors[0] for words in ("logits", "class folders", "no classes")), errors
+    assert any(words in errors[0] for words in ("logits", "class folders", "no classes", "has no mask")), errors
 
 
 def test_a_classifier_is_pruned_without_labels(
