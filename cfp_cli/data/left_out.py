@@ -25,6 +25,7 @@ class LeftOut:
         loops: links that lead back to a folder above them.
         beside: folders beside the folders of the splits.
         outside: images that are in no class folder.
+        masks: masks beside images that are used without labels.
     """
 
     folders: list[Path] = field(default_factory=list)
@@ -35,6 +36,7 @@ class LeftOut:
     loops: list[Path] = field(default_factory=list)
     beside: list[Path] = field(default_factory=list)
     outside: list[Path] = field(default_factory=list)
+    masks: list[Path] = field(default_factory=list)
 
     def report(self, root: Path, progress: Progress) -> None:
         """Report what was left out under `root`: one line for folders and files, one for each kind of link."""
@@ -49,6 +51,9 @@ class LeftOut:
             )
         if self.outside:
             parts.append(f"images outside class folders ({len(self.outside)}, such as {self.outside[0].name})")
+        if self.masks:
+            example = os.path.relpath(self.masks[0], root)
+            parts.append(f"masks ({len(self.masks)}, such as {example}; if these are images, rename them)")
         if self.beside:
             parts.append(f"folders beside the splits ({_names(each.name for each in self.beside)})")
         if parts:

@@ -18,6 +18,9 @@ from cfp_cli.foundation.progress import SILENT, Progress
 
 # Names of folders that contain the images where masks or boxes are in folders beside them, in lower case.
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
+# Names of folders that contain masks or labels, and endings of the names of masks beside their images, in lower case.
+_MASK_FOLDERS = {"mask", "masks", "label", "labels", "annotation", "annotations", "ground_truth", "groundtruth", "gt"}
+_MASK_ENDINGS = ("_mask", "_masks", "_label", "_gt", "-mask", ".mask")
 
 
 def has_labels(path: Path) -> bool:
@@ -109,11 +112,34 @@ def _splits(path: Path, left_out: LeftOut) -> tuple[dict[str, list[Path]], dict[
     if "train" not in named:
         runs = [folder for folder in subfolders(root) if is_run(folder)]
         left_out.runs.extend(runs)
-        return {"train": images_below(root, left_out)}, {"train": "all images"}
+        return {"train": _without_masks(root, left_out)}, {"train": "all images"}
     note_left_out(root, left_out)
     left_out.beside.extend(folder for folder in subfolders(root) if folder not in named.values())
-    images = {split: images_below(_image_folder(folder, left_out), left_out) for split, folder in named.items()}
+    images = {split: _without_masks(_image_folder(folder, left_out), left_out) for split, folder in named.items()}
     return images, {split: f"{folder.name}/" for split, folder in named.items()}
+
+
+def _without_masks(root: Path, left_out: LeftOut) -> list[Path]:
+    """Return the images below a folder without masks: those in folders of masks, and `NAME_mask` beside `NAME`.
+
+    If all images are in folders of such names, they are taken for images.
+    """
+    images = images_below(root, left_out)
+    folders = {each.parent for each in images}
+    of_masks = {each for each in folders if _MASK_FOLDERS & {part.lower() for part in each.relative_to(root).parts}}
+    if of_masks == folders:
+        of_masks = set()
+    stems = {(each.parent, each.stem) for each in images}
+    masks = [each for each in images if each.parent in of_masks or _is_mask(each, stems)]
+    left_out.masks.extend(masks)
+    chosen = set(masks)
+    return [each for each in images if each not in chosen]
+
+
+def _is_mask(image: Path, stems: set[tuple[Path, str]]) -> bool:
+    """Return whether an image is the mask of another one in its folder, by its name."""
+    ending = next((each for each in _MASK_ENDINGS if image.stem.lower().endswith(each)), None)
+    return ending is not None and (image.parent, image.stem[: -len(ending)]) in stems
 
 
 def _image_folder(folder: Path, left_out: LeftOut) -> Path:

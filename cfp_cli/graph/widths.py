@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves
 
 from cfp_cli.graph.selection import Selection
 from cfp_cli.graph.trace import module_of, operator_of, shape_of_value
-from cfp_cli.models.attributes import is_counts
+from cfp_cli.models.attributes import is_counts, is_foreign, keeps_widths
 
 _NORMS = (torch.ops.aten.instance_norm.default,)
 
@@ -43,7 +42,7 @@ def new_widths(model: nn.Module, selection: Selection) -> Attributes:
     changes = _size_changes(selection)
     for path, module in model.named_modules():
         # The code of other modules may not use these attributes, so they change only where a trial needs it.
-        if not _keeps_widths(module) or (_is_foreign(module) and not selection.graph.widths):
+        if not keeps_widths(module) or (is_foreign(module) and not selection.graph.widths):
             continue
         change = changes.get(path) or _of_caller(path, changes)
         sizes = {old: next(iter(new)) for old, new in change.sizes.items() if len(new) == 1}
@@ -71,7 +70,7 @@ def changed_attributes(model: nn.Module, rebuilt: nn.Module, *, foreign: bool) -
     rebuilt_modules = dict(rebuilt.named_modules())
     for path, module in model.named_modules():
         other = rebuilt_modules.get(path)
-        if other is None or not _keeps_widths(module) or (_is_foreign(module) and not foreign):
+        if other is None or not keeps_widths(module) or (is_foreign(module) and not foreign):
             continue
         for name, value in vars(module).items():
             new = vars(other).get(name)
@@ -141,20 +140,6 @@ def _sizes(selection: Selection, node: Any) -> Iterator[tuple[int, int]]:
             # Of several dimensions, the one whose lines are all equal or empty shrinks.
             if np.isin(counts, (0, largest)).all() and (len(varying) == 1 or largest < size):
                 yield size, largest
-
-
-def _is_foreign(module: nn.Module) -> bool:
-    return not type(module).__module__.startswith("torch.nn.")
-
-
-def _keeps_widths(module: nn.Module) -> bool:
-    """Whether the shapes of a module's tensors do not contain all of its channel counts.
-
-    An instance norm without tensors warns if its input has another number of channels.
-    """
-    if _is_foreign(module):
-        return True
-    return isinstance(module, _NormBase) and not module.affine and not module.track_running_stats
 
 
 def _replaced(value: Any, sizes: Mapping[int, int]) -> Any:

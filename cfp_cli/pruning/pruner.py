@@ -203,8 +203,9 @@ def apply(model: nn.Module, plan: Plan, *, graph: ChannelGraph, example: Tensor)
             )
     selection = Selection(graph, plan.kept)
     pruned = rebuild(model, selection)
-    error = verify(model, pruned, selection, example)
+    # Before any forward pass of the rebuilt network: modules may also store other numbers in one, such as a counter.
     attributes = changed_attributes(model, pruned, foreign=graph.widths)
+    error = verify(model, pruned, selection, example)
     return pruned.eval(), replace(plan, max_abs_logit_error=error, attributes=attributes)
 
 

@@ -11,11 +11,12 @@ from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import ProofError
 from cfp_cli.foundation.failures import first_line
 from cfp_cli.graph import Selection
-from cfp_cli.graph.difference import first_difference
+from cfp_cli.graph.difference import differ, first_difference
 from cfp_cli.graph.replay import Replay
 from cfp_cli.models.forward_pass import run_network
 
 TOLERANCE = 1e-4
+_BATCH_REMEDY = "its code treats a batch of one image in another way: let it use the same code for every batch size"
 
 
 def verify(model: nn.Module, rebuilt: nn.Module, selection: Selection, x: Tensor) -> float:
@@ -39,7 +40,7 @@ def verify(model: nn.Module, rebuilt: nn.Module, selection: Selection, x: Tensor
     with evaluating(model), evaluating(rebuilt), full_precision(), torch.no_grad():
         expected = replayed_outputs(selection, x)
         try:
-            given = tensors_of(run_network(rebuilt, x))
+            given = tensors_of(run_network(rebuilt, x.clone()))
         except Exception as error:
             raise ProofError(
                 f"the rebuilt network cannot run ({first_line(error, 160)}); {_remedy(rebuilt, selection, x)}"
@@ -62,6 +63,7 @@ def verify(model: nn.Module, rebuilt: nn.Module, selection: Selection, x: Tensor
                     f"(largest value {scale:.3g}); {_remedy(rebuilt, selection, x)}"
                 )
             largest = max(largest, difference)
+        _require_single_image(model, rebuilt, given, x)
     return largest
 
 
@@ -70,6 +72,41 @@ def replayed_outputs(selection: Selection, x: Tensor) -> list[Tensor | None]:
     outputs = selection.graph.traced.outputs
     found = {node: value for node, value in Replay(selection).values(x) if node in outputs}
     return [found.get(node) for node in outputs]
+
+
+def _require_single_image(model: nn.Module, rebuilt: nn.Module, given: list[Tensor], x: Tensor) -> None:
+    """Check one image alone: code that branches on the size of the batch was not traced for a single image.
+
+    A network whose original depends on the batch cannot be checked in this way.
+    """
+    if len(x) < 2:
+        return
+    expected = tensors_of(run_network(model, x.clone()))
+    alone = tensors_of(run_network(model, x[:1].clone()))
+    if not _same_alone(alone, expected):
+        return
+    try:
+        value = tensors_of(run_network(rebuilt, x[:1].clone()))
+    except Exception as error:
+        raise ProofError(
+            f"the rebuilt network cannot run on a single image ({first_line(error, 160)}); {_BATCH_REMEDY}"
+        ) from error
+    if not _same_alone(value, given):
+        raise ProofError(
+            f"the rebuilt network has other outputs for a single image than in a batch of {len(x)}, and the original "
+            f"has the same; {_BATCH_REMEDY}"
+        )
+
+
+def _same_alone(alone: list[Tensor], batch: list[Tensor]) -> bool:
+    """Whether the outputs of one image are those that it has in a batch; outputs without a batch are not compared."""
+    if len(alone) != len(batch):
+        return False
+    return all(
+        value.numel() == other[:1].numel() and not differ(other[:1].reshape(value.shape), value)
+        for value, other in zip(alone, batch, strict=True)
+        if other.dim() and other.shape != value.shape
+    )
 
 
 def _distance(value: Tensor, other: Tensor) -> float:

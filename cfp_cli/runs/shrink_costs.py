@@ -39,6 +39,9 @@ ADVICE = "delete the file to measure again"
 # Costs that a selection has without a measurement.
 COUNTED: frozenset[Cost] = frozenset({"params", "macs"})
 
+# Milliseconds of more than a year; sums of larger times could overflow.
+_LONGEST = 1e11
+
 
 @dataclass(frozen=True)
 class _Content:
@@ -70,9 +73,9 @@ class _Content:
             FieldError: a time is not positive.
         """
         for name, times in (("layers", self.layers), ("networks", self.networks)):
-            wrong = next((each for each in times.values() if each <= 0), None)
+            wrong = next((each for each in times.values() if not 0 < each < _LONGEST), None)
             if wrong is not None:
-                raise FieldError(f"{name} has a time of {wrong} ms, not a positive number")
+                raise FieldError(f"{name} has a time of {wrong} ms, not a positive number below {_LONGEST:g}")
 
 
 @dataclass(frozen=True)

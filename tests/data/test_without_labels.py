@@ -36,6 +36,8 @@ TREES = {
         (6, 3, 4),
     ),
     "images with split folders": ({"images/train": 6, "images/val": 2, "labels/train": 6}, True, (5, 2, 1)),
+    "photos beside masks": ({"photos": 20, "Masks": 20}, True, (13, 3, 4)),
+    "masks in folders of sites": ({"a/images": 10, "a/masks": 10, "b/photos": 10, "b/masks": 10}, True, (13, 3, 4)),
     "class folders": ({"a": 10, "b": 10}, True, (13, 3, 4)),
     "a class folder beside images": ({".": 10, "b": 10}, True, (13, 3, 4)),
 }
@@ -51,9 +53,27 @@ def test_every_layout_is_listed(kind: str, tmp_path: Path) -> None:
     assert (dataset.classes, dataset.labelled) == ((), False)
     paths = [item.path for items in dataset.splits.values() for item in items]
     assert len(paths) == len(set(paths))
-    assert not any("masks" in str(path) or "labels" in path.parts for path in paths)
-    if "masks" in counts:
-        assert any("masks" in line for line in progress.lines)
+    assert not any("masks" in str(path.relative_to(root)).lower() or "labels" in path.parts for path in paths)
+    if any("masks" in name.lower() for name in counts):
+        assert any("masks" in line.lower() for line in progress.lines)
+
+
+def test_masks_beside_their_images_are_left_out(tmp_path: Path) -> None:
+    root, progress = folder(tmp_path, {".": 20}), Lines()
+    for index in range(20):
+        Image.new("L", (6, 6)).save(root / f"{index}_mask.png")
+    Image.new("L", (6, 6)).save(root / "face_mask.png")
+    dataset = open_without_labels(root, progress=progress)
+    names = [item.path.name for items in dataset.splits.values() for item in items]
+    assert len(names) == 21
+    assert "face_mask.png" in names
+    assert any("masks (20, such as 0_mask.png" in line for line in progress.lines)
+
+
+def test_images_in_a_folder_called_masks_are_images(tmp_path: Path) -> None:
+    root, progress = folder(tmp_path, {"masks": 20}), Lines()
+    assert sum(map(len, open_without_labels(root, progress=progress).splits.values())) == 20
+    assert not any("masks" in line for line in progress.lines)
 
 
 def test_the_splits_depend_on_the_seed_and_the_fingerprint_does_not(tmp_path: Path) -> None:
