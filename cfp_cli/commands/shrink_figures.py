@@ -26,8 +26,8 @@ def frontier_table(done: Shrunk) -> Table:
     metrics = done.metrics
     rule = (
         f"loss: {NAMES[metrics.metric]} on the validation images, in points; at most: loss of accuracy with 95 % "
-        f"confidence; a network passes with a loss up to {metrics.max_loss:g} and at most "
-        f"{metrics.max_loss + metrics.margin:g}"
+        f"confidence; a network passes with a loss up to {metrics.max_loss:g} (--max-loss) and at most "
+        f"{metrics.max_loss + metrics.margin:g} (--max-loss plus --margin)"
     )
     timed, sized = (any(getattr(each, name) for each in metrics.frontier) for name in ("latency_ms", "bytes"))
     estimates = [*(["ms (about)"] if timed else []), *(["bytes (about)"] if sized else [])]

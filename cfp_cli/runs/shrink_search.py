@@ -236,10 +236,11 @@ class Search:
             return
         judged = self.judge(candidate)
         how = "fine-tuned" if candidate.trained else "refitted"
-        passes = "passes" if judged.passes else "fails"
+        passes, allowed = "passes" if judged.passes else "fails", self.options.rule.max_loss
         self.progress.say(
-            f"{compression:g}x {how}: {cost_texts(self.costs(candidate))}, loss {judged.loss:.2f} points (at most "
-            f"{judged.bound:.2f}): {passes}{self._outlook(candidate.trained, left)}"
+            f"{compression:g}x {how}: {cost_texts(self.costs(candidate))}, loss {judged.loss:.2f} points (allowed "
+            f"{allowed:g}), at most {judged.bound:.2f} with 95 % confidence (allowed "
+            f"{allowed + self.options.rule.margin:g}): {passes}{self._outlook(candidate.trained, left)}"
         )
 
     def _outlook(self, trained: bool, left: int) -> str:
