@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cfp_cli.checkpoints.spec import ModelSpec
 from cfp_cli.foundation.content_hash import read_hashed_json, write_hashed_json
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.typed_json import FieldError, quoted, read, require_int64, to_json
@@ -163,3 +164,19 @@ class Plan:
             RunError: the file is missing, does not match its hash, or is not a plan of this version.
         """
         return cls.from_json(read_hashed_json(path, RunError, ADVICE), path)
+
+
+def with_plan(spec: ModelSpec, plan: Plan) -> ModelSpec:
+    """Return a copy of a spec with a plan.
+
+    If the spec has the plan of an earlier prune, the attributes that only that prune changed keep their counts.
+
+    Args:
+        spec: the spec of the network that was pruned.
+        plan: the plan of the prune.
+    """
+    earlier = (spec.plan or {}).get("attributes", {})
+    attributes = {
+        path: {**earlier.get(path, {}), **plan.attributes.get(path, {})} for path in {**earlier, **plan.attributes}
+    }
+    return replace(spec, plan=replace(plan, attributes=attributes).to_json())

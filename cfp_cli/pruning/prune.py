@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph
 from cfp_cli.pruning.options import PruneOptions
-from cfp_cli.pruning.plan import Plan
+from cfp_cli.pruning.plan import Plan, with_plan
 from cfp_cli.pruning.pruner import Pruner
 from cfp_cli.pruning.refit import FULL, Refit
 from cfp_cli.scoring.scores import Scores
@@ -41,7 +42,8 @@ def prune(
         options: fields of `PruneOptions`.
 
     Returns:
-        The pruned network, in eval mode, and its plan.
+        The pruned network, in eval mode, and its plan. If `model` has a spec, the pruned network has one with the plan,
+        so that it can be saved and loaded.
 
     Raises:
         UsageError: an option is out of range.
@@ -49,4 +51,9 @@ def prune(
         ProofError: the rebuilt network differs from the channel-zeroed original.
     """
     pruner = Pruner(loader, refit, progress=progress)
-    return pruner.prune(model, scores, PruneOptions(ratio=ratio, **options), graph=graph)
+    pruned, plan = pruner.prune(model, scores, PruneOptions(ratio=ratio, **options), graph=graph)
+    spec = getattr(model, "spec", None)
+    if isinstance(spec, ModelSpec):
+        facts = {"compression": plan.compression, "achieved": plan.achieved}
+        describe(pruned, with_plan(spec.followed_by("prune", **facts), plan))
+    return pruned, plan

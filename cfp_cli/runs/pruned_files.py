@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import nn
 from cfp_cli.checkpoints.save import save
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.measuring.metrics import Metrics
-from cfp_cli.pruning.plan import Plan
+from cfp_cli.pruning.plan import Plan, with_plan
 from cfp_cli.runs.records import Inputs, PruneMetrics, PruneRecord, output_files
 from cfp_cli.runs.scored_network import ScoredNetwork
 
@@ -24,7 +23,7 @@ def save_pruned(scored: ScoredNetwork, pruned: nn.Module, plan: Plan, path: Path
         StorageError: a file cannot be written.
     """
     facts = {"from": scored.model.record().sha256, "compression": plan.compression, "achieved": plan.achieved}
-    save(path, pruned, replace(spec_of(scored.network).followed_by("prune", **facts), plan=plan.to_json()))
+    save(path, pruned, with_plan(spec_of(scored.network).followed_by("prune", **facts), plan))
     plan.save(plan_path)
 
 

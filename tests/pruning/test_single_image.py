@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import cfp_cli as cfp
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.save import save
-from cfp_cli.checkpoints.spec import describe, spec_of
+from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.foundation.errors import CheckpointError, ProofError
 from cfp_cli.pruning.plan import Plan
 
@@ -84,8 +84,7 @@ def checkpoint(tmp_path: Path) -> tuple[Path, str, nn.Module]:
     arch, path = f"{tmp_path}/net.py:net", tmp_path / "model.pt"
     torch.save(cfp.create(arch, 4).state_dict(), tmp_path / "weights.pth")
     model = load(tmp_path / "weights.pth", arch, input_size=(8, 8))
-    small, plan = pruned(model)
-    return path, arch, describe(small, replace(spec_of(model), plan=plan.to_json()))
+    return path, arch, pruned(model)[0]
 
 
 def test_numbers_that_a_forward_pass_changes_are_not_stored(checkpoint: tuple[Path, str, nn.Module]) -> None:
@@ -95,6 +94,16 @@ def test_numbers_that_a_forward_pass_changes_are_not_stored(checkpoint: tuple[Pa
     loaded = load(path, arch)
     assert loaded.calls == 0
     torch.testing.assert_close(loaded(IMAGES), model.eval()(IMAGES))
+
+
+def test_a_network_that_is_pruned_twice_keeps_its_counts(checkpoint: tuple[Path, str, nn.Module]) -> None:
+    path, arch, model = checkpoint
+    save(path, model)
+    again = load(path, arch)
+    twice, plan = cfp.prune(again, cfp.score(again, BATCHES), 0.0, loader=BATCHES)
+    assert not plan.attributes
+    save(path, twice)
+    torch.testing.assert_close(load(path, arch)(IMAGES), twice(IMAGES))
 
 
 @pytest.mark.parametrize(
