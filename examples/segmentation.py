@@ -6,10 +6,8 @@ python examples/segmentation.py out/ --images 600 --epochs 30 --ratio 0.8
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -89,17 +87,12 @@ def train(network: nn.Module, images: Tensor, masks: Tensor, epochs: int) -> Non
     network.eval()
 
 
-def mean_iou(network: Callable[[Tensor], Any], images: Tensor, masks: Tensor) -> float:
-    """Intersection over union of the pixels of each class, the mean over the classes."""
-    count = len(NAMES)
-    confusion = torch.zeros(count * count, dtype=torch.int64)
-    with torch.inference_mode():
-        for x, y in zip(images.split(32), masks.split(32), strict=True):
-            pairs = y * count + network(x).argmax(1)
-            confusion += torch.bincount(pairs.flatten(), minlength=count * count)
-    table = confusion.view(count, count).double()
-    hits = table.diagonal()
-    return float((hits / (table.sum(0) + table.sum(1) - hits).clamp_min(1)).mean())
+def write(folder: Path, images: Tensor, masks: Tensor) -> None:
+    """Write images and masks as `cfp eval` reads them: `images/NAME.png` beside `masks/NAME.png`."""
+    for kind, pixels in (("images", images[:, 0]), ("masks", masks.to(torch.uint8))):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for index, each in enumerate(pixels):
+            Image.fromarray(each.numpy()).save(folder / kind / f"{index:04}.png")
 
 
 def main() -> None:
@@ -108,46 +101,47 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--images", type=int, default=600, help="training images, with masks")
     parser.add_argument("--epochs", type=int, default=30, help="epochs of the teacher, and of the distillation")
+    parser.add_argument("--lr", type=float, default=3e-4, help="learning rate of the distillation")
     parser.add_argument("--ratio", type=float, default=0.8, help="fraction of the parameters to remove")
     args = parser.parse_args()
-    (args.out / "images").mkdir(parents=True, exist_ok=True)
 
     spec = cfp.ModelSpec(f"{__file__}:unet", NAMES, input_size=(SIDE, SIDE), mean=(0.5,), std=(0.25,), channels=1)
     pixels, masks = draw(args.images, 0)
     test_pixels, test_masks = draw(max(args.images // 3, 6), 1)
-    images, test_images = ((each / 255 - 0.5) / 0.25 for each in (pixels, test_pixels))
-    for index, each in enumerate(pixels):
-        Image.fromarray(each[0].numpy()).save(args.out / "images" / f"{index:04}.png")
+    write(args.out / "data" / "train", pixels, masks)
+    write(args.out / "data" / "test", test_pixels, test_masks)
+    data, preprocessing = cfp.open_without_labels(args.out / "data"), cfp.Preprocessing.of(spec)
+    store, test_store = (cfp.load_images(data, split, preprocessing) for split in ("train", "test"))
+    test = cfp.MaskBatches(test_store, 32)
 
     torch.manual_seed(0)
     teacher = cfp.describe(UNet(), spec)
-    train(teacher, images, masks, args.epochs)
+    train(teacher, preprocessing.normalise(pixels), masks, args.epochs)
     cfp.save(args.out / "teacher.pt", teacher)
-    found = {"teacher": mean_iou(teacher, test_images, test_masks)}
+    found = {"teacher": cfp.evaluate_segmentation(teacher, test)}
 
-    # From here on no mask is read.
-    data = cfp.open_without_labels(args.out / "images")
-    store = cfp.load_images(data, "train", cfp.Preprocessing.of(spec))
-    graph = cfp.channel_sets(teacher, test_images[:1])
+    # From here on masks are read only to evaluate.
+    images = next(iter(test_store.batches(64)))[0]
+    graph = cfp.channel_sets(teacher, images[:1])
     scores = cfp.score(teacher, store.batches(16), graph=graph)
     student, plan = cfp.prune(teacher, scores, args.ratio, loader=store.batches(64), graph=graph)
     cfp.describe(student, replace(spec.followed_by("prune", ratio=args.ratio), plan=plan.to_json()))
-    found["pruned and refitted"] = mean_iou(student, test_images, test_masks)
+    found["pruned and refitted"] = cfp.evaluate_segmentation(student, test)
     cfp.finetune(
         student,
         data,
         [teacher],
-        cfp.TrainOptions.preset("student", epochs=args.epochs, batch_size=16),
+        cfp.TrainOptions.preset("student", epochs=args.epochs, batch_size=16, lr=args.lr),
         out=args.out / "small.pt",
         last=args.out / "small.last.pt",
         cache_folder=args.out / "cache",
     )
-    found["distilled"] = mean_iou(student, test_images, test_masks)
-    report = cfp.export(student, args.out / "small.onnx", samples=test_images)
+    found["distilled"] = cfp.evaluate_segmentation(student, test)
+    report = cfp.export(student, args.out / "small.onnx", samples=images)
 
     print(f"parameters {plan.params_before:,} to {plan.params_after:,}, multiply-adds {plan.macs_after / 1e6:.1f} M")  # noqa: T201
-    for name, value in found.items():
-        print(f"{name}: mean IoU {value:.2%}")  # noqa: T201
+    for name, metrics in found.items():
+        print(f"{name}: mean IoU {metrics.mean_iou:.2%}, pixel accuracy {metrics.pixel_accuracy:.2%}")  # noqa: T201
     print(f"{report.path}: {report.bytes:,} bytes, error {report.max_relative_error:.1e} of the largest output")  # noqa: T201
 
 
