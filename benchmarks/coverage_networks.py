@@ -129,6 +129,8 @@ SIDES = {
     **{"inception_v3": 96, "timm:inception_v4": 96, "timm:inception_resnet_v2": 96, "timm:halonet26t": 256},
     **{"timm:bat_resnext26ts": 256, "timm:eca_resnext26ts": 128, "timm:gcresnext26ts": 128},
     **{"timm:coatnet_nano_cc_224": 224, "timm:crossvit_tiny_240": 240, "timm:flexivit_small": 240, "swin_v2_t": 256},
+    # Group norms need more than one value a group in their smallest map.
+    **{"fcos_resnet50_fpn": 256, "retinanet_resnet50_fpn_v2": 256},
     "ssd300_vgg16": 300,
     "ssdlite320_mobilenet_v3_large": 320,
 }
@@ -146,6 +148,12 @@ def parts() -> dict[str, list[str]]:
         "Segmentation": [*TORCHVISION_SEGMENTATION, *(f"smp:{name}" for name in SMP)],
         "Detection": [*TORCHVISION_DETECTION, *(f"ultralytics:{name}" for name in ULTRALYTICS)],
     }
+
+
+def classifiers() -> list[str]:
+    """Names of the networks that return logits and that `cfp` builds by their names."""
+    found = parts()
+    return [*found["Classification"], *found["Transformers and hybrids"]]
 
 
 def side(name: str) -> int:

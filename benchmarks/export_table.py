@@ -23,7 +23,8 @@ from typing import Any
 
 import onnx
 import torch
-from coverage import CLASSES, build, images, networks, random_scores
+from coverage import images, random_scores
+from coverage_networks import CLASSES, build, classifiers, side
 from onnx import numpy_helper
 from torch import nn
 
@@ -89,7 +90,7 @@ a largest logit error of 1e-06.
 
 def measure(name: str) -> dict[str, Any]:
     """Prune a network and export it in both formats."""
-    model, size = build(name)
+    model, size = build(name), (side(name), side(name))
     x = images(size, 4)
     graph = channel_sets(model, x[:1])
     made = most(model, graph, random_scores(graph, size))
@@ -135,7 +136,7 @@ def _onnx_weights(path: Path) -> int:
 def run(names: list[str]) -> None:
     """Measure networks and append one line of results for each."""
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    for name in names or networks():
+    for name in names or classifiers():
         began = time.perf_counter()
         row = {"name": name, **_child(name), "torch": torch.__version__, "machine": platform.machine()}
         row |= {"threads": torch.get_num_threads(), "load": os.getloadavg()[0]}
@@ -164,7 +165,7 @@ def page() -> str:
     for line in RESULTS.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         rows[row["name"]] = row
-    ordered = [rows[name] for name in networks() if name in rows]
+    ordered = [rows[name] for name in classifiers() if name in rows]
     proven = {f: sum("bytes" in row.get(f, {}) for row in ordered) for f in FORMATS}
     lines = [
         "# Exports",

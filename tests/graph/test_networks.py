@@ -31,7 +31,8 @@ def _network(arch: str) -> nn.Module:
 
 
 def _side(arch: str) -> int:
-    return 96 if "inception" in arch else 64
+    # The group norms of FCOS need maps of more than one pixel where a group keeps one channel.
+    return 96 if "inception" in arch else 256 if "fcos" in arch else 64
 
 
 def _fuzz(arch: str) -> ChannelGraph:
