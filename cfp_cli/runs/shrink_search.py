@@ -20,6 +20,14 @@ from cfp_cli.runs.candidate_maker import CandidateMaker
 from cfp_cli.runs.candidates import Candidate
 from cfp_cli.runs.shrink_costs import cost_texts
 from cfp_cli.runs.time_limit import OutOfTimeError
+from cfp_cli.training.best_epoch import START
+
+_LESS: dict[Cost, str] = {
+    "params": "fewer parameters",
+    "macs": "fewer multiply-adds",
+    "latency": "less latency",
+    "bytes": "fewer bytes",
+}
 
 # Fine-tuning begins with the smallest candidate whose refit loses at most this many points more than is allowed, or
 # two images more.
@@ -150,7 +158,7 @@ class Search:
 
     def _finetuned(self, student: Candidate) -> Candidate:
         options = self.options.training
-        self.progress.say(f"fine-tuning {student.compression:g}x, {options.epochs} epochs")
+        self.progress.say(f"fine-tuning {self._named(student.compression)}, {options.epochs} epochs")
         return self.maker.finetuned(student)
 
     def choose(self) -> Candidate:
@@ -235,13 +243,20 @@ class Search:
         if candidate is None:
             return
         judged = self.judge(candidate)
-        how = "fine-tuned" if candidate.trained else "refitted"
+        record = self.maker.finetune_record(candidate) if candidate.trained else None
+        gained = record is None or record.metrics.best_epoch != START
+        how = "refitted" if not candidate.trained else "fine-tuned" if gained else "fine-tuned without a gain"
         passes, allowed = "passes" if judged.passes else "fails", self.options.rule.max_loss
         self.progress.say(
-            f"{compression:g}x {how}: {cost_texts(self.costs(candidate))}, loss {judged.loss:.2f} points (allowed "
+            f"{self._named(compression)}, {how}: {cost_texts(self.costs(candidate))}, "
+            f"loss {judged.loss:.2f} points (allowed "
             f"{allowed:g}), at most {judged.bound:.2f} with 95 % confidence (allowed "
             f"{allowed + self.options.rule.margin:g}): {passes}{self._outlook(candidate.trained, left)}"
         )
+
+    def _named(self, compression: float) -> str:
+        """Name a candidate by its compression, such as `39x fewer parameters`."""
+        return f"{compression:g}x {_LESS[self.options.target]}"
 
     def _outlook(self, trained: bool, left: int) -> str:
         """About how many candidates follow and how long they take; the fine-tunings follow the refits."""

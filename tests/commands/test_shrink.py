@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -338,3 +339,20 @@ def test_images_without_labels(cfp, tmp_path: Path, varied: Path, images: Path, 
     assert record["metrics"]["test"] is None
     assert not any(each["trained"] for each in record["metrics"]["frontier"])
     assert Path("run/shrunk.onnx").is_file()
+
+
+@pytest.mark.parametrize(("epoch", "how"), [(-1, "fine-tuned without a gain"), (0, "fine-tuned")])
+def test_a_fine_tuning_without_a_gain_is_said(
+    shrink, varied: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, how: str
+) -> None:
+    original = candidate_maker.CandidateMaker.finetune_record
+
+    def kept(self: candidate_maker.CandidateMaker, candidate: Candidate) -> Any:
+        record = original(self, candidate)
+        return record and replace(record, metrics=replace(record.metrics, best_epoch=epoch))
+
+    monkeypatch.setattr(candidate_maker.CandidateMaker, "finetune_record", kept)
+    done = shrink("--teachers", varied)
+    assert done.code == 0, done.err
+    assert f"x fewer parameters, {how}: " in done.err
+    assert "x fewer parameters, refitted: " in done.err
