@@ -4,7 +4,7 @@ For each network, in separate processes: derive the channel graph, prune to two 
 rebuild, save it, load it in a new process and compare outputs. Then Torch-Pruning (1.6.1) halves the same network, and
 the script compares its outputs with those of the original with the pruned channels zeroed.
 
-    python benchmarks/coverage.py run [NAME...]     # appends to benchmarks/results/coverage.jsonl
+    python benchmarks/coverage.py run [NAME...]     # appends to coverage.jsonl; without names what is not in it
     python benchmarks/coverage.py rerun [NAME...]   # the same for cfp; keeps the last result of Torch-Pruning
     python benchmarks/coverage.py table             # writes docs/coverage.md from it
 """
@@ -246,17 +246,20 @@ def run(names: list[str], *, only_ours: bool = False) -> None:
     """Measure networks and append one line of results for each.
 
     Args:
-        names: the networks; none for all.
+        names: the networks; none for all without a result, or with `only_ours` for all.
         only_ours: keep the last result of Torch-Pruning.
     """
-    known = _rows() if only_ours else {}
+    known = _rows()
+    everything = [name for part in parts().values() for name in part]
+    chosen = names or [name for name in everything if only_ours or name not in known]
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    for name in names or [name for part in parts().values() for name in part]:
+    for name in chosen:
         began = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             ours = _child(name, "ours", name, folder)
             ours["reload"] = _child(name, "reload", folder)
-        other = known[name]["torch_pruning"] if name in known else _child(name, "torch-pruning", name)
+        keep = only_ours and name in known
+        other = known[name]["torch_pruning"] if keep else _child(name, "torch-pruning", name)
         row = {"name": name, "ours": ours, "torch_pruning": other}
         row |= {"torch": torch.__version__, "machine": platform.machine(), "threads": torch.get_num_threads()}
         row["load"] = os.getloadavg()[0]
