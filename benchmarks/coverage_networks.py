@@ -76,13 +76,12 @@ HUGGING_FACE: dict[str, dict[str, object]] = {
     "Swin": {},
     "Swinv2": {},
     "ViT": _SMALL,
-    "Deit": _SMALL,
+    "DeiT": _SMALL,
     "Beit": _SMALL,
     "Dinov2": _SMALL,
     "ViTMSN": _SMALL,
     "Segformer": {},
 }
-_HF_CLASSES = {"Deit": "DeiT"}
 TORCHVISION_SEGMENTATION = (
     "fcn_resnet50",
     "fcn_resnet101",
@@ -203,8 +202,8 @@ def _other(name: str) -> Any:
     if package == "hf":
         import transformers
 
-        config = getattr(transformers, f"{short}Config", None) or getattr(transformers, f"{_HF_CLASSES[short]}Config")
-        maker = getattr(transformers, f"{_HF_CLASSES.get(short, short)}ForImageClassification")
+        config = getattr(transformers, f"{short}Config")
+        maker = getattr(transformers, f"{short}ForImageClassification")
         return maker(config(num_labels=CLASSES, **HUGGING_FACE[short]))
     if package == "smp":
         import segmentation_models_pytorch

@@ -76,7 +76,8 @@ def mask_file(image: Path) -> Path:
             raise DataError(f"{image} has no mask {mask}; add it, or move the image out of its folder")
     raise DataError(
         f"{image} has no mask; put the images into a folder images/ and their masks, PNG files of class indices with "
-        f"the same names, into a folder {_MASK_FOLDER}/ beside it"
+        f"the same names, into a folder {_MASK_FOLDER}/ beside it; if the network is an encoder, train a head by `cfp "
+        "train DATA --init CKPT --new-head`"
     )
 
 

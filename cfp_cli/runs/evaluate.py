@@ -117,9 +117,6 @@ def _run_segmentation(
     dataset = replace(data, labels=False).open(progress)
     network, dataset = fit_to_data(network, dataset, model.path, progress)
     images = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)
-    try:
-        batches = MaskBatches(images, batch_size, classes)
-    except DataError as error:
-        raise DataError(f"{error}; train a head on an encoder by `cfp train DATA --init CKPT --new-head`") from error
+    batches = MaskBatches(images, batch_size, classes)
     metrics = evaluate_segmentation(network.to(device), batches, progress=progress)
     return Evaluated(metrics, (), spec.plan is not None)

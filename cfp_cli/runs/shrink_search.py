@@ -243,9 +243,10 @@ class Search:
         if candidate is None:
             return
         judged = self.judge(candidate)
-        record = self.maker.finetune_record(candidate) if candidate.trained else None
-        gained = record is None or record.metrics.best_epoch != START
-        how = "refitted" if not candidate.trained else "fine-tuned" if gained else "fine-tuned without a gain"
+        how = "fine-tuned" if candidate.trained else "refitted"
+        record = self.maker.finetune_record(candidate)
+        if record is not None and record.metrics.best_epoch == START:
+            how += " without a gain"
         passes, allowed = "passes" if judged.passes else "fails", self.options.rule.max_loss
         self.progress.say(
             f"{self._named(compression)}, {how}: {cost_texts(self.costs(candidate))}, "

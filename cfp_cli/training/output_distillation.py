@@ -60,8 +60,9 @@ class OutputDistillation:
         self._classes = classes
         self._detector = any(map(is_detector, teachers))
         self._shapes = _shapes_of_an_image(teachers[0], views)
+        self._sizes = [math.prod(shape) for shape in self._shapes]
         self._tables: list[Table] = []
-        width = sum(map(math.prod, self._shapes))
+        width = sum(self._sizes)
         if 0 < width * 4 * len(views) * views.views <= _cache_limit(cache_folder) // len(teachers):
             for number, network in enumerate(teachers, 1):
                 device = next(network.parameters()).device
@@ -87,12 +88,11 @@ class OutputDistillation:
     def _targets(self, batch: Batch, device: torch.device) -> list[list[Tensor]]:
         """The outputs of each teacher."""
         if self._tables:
-            sizes = [math.prod(shape) for shape in self._shapes]
             rows = [torch.from_numpy(table[batch.image_indices, batch.view_indices]) for table in self._tables]
             return [
                 [
                     part.reshape(-1, *shape)
-                    for part, shape in zip(torch.split(each.to(device), sizes, 1), self._shapes, strict=True)
+                    for part, shape in zip(torch.split(each.to(device), self._sizes, 1), self._shapes, strict=True)
                 ]
                 for each in rows
             ]
