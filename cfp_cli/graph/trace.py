@@ -28,6 +28,7 @@ from cfp_cli.execution.forward import forward_errors
 from cfp_cli.execution.outputs import is_compared
 from cfp_cli.foundation.errors import GraphError
 from cfp_cli.foundation.failures import first_line, outside_cause
+from cfp_cli.graph.quick_export import quick_export
 from cfp_cli.models.forward_pass import Flattened, is_detector, run_network
 
 # Batch size of the trace. A prime that is no usual channel count keeps the batch apart from channels in every reshape.
@@ -216,7 +217,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
     plain = isinstance(_trial_output(model, batch), Tensor) and not is_detector(model)
     exported = model if plain else Flattened(model)
     try:
-        with evaluating(exported), exporting_quietly():
+        with evaluating(exported), exporting_quietly(), quick_export():
             program = torch.export.export(
                 exported, (batch,), strict=False, dynamic_shapes=({0: torch.export.Dim.AUTO},)
             )
@@ -253,7 +254,10 @@ def exporting_quietly() -> Iterator[None]:
 def _traced(
     model: nn.Module, program: torch.export.ExportedProgram, input_size: tuple[int, int], prefix: str
 ) -> TracedGraph:
+    # The properties of the signature search all its tensors at each access.
     signature = program.graph_signature
+    parameters, buffers = signature.inputs_to_parameters, signature.inputs_to_buffers
+    constants, user_inputs = signature.inputs_to_lifted_tensor_constants, signature.user_inputs
     sources: dict[str, Source] = {}
     # The exporter may call a weight that several modules hold by any of its names.
     held = dict(model.named_parameters(remove_duplicate=False))
@@ -261,14 +265,14 @@ def _traced(
     for node in program.graph.nodes:
         if node.op != "placeholder":
             continue
-        if node.name in signature.inputs_to_parameters:
-            name = signature.inputs_to_parameters[node.name].removeprefix(prefix)
+        if node.name in parameters:
+            name = parameters[node.name].removeprefix(prefix)
             sources[node.name] = Source("parameter", first[id(held[name])])
-        elif node.name in signature.inputs_to_buffers:
-            sources[node.name] = Source("buffer", signature.inputs_to_buffers[node.name].removeprefix(prefix))
-        elif node.name in signature.inputs_to_lifted_tensor_constants:
-            sources[node.name] = Source("constant", signature.inputs_to_lifted_tensor_constants[node.name])
-        elif node.name in signature.user_inputs:
+        elif node.name in buffers:
+            sources[node.name] = Source("buffer", buffers[node.name].removeprefix(prefix))
+        elif node.name in constants:
+            sources[node.name] = Source("constant", constants[node.name])
+        elif node.name in user_inputs:
             sources[node.name] = Source("input", node.name)
             if isinstance(node.meta["val"].shape[0], int):
                 raise GraphError("the network fixes its batch size; use x.shape[0], not a number, in its forward")
