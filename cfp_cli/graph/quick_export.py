@@ -27,7 +27,7 @@ _OUT_OF_PLACE = ("hardtanh", "hardswish", "hardsigmoid", "relu", "silu", "gelu",
 def quick_export() -> Generator[None]:
     """Run an export inside with short shape rules, without stack traces and without garbage collection."""
     collecting = gc.isenabled()
-    traces = getattr(torch.fx, "config", None)
+    traces: Any = getattr(torch.fx, "config", None)
     before = getattr(traces, "do_not_emit_stack_traces", None)
     gc.disable()
     if before is not None:
