@@ -3,6 +3,8 @@
 Weight standardisation and weight norm compute each row of the weight, which makes one output channel, from the same row
 of a parameter. Rebuilding slices that parameter. The rows of the smaller network are computed from the kept inputs, so
 the replay computes them from the kept inputs too. The trial rebuild finds code that computes rows from other rows.
+
+Spectral norm computes each row from all rows, so its channels are kept.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ class ComputedWeight:
         nodes: the calls that compute the weight, in order; the last one returns it.
         vectors: further parameters and buffers that it is computed from, by name, with the dimension that has an entry
             for each output channel.
+        sliceable: whether the other tensors that it is computed from have a value for all rows, or one for each row.
     """
 
     parameter: Source
     placeholder: Node
     nodes: tuple[Node, ...]
     vectors: tuple[tuple[str, int], ...]
+    sliceable: bool
 
 
 def computed_weights(traced: TracedGraph) -> dict[Node, ComputedWeight]:
@@ -63,6 +67,7 @@ def _computed(traced: TracedGraph, weight: Node, layer: Node) -> ComputedWeight 
     shape = shape_of(weight)
     rows: list[tuple[Source, Node]] = []
     vectors: list[tuple[str, int]] = []
+    sliceable = True
     for node in seen - set(nodes):
         source, size = traced.sources[node.name], shape_of(node)
         large = [dim for dim, length in enumerate(size) if length > 1]
@@ -75,5 +80,5 @@ def _computed(traced: TracedGraph, weight: Node, layer: Node) -> ComputedWeight 
         elif len(large) == 1 and size[large[0]] == shape[0]:
             vectors.append((source.name, large[0]))
         else:
-            return None
-    return ComputedWeight(*rows[0], nodes, tuple(sorted(vectors))) if len(rows) == 1 else None
+            sliceable = False
+    return ComputedWeight(*rows[0], nodes, tuple(sorted(vectors)), sliceable) if len(rows) == 1 else None

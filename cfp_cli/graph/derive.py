@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from cfp_cli.graph.channel_graph import ChannelGraph, ChannelSet, Dimension
+from cfp_cli.graph.computed import ComputedWeight
 from cfp_cli.graph.determinism import require_deterministic
 from cfp_cli.graph.labels import Labels, Value
 from cfp_cli.graph.needed import unneeded_parameters
@@ -110,7 +111,7 @@ def assemble(
         mixing=propagation.mixing,
         producing=propagation.producing,
         rearranged=facts.rearranged,
-        positions={name: count for name, count in _positions(traced).items() if name not in unneeded},
+        positions={name: count for name, count in _positions(traced, facts.computed).items() if name not in unneeded},
         sizes=sizes,
         computed=facts.computed,
         unneeded=unneeded,
@@ -147,7 +148,7 @@ def _users(users: list[tuple[str, Labels]], resolved: Resolved, index: int) -> t
     return tuple(found)
 
 
-def _positions(traced: TracedGraph) -> dict[str, int]:
+def _positions(traced: TracedGraph, computed: Mapping[Node, ComputedWeight]) -> dict[str, int]:
     """How many positions of one image each element of a layer's weight multiplies, by name of the weight."""
     found: dict[str, int] = {}
     for node in traced.nodes:
@@ -155,7 +156,9 @@ def _positions(traced: TracedGraph) -> dict[str, int]:
         if entry is None or entry.positions is None:
             continue
         weight = arguments_of(node)["weight"]
-        source = traced.sources.get(weight.name) if isinstance(weight, Node) else None
+        if not isinstance(weight, Node):
+            continue
+        source = computed[weight].parameter if weight in computed else traced.sources.get(weight.name)
         if source is not None:
             found[source.name] = found.get(source.name, 0) + entry.positions(node) // BATCH
     return found

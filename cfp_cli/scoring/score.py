@@ -21,7 +21,7 @@ from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.execution import distributed
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.full_precision import full_precision
-from cfp_cli.foundation.errors import DataError
+from cfp_cli.foundation.errors import DataError, GraphError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import ChannelGraph, Tap, channel_sets
 from cfp_cli.graph.folding import FoldedRun
@@ -64,6 +64,7 @@ def score(
 
     Raises:
         DataError: the loader is empty.
+        GraphError: no channel of the network can be pruned.
         ValueError: a map contains NaN or infinity; the message names tap, image and channel.
     """
     began = time.perf_counter()
@@ -101,6 +102,8 @@ def score(
                 trim_heap()
                 for line in graph.left_alone:
                     progress.say(line)
+                if not graph.prunable:
+                    raise GraphError("no channel of the network can be pruned; `cfp inspect` lists the reasons")
                 accumulators = {
                     tap.node: cfp_core.TapAccumulator(
                         tap.channels,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from small_nets import CLASSES, randomised
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from cfp_cli.graph import ChannelGraph, channel_sets
+from cfp_cli.graph import ChannelGraph, Selection, channel_sets
 from cfp_cli.graph.random_selection import random_selection
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.verify import verify
@@ -75,6 +77,23 @@ def test_parameters_of_computed_weights_are_pruned(name: str) -> None:
     graph = rebuilt_rightly(network(*NETWORKS[name]()))
     assert [each.size for each in graph.sets if each.frozen] == [CLASSES]
     assert graph.computed
+
+
+@pytest.mark.parametrize("norm", [spectral_norm, nn.utils.spectral_norm])
+def test_channels_of_weights_whose_rows_depend_on_each_other_are_named_with_the_reason(norm: Any) -> None:
+    layers = norm(plain(3, 12)), nn.ReLU(), norm(plain(12, 16)), nn.ReLU(), norm(nn.Conv2d(16, 8, 3, groups=2))
+    graph = rebuilt_rightly(network(*layers))
+    assert [each.size for each in graph.sets] == [12, 16, 8, CLASSES]
+    assert all("spectral norm" in each.frozen[0] for each in graph.sets[:3])
+
+
+@pytest.mark.parametrize("norm", [spectral_norm, weight_norm])
+def test_multiply_adds_of_computed_weights_are_counted(norm: Any) -> None:
+    def macs(wrap: Any) -> int:
+        graph = rebuilt_rightly(network(wrap(plain(3, 12)), nn.ReLU(), wrap(plain(12, 8))))
+        return Selection(graph).macs
+
+    assert macs(norm) == macs(lambda layer: layer)
 
 
 @pytest.mark.parametrize("layer", [lambda: Mixed(12, 8, 3), lambda: spectral_norm(plain(12, 8))])

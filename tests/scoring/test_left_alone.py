@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from lines import Lines
 from torch import Tensor, nn
 
+from cfp_cli.foundation.errors import GraphError
 from cfp_cli.graph import channel_sets
 from cfp_cli.scoring.score import score
 
@@ -33,3 +35,15 @@ def test_scoring_reports_once_what_is_not_pruned_and_why() -> None:
     recorder = Lines()
     score(network(nn.ReLU(), nn.ReLU()), images, progress=recorder)
     assert not recorder.lines
+
+
+def test_a_network_without_prunable_channels_is_refused() -> None:
+    images = [(torch.rand(2, 3, 16, 16), torch.zeros(2))]
+    recorder = Lines()
+    with pytest.raises(GraphError, match="no channel of the network can be pruned"):
+        score(
+            nn.Sequential(nn.Conv2d(3, 4, 3), Sums(), nn.Flatten(), nn.Linear(4 * 14 * 14, 2)),
+            images,
+            progress=recorder,
+        )
+    assert recorder.lines == ["not pruned: 1: cumsum: cfp has no entry for this operator"]

@@ -14,6 +14,7 @@ from cfp_cli.graph.operators.operator import OperatorCall, Result, operator
 from cfp_cli.graph.trace import arguments_of, shape_of
 
 COMPUTED = "its weight is computed, not a parameter"
+ALL_ROWS = "each row of its weight is computed from all rows, as by spectral norm"
 ELSEWHERE = "channels are not on the channel dimension of this layer"
 UNKNOWN_INPUT = "part of its input is not made by any layer"
 
@@ -71,7 +72,15 @@ def _convolve(call: OperatorCall, transposed: bool) -> Result:
         facts.producers.append((call.module, weight.name, outgoing))
     call.tie("bias", outgoing)
     call.tie_rows("weight", outgoing)
-    return call.output(outgoing.reshape(along_only(made, len(x.shape), 1)))
+    return _made(call, x, call.output(outgoing.reshape(along_only(made, len(x.shape), 1))))
+
+
+def _made(call: OperatorCall, x: Value, result: Value) -> Value:
+    """The result of a layer; it and the input are frozen if the rows of the weight cannot be computed alone."""
+    computed = call.computed("weight")
+    if computed is not None and not computed.sliceable:
+        call.freeze([x, result], ALL_ROWS)
+    return result
 
 
 def _output_positions(node: Node) -> int:
@@ -148,4 +157,4 @@ def linear(call: OperatorCall) -> Result:
         facts.balances.append(([incoming, *made.reshape(3, -1)], 0))
     call.tie("bias", made)
     call.tie_rows("weight", made)
-    return call.output(made.reshape(along_only(shape[0], len(x.shape), last)))
+    return _made(call, x, call.output(made.reshape(along_only(shape[0], len(x.shape), last))))

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 from torch.fx import Node
 
+from cfp_cli.graph.computed import ComputedWeight
 from cfp_cli.graph.labels import Facts, Labels, Reason, Value, unlabelled
 from cfp_cli.graph.operators.reorder import Reorder
 from cfp_cli.graph.trace import Source, arguments_of, is_dynamic, is_pointwise, module_of, operator_of, shape_of_value
@@ -167,9 +168,13 @@ class OperatorCall:
 
     def parameter(self, name: str) -> Source | None:
         """The parameter or buffer that argument `name` is, or that it is computed from as a weight; else None."""
+        computed = self.computed(name)
+        return computed.parameter if computed is not None else self.source(self.args.get(name))
+
+    def computed(self, name: str) -> ComputedWeight | None:
+        """How the argument `name` is computed from a parameter, if it is a weight of that kind."""
         node = self.args.get(name)
-        computed = self.facts.computed.get(node) if isinstance(node, Node) else None
-        return computed.parameter if computed is not None else self.source(node)
+        return self.facts.computed.get(node) if isinstance(node, Node) else None
 
     def source(self, node: Any) -> Source | None:
         """The parameter or buffer that a node is; None for computed tensors."""
@@ -218,7 +223,7 @@ class OperatorCall:
 
     def tie_rows(self, name: str, labels: Labels) -> None:
         """Slice the vectors that the weight `name` is computed from with its output channels `labels` [C]."""
-        computed = self.facts.computed.get(self.args[name])
+        computed = self.computed(name)
         for vector, dim in computed.vectors if computed is not None else ():
             atoms = self.facts.atoms(vector, dim, (len(labels),))
             self.facts.unite(atoms, labels, self.reason(f"its {name} cannot be sliced with the channels"))
