@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
+from math import gcd, lcm
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,6 +137,30 @@ class Link:
             np.array([low for _, _, low, _ in rows]),
             np.array([high for _, _, _, high in rows]),
         )
+
+    @cached_property
+    def step(self) -> NDArray[np.int64] | None:
+        """Units of each cell in the smallest step that keeps all counts equal, int64 [cells].
+
+        None if more than one number decides how many units the cells keep. Transformers have such steps: a channel of
+        the embedding with its part of all heads.
+        """
+        rows = self.cells.matrix[self.cells.low == self.cells.high].toarray().astype(np.int64)
+        pairs = [(row.nonzero()[0].tolist(), row) for row in rows]
+        if any(len(cells) not in (0, 2) for cells, _ in pairs):
+            return None
+        parts = {0: Fraction(1)}
+        for _ in self.cells.sizes:
+            for cells, row in pairs:
+                for one, two in (cells, cells[::-1]) if cells else ():
+                    if one in parts and two not in parts:
+                        parts[two] = -parts[one] * int(row[one]) / int(row[two])
+        if len(parts) < len(self.cells.sizes) or min(parts.values()) <= 0:
+            return None
+        common = lcm(*(part.denominator for part in parts.values()))
+        step = np.array([int(parts[cell] * common) for cell in range(len(parts))], np.int64)
+        step //= gcd(*step.tolist())
+        return step if not (rows @ step).any() else None
 
     def _rows(self) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64], float, float]]:
         """Coefficients, units, lowest and highest value of each constraint; a unit may occur several times."""

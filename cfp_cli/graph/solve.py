@@ -66,7 +66,8 @@ def nearest(selection: Selection, values: Values, *, free: Collection[str], full
         if link.blocks is not None and not fixed[0]:
             chosen = _by_blocks(link.blocks, counts[0], value[0])
         else:
-            chosen = _by_cells(link, counts, value, fixed, names)
+            kept = _in_steps(link, counts, value, fixed)
+            chosen = _best_of_cells(link, _by_cells(link, counts, value, fixed, names) if kept is None else kept, value)
         changed.update({name: units for name, units in zip(names, chosen, strict=True) if name in free})
     return Selection(graph, {**selection.kept, **changed}) if changed else selection
 
@@ -78,10 +79,44 @@ def _by_blocks(blocks: NDArray[np.int64], count: int, value: NDArray[np.float64]
     return [np.sort(np.take_along_axis(blocks, best, axis=1).reshape(-1))]
 
 
+def _in_steps(
+    link: Link, counts: list[int], values: list[NDArray[np.float64]], fixed: list[bool]
+) -> NDArray[np.int64] | None:
+    """Kept units of each cell where one number decides them all: the best number, without an integer program.
+
+    None if more numbers decide them, or no number satisfies all constraints.
+    """
+    cells, step = link.cells, link.step
+    if step is None:
+        return None
+    kept = np.arange(1, int((cells.sizes // step).min()) + 1)[:, None] * step
+    rows = kept @ cells.matrix.T.toarray()
+    of_set = kept @ (cells.sets[:, None] == np.arange(len(counts)))
+    allowed = ((rows >= cells.low) & (rows <= cells.high)).all(1) & (of_set >= np.where(fixed, link.sizes, 1)).all(1)
+    if not allowed.any():
+        return None
+    value = np.concatenate(values)
+    gain = -DEVIATION * np.abs(of_set - counts).sum(1)
+    for cell in range(len(cells.sizes)):
+        best = np.sort(value[cells.of_unit == cell])[::-1]
+        gain += np.concatenate([[0.0], np.cumsum(best)])[kept[:, cell]]
+    return np.asarray(kept[np.argmax(np.where(allowed, gain, -np.inf))])
+
+
+def _best_of_cells(link: Link, kept: NDArray[np.int64], values: list[NDArray[np.float64]]) -> Chosen:
+    """The units of the highest value of each cell, by set."""
+    cells, value = link.cells, np.concatenate(values)
+    order = np.lexsort((-value, cells.of_unit))
+    rank = np.empty(len(value), np.int64)
+    rank[order] = np.arange(len(value)) - np.repeat(np.cumsum(cells.sizes) - cells.sizes, cells.sizes)
+    parts = np.split(rank < kept[cells.of_unit], np.cumsum(link.sizes)[:-1])
+    return [np.flatnonzero(part) for part in parts]
+
+
 def _by_cells(
     link: Link, counts: list[int], values: list[NDArray[np.float64]], fixed: list[bool], names: list[str]
-) -> Chosen:
-    """The optimum of the integer program.
+) -> NDArray[np.int64]:
+    """Kept units of each cell, as the optimum of the integer program.
 
     Of each cell the units of the highest value are kept, so that only the number of kept units of a cell is an integer
     variable. A network has few cells, whatever its number of channels.
@@ -119,9 +154,4 @@ def _by_cells(
         found = "no selection gives" if result.status == INFEASIBLE else "found no selection that gives"
         keep = " ".join(f"--keep '{name}'" for name in names)
         raise TargetError(f"{found} equal counts to the blocks of {', '.join(names)}; keep all channels with {keep}")
-    kept = np.round(result.x[units : units + count]).astype(np.int64)
-    order = np.lexsort((-value, cells.of_unit))
-    rank = np.empty(units, np.int64)
-    rank[order] = np.arange(units) - np.repeat(np.cumsum(cells.sizes) - cells.sizes, cells.sizes)
-    parts = np.split(rank < kept[cells.of_unit], np.cumsum(link.sizes)[:-1])
-    return [np.flatnonzero(part) for part in parts]
+    return np.round(result.x[units : units + count]).astype(np.int64)
