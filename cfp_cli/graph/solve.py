@@ -154,4 +154,4 @@ def _by_cells(
         found = "no selection gives" if result.status == INFEASIBLE else "found no selection that gives"
         keep = " ".join(f"--keep '{name}'" for name in names)
         raise TargetError(f"{found} equal counts to the blocks of {', '.join(names)}; keep all channels with {keep}")
-    return np.round(result.x[units : units + count]).astype(np.int64)
+    return np.asarray(np.round(result.x[units : units + count]), np.int64)
