@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from scipy import ndimage
 
 from cfp_cli.data.atomic_folder import write_folder
 from cfp_cli.data.defects import DEFECTS
@@ -35,6 +36,26 @@ def render_with_mask(
     canvas = Canvas(size, int(generator.integers(0, 2)), generator)
     steel, paint = surface(canvas), DEFECTS[label](canvas)
     return photograph(canvas, steel + paint), np.abs(paint) > VISIBLE
+
+
+def boxes(mask: npt.NDArray[np.bool_], gap: int = 0) -> npt.NDArray[np.int64]:
+    """Return one box around each defect of a mask, each as tight as its pixels allow.
+
+    A defect is a set of pixels that are connected, also diagonally, or have at most `gap` other pixels between them,
+    along rows and along columns. With a gap, the cracks or pits of one area are one defect.
+
+    Args:
+        mask: which pixels belong to a defect, bool [H, W], as from `render_with_mask`.
+        gap: number of pixels between two parts up to which they are one defect, 0 or more.
+
+    Returns:
+        int64 [defects, 4]: first column, first row, and the column and row after the last.
+    """
+    # Two pixels with `gap` others between them touch when both grow by a square of side `gap + 1`.
+    areas, _ = ndimage.label(ndimage.binary_dilation(mask, np.ones((gap + 1, gap + 1))), np.ones((3, 3)))
+    slices = [each for each in ndimage.find_objects(areas * mask) if each is not None]
+    corners = [(columns.start, rows.start, columns.stop, rows.stop) for rows, columns in slices]
+    return np.array(corners, np.int64).reshape(-1, 4)
 
 
 def class_sizes(per_class: int, imbalance: float) -> dict[str, int]:

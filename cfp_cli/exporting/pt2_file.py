@@ -39,6 +39,9 @@ def trace(model: nn.Module, example: Tensor) -> ExportedProgram:
     named = _Named(model).eval()
     with torch.no_grad(), forward_errors(example.shape):
         named(example)
+        # Some networks, such as those of Ultralytics, keep the shape of their last batch and compare the next one with
+        # it. torch.export would then fix or exclude a batch size, unless the last batch was a single image.
+        named(example[:1])
     try:
         with exporting_quietly(), torch.no_grad():
             shapes = {INPUT: {0: Dim("batch", min=1)}}

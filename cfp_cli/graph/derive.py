@@ -20,6 +20,7 @@ from cfp_cli.graph.propagate import LOGITS, OUTPUTS, Propagation, propagate
 from cfp_cli.graph.resolve import Resolved, attention_ties, equal_counts, least_counts, owner, resolve
 from cfp_cli.graph.taps import find_taps
 from cfp_cli.graph.trace import BATCH, TracedGraph, arguments_of, operator_of, trace
+from cfp_cli.graph.widths import keeps_part_sizes
 
 
 def derive(model: nn.Module, example: Tensor) -> ChannelGraph:
@@ -41,6 +42,8 @@ def derive(model: nn.Module, example: Tensor) -> ChannelGraph:
     # Modules may keep channel counts in attributes, and an attention may take the number of channels of all its heads
     # from its input. Most networks pass as one of these; else the one with the most prunable channels counts.
     attempts = [attempt(False, False), attempt(True, False)]
+    if keeps_part_sizes(traced):
+        attempts.reverse()
     if propagation.facts.heads:
         attempts.append(attempt(True, True))
     for each in attempts:

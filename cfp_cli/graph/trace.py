@@ -24,7 +24,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from cfp_cli.execution.evaluation_mode import evaluating
-from cfp_cli.execution.forward import forward_errors
+from cfp_cli.execution.forward import ADVICE, forward_errors
 from cfp_cli.execution.outputs import is_compared
 from cfp_cli.foundation.errors import GraphError
 from cfp_cli.foundation.failures import first_line, outside_cause
@@ -234,7 +234,15 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
 
 def _trial_output(model: nn.Module, batch: Tensor) -> Any:
     """The network's output for two images."""
-    with evaluating(model), torch.no_grad(), forward_errors(batch.shape, GraphError):
+    types = {each.dtype for each in model.parameters() if each.is_floating_point()} - {batch.dtype}
+    if types:
+        names = " and ".join(sorted(str(each).removeprefix("torch.") for each in types))
+        advice = (
+            f"its parameters are {names} and the images {str(batch.dtype).removeprefix('torch.')}: pass network.float()"
+        )
+    else:
+        advice = ADVICE
+    with evaluating(model), torch.no_grad(), forward_errors(batch.shape, GraphError, advice):
         return run_network(model, batch[:2])
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from cfp_cli.graph.selection import Selection
-from cfp_cli.graph.trace import module_of, operator_of, shape_of_value
+from cfp_cli.graph.trace import TracedGraph, module_of, operator_of, shape_of_value
 from cfp_cli.models.attributes import is_counts, is_foreign, keeps_widths
 
 _NORMS = (torch.ops.aten.instance_norm.default,)
@@ -56,6 +56,22 @@ def new_widths(model: nn.Module, selection: Selection) -> Attributes:
             if new is not value and new != value:
                 found.setdefault(path, {})[name] = new
     return found
+
+
+def keeps_part_sizes(traced: TracedGraph) -> bool:
+    """Whether a module cuts into equal parts and has an integer attribute of their size.
+
+    Such a module may have another forward pass that cuts at this size. Ultralytics uses one in exports.
+    """
+    modules = dict(traced.model.named_modules())
+    for node in traced.nodes:
+        module = modules.get(module_of(node))
+        if node.op != "call_function" or operator_of(node) != "chunk" or module is None:
+            continue
+        sizes = {size for part in node.meta["val"] for size in shape_of_value(part)[1:]}
+        if any(type(value) is int and value in sizes for value in vars(module).values()):
+            return True
+    return False
 
 
 def changed_attributes(model: nn.Module, rebuilt: nn.Module, *, foreign: bool) -> Attributes:
@@ -117,6 +133,8 @@ def _size_changes(selection: Selection) -> dict[str, _Change]:
         if operator_of(node) in _CUTS:
             # Code may cut at a part of the size that it keeps, such as its half.
             numbers |= {old for source in node.all_input_nodes for old, _ in _sizes(selection, source)}
+        if operator_of(node) == "chunk":
+            numbers |= {old for old, _ in _sizes(selection, node)}
         if operator_of(node) in _SIZED:
             lists: list[Any] = [tuple(each) for each in node.args if isinstance(each, list | tuple)]
             own.lists |= {each for each in lists if is_counts(each)}

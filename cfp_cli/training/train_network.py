@@ -18,6 +18,7 @@ from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.samplers import Sampler
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
+from cfp_cli.foundation.errors import TrainingError
 from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.measuring.metrics import evaluate
 from cfp_cli.measuring.output_error import output_error
@@ -81,12 +82,16 @@ def train_network(
     Raises:
         CheckpointError: the network has no spec.
         DataError: the classes differ, a split is missing, or too many images are broken.
-        TrainingError: see `fit`.
+        TrainingError: no parameter requires a gradient; for others see `fit`.
         KeyboardInterrupt: SIGINT or SIGTERM arrived; the state was saved.
     """
     workers, device = distributed.join(torch.device(device))
     progress = progress if workers.first else SILENT
     spec = spec_of(model)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise TrainingError(
+            "no parameter of the network requires a gradient, so none would be trained; call network.requires_grad_()"
+        )
     if dataset.labelled:
         require_classes(spec.classes, dataset, _NETWORK[stage])
     preprocessing = Preprocessing.of(spec)

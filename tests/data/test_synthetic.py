@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 from scipy import ndimage
+from scipy.sparse.csgraph import connected_components
 
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import load_images
-from cfp_cli.data.synthetic import CLASSES, class_sizes, generate, render, render_with_mask
+from cfp_cli.data.synthetic import CLASSES, boxes, class_sizes, generate, render, render_with_mask
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.errors import DataError, UsageError
 
@@ -149,3 +150,39 @@ def test_the_mask_has_the_pixels_that_a_defect_changes(label: str) -> None:
     assert np.array_equal(pixels, render(label, 64, (3, 1)))
     assert (mask.shape, mask.dtype) == ((64, 64), np.bool_)
     assert 0 < mask.mean() < 1
+
+
+@pytest.mark.parametrize("label", CLASSES)
+@pytest.mark.parametrize("gap", [0, 1, 8])
+def test_boxes_are_tight_and_cover_the_mask(label: str, gap: int) -> None:
+    for index in range(10):
+        _, mask = render_with_mask(label, 64, (4, index))
+        covered = np.zeros_like(mask)
+        for left, top, right, bottom in boxes(mask, gap):
+            inside = mask[top:bottom, left:right]
+            assert all(edge.any() for edge in (inside[0], inside[-1], inside[:, 0], inside[:, -1]))
+            covered[top:bottom, left:right] = True
+        assert covered[mask].all()
+
+
+@pytest.mark.parametrize("gap", [0, 1, 2, 3, 6])
+def test_each_box_is_around_one_defect(gap: int) -> None:
+    generator = np.random.default_rng(gap)
+    for shape, density in (((9, 13), 0.3), ((20, 16), 0.1), ((24, 24), 0.03), ((1, 30), 0.2)):
+        mask = generator.random(shape) < density
+        pixels = np.argwhere(mask)
+        # Two pixels are connected if at most `gap` rows and `gap` columns are between them.
+        apart = np.abs(pixels[:, None] - pixels[None]).max(-1)
+        _, defects = connected_components(apart <= gap + 1)
+        expected = set()
+        for defect in set(defects):
+            (top, left), (bottom, right) = (reach(pixels[defects == defect], axis=0) for reach in (np.min, np.max))
+            expected.add((left, top, right + 1, bottom + 1))
+        found = boxes(mask, gap)
+        assert {tuple(each) for each in found} == expected
+        assert len(found) == len(set(defects))
+
+
+def test_a_mask_without_a_defect_has_no_boxes() -> None:
+    assert boxes(np.zeros((5, 7), np.bool_)).shape == (0, 4)
+    assert boxes(np.ones((5, 7), np.bool_)).tolist() == [[0, 0, 7, 5]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import runpy
 import sys
 from pathlib import Path
@@ -41,3 +42,25 @@ def test_a_segmentation_network_from_masks_to_an_exported_file(
     ).get_outputs()
     assert [each.shape[1:] for each in outputs] == [[7, 64, 64]]
     assert sum(p.numel() for p in cfp.load(tmp_path / "small.pt", f"{script}:unet").parameters()) < 80_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ultralytics") is None, reason="ultralytics is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_a_detector_of_ultralytics_trains_on_in_its_own_trainer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = SCRIPT.with_name("detection.py")
+    options = ["--images", "30", "--epochs", "1", "--epochs-on", "1", "--ratio", "0.5"]
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), *options])
+    runpy.run_path(str(script), run_name="__main__")
+    removed, *stages = capsys.readouterr().out.splitlines()[-6:]
+    assert removed.startswith("removed 50.")
+    names = ["original", "pruned and refitted", "trained on", "exported by Ultralytics", "exported by cfp"]
+    assert [line.split(":")[0] for line in stages] == names
+    counts = [int(line.split(" parameters")[0].split()[-1].replace(",", "")) for line in stages[:3]]
+    assert counts[1] == counts[2] == pytest.approx(counts[0] / 2, rel=0.01)
+    outputs = onnxruntime.InferenceSession(
+        str(tmp_path / "small.onnx"), providers=["CPUExecutionProvider"]
+    ).get_outputs()
+    assert outputs[0].shape[1:] == [10, 336]

@@ -79,6 +79,34 @@ def test_the_file_returns_every_output(kind: str, format: Any, tmp_path: Path) -
         assert {each.shape[0] for each in outputs} == {"batch"}
 
 
+class Remembering(nn.Module):
+    """Computes the positions of its maps anew only for a batch of another shape, as the heads of Ultralytics do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.shape, self.positions = nn.Conv2d(3, 8, 3, padding=1), None, torch.empty(0)
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.a(x).relu()
+        if self.shape != y.shape:
+            self.shape, self.positions = y.shape, torch.arange(y.shape[-1], dtype=torch.float32)
+        return y + self.positions, y
+
+
+@pytest.mark.parametrize("format", FORMATS[:2])
+@pytest.mark.parametrize("last", [0, 1, 2, 3])
+def test_a_network_that_keeps_the_shape_of_its_last_batch(last: int, format: Any, tmp_path: Path) -> None:
+    model, path = Remembering().eval(), tmp_path / f"net.{ENDINGS[format]}"
+    describe(model, ModelSpec("net.py:remembering", ("a", "b"), input_size=(16, 16)))
+    if last:
+        model(torch.rand(last, 3, 16, 16))
+    export(model, path, format)
+    for count in (1, 2, 5):
+        images = torch.rand(count, 3, 16, 16)
+        for value, other in zip(WRITERS[format].runner(path)(images), model(images), strict=True):
+            torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("output", [0, 1])
 def test_an_error_in_any_output_is_found(output: int) -> None:
     model, images = dense("dict"), torch.rand(9, 3, 16, 16)

@@ -263,6 +263,14 @@ def test_a_network_that_fails_is_refused_with_its_own_error() -> None:
         channel_sets(Undecided(), IMAGES[:1, :1])
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_parameters_of_another_precision_than_the_images(kind: torch.dtype) -> None:
+    model = nn.Sequential(conv(3, 4), nn.Flatten(), nn.Linear(4 * 256, 3)).to(kind)
+    name = str(kind).removeprefix("torch.")
+    with pytest.raises(GraphError, match=rf"its parameters are {name} and the images float32: pass network.float\(\)"):
+        channel_sets(model, torch.rand(1, 3, 16, 16))
+
+
 def test_a_network_that_fixes_its_batch_size_is_refused() -> None:
     model = Net(lambda m, x: F.relu(m.a(x)).mean((2, 3)).reshape(len(x), -1), 4, a=conv(3, 4))
     with pytest.raises(GraphError, match="fixes its batch size"):

@@ -102,6 +102,32 @@ class Separable(nn.Module):
         return self.head(torch.cat([q.sigmoid(), self.b(k.mean((2, 3), keepdim=True) * v.relu())], 1).mean((2, 3)))
 
 
+class Parts(nn.Module):
+    """Cuts into equal parts, and in exports at their size, which it keeps, as C2f of Ultralytics does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 6
+        self.a, self.b, self.c = conv(3, 12), conv(6, 6), conv(12, 6)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.join(*self.a(x).chunk(2, 1))
+
+    def forward_split(self, x: Tensor) -> Tensor:
+        return self.join(*self.a(x).split((self.width, self.width), 1))
+
+    def join(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.head(self.c(torch.cat([first, self.b(second)], 1).relu()).mean((2, 3)))
+
+
+class Steps(Parts):
+    """Keeps another number, of the size of the parts, that must stay."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / self.width
+
+
 class Inner(nn.Module):
     """The count is an attribute of a module inside."""
 
@@ -113,7 +139,7 @@ class Inner(nn.Module):
         return self.head(self.block(x))
 
 
-@pytest.mark.parametrize("kind", [Split, Sizes, Half, Partly, Separable, Inner])
+@pytest.mark.parametrize("kind", [Split, Sizes, Half, Partly, Separable, Parts, Inner])
 def test_counts_in_attributes_follow_the_kept_channels(kind: type[nn.Module]) -> None:
     model = randomised(kind())
     graph = channel_sets(model, IMAGES[:1])
@@ -125,6 +151,24 @@ def test_counts_in_attributes_follow_the_kept_channels(kind: type[nn.Module]) ->
         rebuilt = rebuild(model, selection)
         verify(model, rebuilt, selection, IMAGES)
         assert len(changed_attributes(model, rebuilt, foreign=True)) == 1
+
+
+def test_counts_that_only_another_forward_pass_uses_follow_too() -> None:
+    model = randomised(Parts())
+    graph = channel_sets(model, IMAGES[:1])
+    for seed in range(3):
+        rebuilt = rebuild(model, random_selection(graph, 0.5, np.random.default_rng(seed))[0])
+        assert rebuilt.width < 6
+        assert torch.equal(rebuilt.forward_split(IMAGES), rebuilt(IMAGES))
+
+
+def test_a_number_of_the_size_of_the_parts_stays_and_freezes_nothing() -> None:
+    model = randomised(Steps())
+    graph = channel_sets(model, IMAGES[:1])
+    assert not graph.widths
+    assert [each.name for each in graph.sets if each.frozen] == ["head"]
+    rebuilt = rebuild(model, random_selection(graph, 0.5, np.random.default_rng(0))[0])
+    assert rebuilt.width == 6
 
 
 class Confused(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,16 @@ def test_wrong_inputs_are_refused(tmp_path, dataset):
         tune(tmp_path, dataset, [network(1), network(1, classes=("a", "b", "c"))])
     with pytest.raises(DataError, match="the student was made for the classes"):
         tune(tmp_path, dataset, model=network(1, classes=("dark", "light")))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_network_without_trainable_parameters_is_refused(optimizer, tmp_path, dataset):
+    frozen = network(5).requires_grad_(False)
+    with pytest.raises(TrainingError, match=r"no parameter .* gradient.*; call network.requires_grad_\(\)"):
+        tune(tmp_path, dataset, model=frozen, options=dataclasses.replace(STUDENT, optimizer=optimizer))
+    assert not any(tmp_path.iterdir())  # it fails before the teachers run
+    with pytest.raises(TrainingError, match="no parameter"):
+        train(frozen, dataset, TEACHER, out=tmp_path / "t.pt", last=tmp_path / "last.pt", cache_folder=tmp_path / "c")
 
 
 def test_draws_are_as_probable_as_the_samplers_make_them():
