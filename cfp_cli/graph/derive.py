@@ -42,7 +42,7 @@ def derive(model: nn.Module, example: Tensor) -> ChannelGraph:
     # Modules may keep channel counts in attributes, and an attention may take the number of channels of all its heads
     # from its input. Most networks pass as one of these; else the one with the most prunable channels counts.
     attempts = [attempt(False, False), attempt(True, False)]
-    if keeps_part_sizes(traced):
+    if keeps_part_sizes(traced):  # another forward pass may use them, which no trial sees
         attempts.reverse()
     if propagation.facts.heads:
         attempts.append(attempt(True, True))
