@@ -180,20 +180,29 @@ def factory() -> nn.Module:
 
 
 def build(name: str) -> nn.Module:
-    """A network with seeded weights; norm statistics and layer scales get random values instead of neutral ones."""
+    """A network with seeded weights. Statistics and parameters get random values instead of neutral ones.
+
+    A branch that ends in a scale of zero, as many networks begin their training, would prove nothing.
+    """
     torch.manual_seed(0)
     model = (create(name, CLASSES) if is_registered(name) else _other(name)).eval()
+    parameters = dict(model.named_parameters())
     with torch.no_grad():
-        for key, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor.is_floating_point() and tensor.dim() == 1 and "running_var" in key:
+        for key, tensor in [*parameters.items(), *model.named_buffers()]:
+            if not tensor.is_floating_point():
+                continue
+            if tensor.dim() == 1 and "running_var" in key:
                 tensor.uniform_(0.5, 1.5)
             elif "layer_scale" in key or "gamma" in key:
                 tensor.uniform_(0.1, 1.0)
-            elif tensor.is_floating_point() and tensor.dim() == 1 and ("running_mean" in key or "bias" in key):
+            elif tensor.dim() == 1 and ("running_mean" in key or "bias" in key):
                 tensor.normal_(0, 0.1)
-            elif tensor.is_floating_point() and tensor.dim() == 2 and not tensor.any():
-                # The head of torchvision's ViT is zero, so that its logits would prove nothing.
-                tensor.normal_(0, 0.05)
+            elif key in parameters and tensor.numel() > 0 and (tensor == tensor.flatten()[0]).all():
+                if max(tensor.shape, default=1) < tensor.numel():
+                    # Such as the head of torchvision's ViT, and tables of position biases.
+                    tensor.normal_(0, 0.05)
+                else:
+                    tensor.uniform_(0.5, 1.5)
     return model
 
 

@@ -146,8 +146,8 @@ def error_table(done: Finetuned) -> Table:
     """The error of the student's outputs before and after fine-tuning, without labels."""
     from rich.table import Table
 
-    table = Table("student", "val error of the outputs", "test", title="distance from the first teacher")
-    rows: list[tuple[str, float | None, float | None]] = [("before", done.before_error, None)]
+    table = Table("student", "validation", "test", title="error of the outputs, against the first teacher")
+    rows: list[tuple[str, float | None, float | None]] = [("before", done.before_error, done.before_test_error)]
     if done.history.best_epoch >= 0:
         label = f"after epoch {done.history.best_epoch + 1}"
         rows.append((label, done.history.output_error, done.history.test_output_error))

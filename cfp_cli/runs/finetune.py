@@ -50,6 +50,7 @@ class Finetuned:
         teachers: metrics of each teacher on the test split; None without a test split.
         out: path of the checkpoint.
         before_error: error of the student's outputs on the validation split before fine-tuning; None with labels.
+        before_test_error: likewise on the test split; None without one.
     """
 
     history: History
@@ -58,6 +59,7 @@ class Finetuned:
     teachers: tuple[Metrics | None, ...]
     out: Path
     before_error: float | None = None
+    before_test_error: float | None = None
 
 
 def run_finetune(
@@ -116,6 +118,7 @@ def run_finetune(
     batches = validation.batches(options.batch_size)
     before: Metrics | None = None
     before_error: float | None = None
+    before_test_error: float | None = None
     if dataset.labelled:
         before = evaluate(network, batches, progress=progress)
     else:
@@ -123,6 +126,10 @@ def run_finetune(
             network, teacher_networks, [Preprocessing.of(spec_of(each)) for each in (network, *teacher_networks)]
         )
         before_error = output_error(network, teacher_networks[0], batches, classes=len(spec.classes))
+        if "test" in dataset.splits:
+            images = load_images(dataset, "test", Preprocessing.of(spec), progress=progress)
+            tested = images.batches(options.batch_size)
+            before_test_error = output_error(network, teacher_networks[0], tested, classes=len(spec.classes))
     before_test = _test(network, dataset, options, progress)
     inputs = Inputs(
         model=student.record(),
@@ -163,7 +170,7 @@ def run_finetune(
                 ),
             )
         )
-    return Finetuned(history, before, before_test, test_metrics, path, before_error)
+    return Finetuned(history, before, before_test, test_metrics, path, before_error, before_test_error)
 
 
 def _test(network: nn.Module, dataset: Dataset, options: TrainOptions, progress: Progress) -> Metrics | None:
