@@ -103,9 +103,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--images", type=int, default=600, help="training images, with masks")
-    parser.add_argument("--epochs", type=int, default=30, help="epochs of the teacher; half of those of the distillation")
+    parser.add_argument(
+        "--epochs", type=int, default=30, help="epochs of the teacher; the distillation takes twice as many"
+    )
     parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of the distillation")
     parser.add_argument("--ratio", type=float, default=0.8, help="fraction of the parameters to remove")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the distillation")
     args = parser.parse_args()
 
     spec = cfp.ModelSpec(f"{__file__}:unet", NAMES, input_size=(SIDE, SIDE), mean=(0.5,), std=(0.25,), channels=1)
@@ -117,7 +120,7 @@ def main() -> None:
     store, test_store = (cfp.load_images(data, split, preprocessing) for split in ("train", "test"))
     test = cfp.MaskBatches(test_store, 32)
 
-    torch.manual_seed(0)
+    torch.manual_seed(args.seed)
     teacher = cfp.describe(UNet(), spec)
     train(teacher, preprocessing.normalise(pixels), masks, args.epochs)
     cfp.save(args.out / "teacher.pt", teacher)
@@ -134,7 +137,7 @@ def main() -> None:
         student,
         data,
         [teacher],
-        cfp.TrainOptions.preset("student", epochs=2 * args.epochs, batch_size=16, lr=args.lr),
+        cfp.TrainOptions.preset("student", epochs=2 * args.epochs, batch_size=16, lr=args.lr, seed=args.seed),
         out=args.out / "small.pt",
         last=args.out / "small.last.pt",
         cache_folder=args.out / "cache",
