@@ -85,7 +85,7 @@ def assemble(
     taps = find_taps(traced, propagation, resolved.set_of, resolved.unit_of, [not reasons for reasons in frozen])
     for index, reasons in enumerate(frozen):
         if not reasons and not any((tap.units[:, 0] == index).any() for tap in taps):
-            reasons.append("nothing reads it")
+            reasons.append("no feature maps of the images show it")
     sets = tuple(
         ChannelSet(
             name=name,

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from small_nets import CLASSES, conv, randomised
 from torch import Tensor, nn
 from torchvision.models import SwinTransformer, VisionTransformer
+from torchvision.models.swin_transformer import SwinTransformerBlockV2
+from torchvision.ops import Permute
 
 from cfp_cli.graph import ChannelGraph, channel_sets
 from cfp_cli.graph.random_selection import random_selection
@@ -197,6 +199,14 @@ def test_windows_and_bias_of_a_swin_transformer_follow_the_heads() -> None:
     assert [each.name for each in graph.sets if each.frozen] == ["head"]
     scores = score(model, [(torch.rand(2, 3, 32, 32), torch.zeros(2))] * 2, graph=graph)
     assert {each.name for each in scores.sets} == set(free(graph))
+
+
+def test_part_of_a_bias_that_the_code_sets_to_zero_follows_the_heads() -> None:
+    block = SwinTransformerBlockV2(WIDTH, HEADS, [2, 2], [1, 1])
+    model = nn.Sequential(nn.Conv2d(3, WIDTH, 4, 4), Permute([0, 2, 3, 1]), block, Permute([0, 3, 1, 2]))
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(WIDTH, CLASSES))
+    graph = rebuilt_rightly(randomised(nn.Sequential(model, head)))
+    assert {each.name for each in graph.sets if each.frozen} == {"0.2.attn.cpb_mlp.0", "1.2"}
 
 
 def test_a_list_of_positions_of_the_size_of_a_count_stays() -> None:

@@ -98,6 +98,7 @@ def _labels(call: OperatorCall, node: Node, value: Value, ndim: int, dims: list[
         "alias",
         "lift_fresh_copy",
         "type_as",
+        "zero",
         "zeros_like",
         "ones_like",
         "full_like",
