@@ -230,7 +230,9 @@ def _report_assumptions(
             f"normalises its images itself ('{inside}'); if it was trained with another size, pass --input-size"
         )
     elif not contents.own:
+        size_option = ", and --input-size" if assumed.input_size is None else ""
         progress.say(
             f"{contents.path} does not store its preprocessing; assuming {images_of(spec)}; if it was trained with "
-            "others, its accuracy will be low: pass --normalise imagenet, or --mean and --std, and --input-size"
+            f"others, its accuracy will be low: pass --normalise imagenet, or --mean and --std{size_option}; if it was "
+            "trained without mean and std, pass --normalise none"
         )

@@ -80,6 +80,7 @@ def bench(
     """
     from cfp_cli.runs.bench import run_bench
     from cfp_cli.runs.directory import Run
+    from cfp_cli.runs.next_step import has_labels, next_without_labels
     from cfp_cli.runs.records import ScoreRecord
 
     run = Run.open(run_folder)
@@ -94,13 +95,18 @@ def bench(
         device=compute.device,
         progress=console,
     )
+    if run.latest(ScoreRecord) is None:
+        following = [next_for_model(models[0], how, None, pruned=False)]
+    elif has_labels(run):
+        following = [next_command(run_folder, "report", arch=how.factory)]
+    else:
+        line = next_without_labels(run, how.factory)
+        following = [f"next: {line}"] if line is not None else []
     console.result(
         [each.to_json() for each in benchmarks],
         cost_table(benchmarks),
         latency_table(benchmarks),
-        next_command(run_folder, "report", arch=how.factory)
-        if run.latest(ScoreRecord) is not None
-        else next_for_model(models[0], how, None, pruned=False),
+        *following,
     )
 
 

@@ -87,9 +87,11 @@ def export(
     """
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.export import run_export
+    from cfp_cli.runs.next_step import bench_line
 
+    run = Run.open(run_folder)
     report = run_export(
-        Run.open(run_folder),
+        run,
         how.file(model) if model is not None else None,
         reading.data(data, seed) if data is not None else None,
         out,
@@ -101,16 +103,12 @@ def export(
         progress=console,
     )
     trust = ["--unsafe-pickle"] if format == "pt2" else []
-    console.result(
-        report.to_json(),
-        export_table(report),
-        f"written {out}",
-        *(
-            [next_command(DEFAULT_RUN, "predict", out, data or IMAGES, *trust)]
-            if report.top1_agreement is not None
-            else []
-        ),
-    )
+    following: list[str] = []
+    if report.top1_agreement is not None:
+        following = [next_command(DEFAULT_RUN, "predict", out, data or IMAGES, *trust)]
+    elif (line := bench_line(run, out, how.factory)) is not None:
+        following = [f"next: {line}"]
+    console.result(report.to_json(), export_table(report), f"written {out}", *following)
 
 
 def export_table(report: ExportReport) -> Table:
@@ -119,7 +117,10 @@ def export_table(report: ExportReport) -> Table:
 
     table = Table("", "", title=f"exported to {report.format}, {report.precision}", show_header=False)
     table.add_row("parameters", f"{report.parameters:,}")
-    compared = f"{abs(report.overhead):.1%} {'less' if report.overhead < 0 else 'more'} than the weights alone"
+    difference = f"{abs(report.overhead):.1%}"
+    compared = f"{difference} {'less' if report.overhead < 0 else 'more'} than the weights alone"
+    if difference == "0.0%":
+        compared = "as many as the weights alone"
     table.add_row("file", sentence(f"{report.bytes:,} bytes, {compared}"))
     if report.quantiser is not None:
         table.add_row("quantised by", report.quantiser)

@@ -26,6 +26,7 @@ from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.tables import sentence
 from cfp_cli.commands.training import show_epochs, take_options, training_options
 from cfp_cli.execution import launch
+from cfp_cli.runs.command_line import DEFAULT_RUN
 from cfp_cli.training.restart import replacing
 
 if TYPE_CHECKING:
@@ -117,8 +118,17 @@ def finetune(
         *(summary_tables(done) if done.before is not None else [error_table(done)]),
         *verdicts(done, options.select),
         f"written {done.out}",
-        next_command(run_folder, "export", "--format", "onnx", "--out", "small.onnx", arch=how.factory),
+        _following(done, run_folder, how.factory),
     )
+
+
+def _following(done: Finetuned, run_folder: Path, arch: str | None) -> str:
+    """Return the line with the next command: the comparison with masks if there are masks, else the export."""
+    if done.masks is None:
+        return next_command(run_folder, "export", "--format", "onnx", "--out", "small.onnx", arch=arch)
+    seed = ["--seed", str(done.masks.seed)] if done.masks.seed else []
+    # `cfp eval` reads no run directory.
+    return next_command(DEFAULT_RUN, "eval", done.out, done.masks.path, *seed, arch=arch)
 
 
 def summary_tables(done: Finetuned) -> list[Table]:

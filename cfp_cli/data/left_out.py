@@ -10,6 +10,8 @@ from pathlib import Path
 from cfp_cli.foundation.progress import Progress
 
 _EXAMPLES = 3
+# The folder of masks that `cfp eval` reads, beside a folder of images.
+MASK_FOLDER = "masks"
 
 
 @dataclass
@@ -24,6 +26,7 @@ class LeftOut:
         links: other links and pipes that lead to no file.
         loops: links that lead back to a folder above them.
         beside: folders beside the folders of the splits.
+        neighbours: folders beside a folder `images`, whose images are used without labels.
         outside: images that are in no class folder.
         masks: masks beside images that are used without labels.
     """
@@ -35,6 +38,7 @@ class LeftOut:
     links: list[Path] = field(default_factory=list)
     loops: list[Path] = field(default_factory=list)
     beside: list[Path] = field(default_factory=list)
+    neighbours: list[Path] = field(default_factory=list)
     outside: list[Path] = field(default_factory=list)
     masks: list[Path] = field(default_factory=list)
 
@@ -56,8 +60,13 @@ class LeftOut:
             parts.append(f"masks ({len(self.masks)}, such as {example}; if these are images, rename them)")
         if self.beside:
             parts.append(f"folders beside the splits ({_names(each.name for each in self.beside)})")
+        others = [each.name for each in self.neighbours if each.name != MASK_FOLDER]
+        if others:
+            parts.append(f"folders beside the folder of images ({_names(others)})")
         if parts:
             progress.say(f"ignored under {root}: {'; '.join(parts)}")
+        if len(others) < len(self.neighbours):
+            progress.say(f"{root} has folders {MASK_FOLDER}/ beside its images; only `cfp eval` reads them")
         for paths, problem in ((self.links, "lead to nothing"), (self.loops, "lead back to a folder above them")):
             if paths:
                 names = _names(os.path.relpath(path, root) for path in paths)

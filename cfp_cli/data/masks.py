@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from cfp_cli.data.image_file import open_image
 from cfp_cli.data.images import ImageStore
+from cfp_cli.data.left_out import MASK_FOLDER
 from cfp_cli.data.without_labels import IMAGE_FOLDERS
 from cfp_cli.foundation.errors import DataError
 
 # Pixels of this index belong to no class, and no metric counts them.
 IGNORED = 255
 
-_MASK_FOLDER = "masks"
 _ORIENTATION = 0x0112
 # EXIF orientations that exchange height and width.
 _TRANSPOSED = (5, 6, 7, 8)
@@ -69,16 +69,24 @@ def mask_file(image: Path) -> Path:
         DataError: there is no such file.
     """
     for folder in image.parents:
-        if folder.name.lower() in IMAGE_FOLDERS and (folder.parent / _MASK_FOLDER).is_dir():
-            mask = folder.parent / _MASK_FOLDER / image.relative_to(folder).with_suffix(".png")
+        if folder.name.lower() in IMAGE_FOLDERS and (folder.parent / MASK_FOLDER).is_dir():
+            mask = folder.parent / MASK_FOLDER / image.relative_to(folder).with_suffix(".png")
             if mask.is_file():
                 return mask
             raise DataError(f"{image} has no mask {mask}; add it, or move the image out of its folder")
     raise DataError(
         f"{image} has no mask; put the images into a folder images/ and their masks, PNG files of class indices with "
-        f"the same names, into a folder {_MASK_FOLDER}/ beside it; if the network is an encoder, train a head by `cfp "
+        f"the same names, into a folder {MASK_FOLDER}/ beside it; if the network is an encoder, train a head by `cfp "
         "train DATA --init CKPT --new-head`"
     )
+
+
+def has_masks(images: Sequence[Path]) -> bool:
+    """Return whether each image has a mask, see `mask_file`; False without images."""
+    try:
+        return bool([mask_file(image) for image in images])
+    except DataError:
+        return False
 
 
 def read_mask(mask: Path, image: Path, classes: int | None = None) -> Tensor:

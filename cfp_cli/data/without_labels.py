@@ -147,6 +147,6 @@ def _image_folder(folder: Path, left_out: LeftOut) -> Path:
     inner = next((each for each in subfolders(folder) if each.name.lower() in IMAGE_FOLDERS), None)
     if inner is None or not contains_images(inner):
         return folder
-    left_out.beside.extend(each for each in subfolders(folder) if each != inner and not is_run(each))
+    left_out.neighbours.extend(each for each in subfolders(folder) if each != inner and not is_run(each))
     note_left_out(folder, left_out)
     return inner

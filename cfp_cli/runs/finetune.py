@@ -13,6 +13,7 @@ from torch import nn
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.images import load_images
+from cfp_cli.data.masks import has_masks
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
 from cfp_cli.foundation.progress import SILENT, Progress
@@ -29,6 +30,7 @@ from cfp_cli.runs.inputs import (
     scored_data,
     with_or_without_labels,
 )
+from cfp_cli.runs.network_check import returns_class_maps
 from cfp_cli.runs.output_path import check_output, check_output_folder
 from cfp_cli.runs.outputs import pruned_model
 from cfp_cli.runs.records import FinetuneMetrics, FinetuneRecord, Inputs, ScoreRecord, output_files
@@ -51,6 +53,7 @@ class Finetuned:
         out: path of the checkpoint.
         before_error: error of the student's outputs on the validation split before fine-tuning; None with labels.
         before_test_error: likewise on the test split; None without one.
+        masks: the images whose masks `cfp eval` compares the student with; None without masks, or with labels.
     """
 
     history: History
@@ -60,6 +63,7 @@ class Finetuned:
     out: Path
     before_error: float | None = None
     before_test_error: float | None = None
+    masks: DataInput | None = None
 
 
 def run_finetune(
@@ -119,6 +123,7 @@ def run_finetune(
     before: Metrics | None = None
     before_error: float | None = None
     before_test_error: float | None = None
+    masks: DataInput | None = None
     if dataset.labelled:
         before = evaluate(network, batches, progress=progress)
     else:
@@ -130,6 +135,8 @@ def run_finetune(
             images = load_images(dataset, "test", Preprocessing.of(spec), progress=progress)
             tested = images.batches(options.batch_size)
             before_test_error = output_error(network, teacher_networks[0], tested, classes=len(spec.classes))
+            if has_masks(images.paths) and returns_class_maps(network):
+                masks = source
     before_test = _test(network, dataset, options, progress)
     inputs = Inputs(
         model=student.record(),
@@ -170,7 +177,7 @@ def run_finetune(
                 ),
             )
         )
-    return Finetuned(history, before, before_test, test_metrics, path, before_error, before_test_error)
+    return Finetuned(history, before, before_test, test_metrics, path, before_error, before_test_error, masks)
 
 
 def _test(network: nn.Module, dataset: Dataset, options: TrainOptions, progress: Progress) -> Metrics | None:

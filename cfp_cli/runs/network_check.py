@@ -11,9 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.outputs import tensors_of
-from cfp_cli.foundation.errors import GraphError
+from cfp_cli.foundation.errors import GraphError, TrainingError
 from cfp_cli.foundation.progress import Progress
 from cfp_cli.graph.determinism import require_deterministic
+from cfp_cli.measuring.segmentation import class_maps
 from cfp_cli.models.forward_pass import run_network
 
 ONE_LOGIT = (
@@ -147,3 +148,16 @@ def are_probabilities(output: Tensor) -> bool:
     """Return whether outputs [N, classes] are probabilities of two or more classes, as after a softmax."""
     sums = output.sum(1)
     return output.shape[1] > 1 and bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+
+
+def returns_class_maps(model: nn.Module) -> bool:
+    """Return whether the first output of a network is a map of class scores that `cfp eval` compares with masks."""
+    spec = spec_of(model)
+    device = next((each.device for each in model.parameters()), None)
+    with evaluating(model), torch.inference_mode():
+        output = run_network(model, torch.zeros(1, *spec.input_shape, device=device))
+    try:
+        class_maps(output, model, len(spec.classes))
+    except TrainingError:
+        return False
+    return True
