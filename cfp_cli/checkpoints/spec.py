@@ -114,7 +114,8 @@ def spec_of(model: nn.Module) -> ModelSpec:
     spec = getattr(model, "spec", None)
     if not isinstance(spec, ModelSpec):
         raise CheckpointError(
-            "this network carries no spec; attach one with cfp_cli.describe(model, cfp_cli.ModelSpec(arch, classes))"
+            "this network carries no spec; attach one by cfp_cli.describe(model, cfp_cli.ModelSpec('net.py:factory', "
+            "classes, input_size=(height, width))), where classes is () for a network without classes"
         )
     return spec
 

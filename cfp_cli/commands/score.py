@@ -31,7 +31,8 @@ from cfp_cli.scoring.criteria import (
 
 # What the columns of the table mean.
 EXPLANATION = (
-    "clusters: groups of similar channels; independent: how many channels vary independently of each other over the "
+    "channels: or units of several channels, such as attention heads, that are dropped together; clusters: groups of "
+    "similar channels; independent: how many channels vary independently of each other over the "
     "images. A set with far fewer than its channels is redundant; dead: channels whose maps are the same for all "
     "images, which are pruned first"
 )

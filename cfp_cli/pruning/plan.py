@@ -102,6 +102,14 @@ class Plan:
         if twice is not None:
             raise FieldError(f"set '{twice}' is listed twice")
 
+    def __str__(self) -> str:
+        """Return the figures on one line; `repr` lists each kept channel."""
+        macs = " to ".join(f"{each / 1e6:,.1f} M" for each in (self.macs_before, self.macs_after))
+        return (
+            f"plan of {len(self.sets)} channel sets: {self.params_before:,} to {self.params_after:,} parameters "
+            f"({self.compression:.1f}x fewer), {macs} multiply-adds, {self.achieved:.2%} of {self.target} removed"
+        )
+
     @property
     def compression(self) -> float:
         """Original parameters / pruned parameters."""

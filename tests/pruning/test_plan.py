@@ -85,3 +85,10 @@ def test_a_network_without_parameters_is_refused(tmp_path: Path, field: str, val
     path = damaged(tmp_path, field, value)
     with pytest.raises(RunError, match=f"plan.json.*{field} is {value}, not a number of parameters"):
         Plan.load(path)
+
+
+def test_a_plan_prints_its_figures_without_its_indices() -> None:
+    line = str(PLAN)
+    assert "2 channel sets: 100 to 60 parameters (1.7x fewer)" in line
+    assert "40.00% of params removed" in line
+    assert "kept" not in line
