@@ -18,7 +18,10 @@ def kept_epoch(history: History, select: Select, start: str) -> tuple[str, ...]:
         start: what the line calls the network before training.
     """
     if history.best_epoch < 0:
-        return (f"no epoch was better than {start}, so its weights are kept; use more --epochs or a lower --lr",)
+        return (
+            f"no epoch was better than {start}, so its weights are kept; use more --epochs, a lower --lr, or with few "
+            "images a smaller --batch-size",
+        )
     values = {row.epoch: getattr(row, select) for row in history.rows}
     if None in values.values():
         # Errors of outputs have no standard error, so the best epoch is kept.

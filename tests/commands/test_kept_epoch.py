@@ -49,3 +49,8 @@ def test_train_says_that_it_kept_its_init(
     assert done.code == 0, done.err
     line = f"no epoch was better than {model}, so its weights are kept"
     assert (line in " ".join(done.out.split())) == (best_epoch < 0)
+
+
+def test_a_training_that_helped_nothing_names_each_remedy() -> None:
+    (line,) = kept_epoch(history(-1, (), ()), "accuracy", "the student before fine-tuning")
+    assert all(option in line for option in ("--epochs", "--lr", "--batch-size"))
