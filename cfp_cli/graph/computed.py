@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
 from torch.fx import Node
 
 from cfp_cli.graph.trace import Source, TracedGraph, arguments_of, operator_of, shape_of
@@ -29,6 +30,7 @@ class ComputedWeight:
         vectors: further parameters and buffers that it is computed from, by name, with the dimension that has an entry
             for each output channel.
         sliceable: whether the other tensors that it is computed from have a value for all rows, or one for each row.
+        by_row: whether each row is computed without the others.
     """
 
     parameter: Source
@@ -36,6 +38,7 @@ class ComputedWeight:
     nodes: tuple[Node, ...]
     vectors: tuple[tuple[str, int], ...]
     sliceable: bool
+    by_row: bool
 
 
 def computed_weights(traced: TracedGraph) -> dict[Node, ComputedWeight]:
@@ -81,4 +84,10 @@ def _computed(traced: TracedGraph, weight: Node, layer: Node) -> ComputedWeight 
             vectors.append((source.name, large[0]))
         else:
             sliceable = False
-    return ComputedWeight(*rows[0], nodes, tuple(sorted(vectors)), sliceable) if len(rows) == 1 else None
+    by_row = not any(_reduces_rows(node, shape[0]) for node in nodes)
+    return ComputedWeight(*rows[0], nodes, tuple(sorted(vectors)), sliceable, by_row) if len(rows) == 1 else None
+
+
+def _reduces_rows(node: Node, rows: int) -> bool:
+    """Whether a call on a way to a weight leaves no dimension for its rows, such as the largest value of all rows."""
+    return rows > 1 and isinstance(node.meta.get("val"), Tensor) and rows not in shape_of(node)

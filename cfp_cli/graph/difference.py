@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.full_precision import full_precision
-from cfp_cli.execution.outputs import tensors_of
+from cfp_cli.execution.outputs import all_tensors_of, is_compared
 from cfp_cli.foundation.failures import exhausted
 from cfp_cli.graph.channel_graph import ChannelGraph
 from cfp_cli.graph.operators import OPERATORS, is_layer
@@ -59,7 +59,7 @@ def first_difference(rebuilt: nn.Module, selection: Selection, x: Tensor) -> Dif
         try:
             with side:
                 # A network may change its input in place, and the replay still reads the images.
-                given = tensors_of(run_network(rebuilt, x.clone()))
+                returned = all_tensors_of(run_network(rebuilt, x.clone()))
         except _Found:
             return side.found
         except Exception as error:
@@ -69,10 +69,17 @@ def first_difference(rebuilt: nn.Module, selection: Selection, x: Tensor) -> Dif
             return _difference_at(graph, side.advance())
         if side.advance() is not None:
             return _difference_at(graph, None)
-        if len(given) != len(graph.traced.outputs):
+        given = [value for value in returned if is_compared(value)]
+        others = [value for value in returned if not is_compared(value)]
+        traced = graph.traced
+        if (len(given), len(others)) != (len(traced.outputs), len(traced.uncompared)):
             return _difference_at(graph, None)
-        for node, value in zip(graph.traced.outputs, given, strict=True):
+        for node, value in zip(traced.outputs, given, strict=True):
             if node in side.outputs and differ(side.outputs[node], value):
+                return _difference_at(graph, node)
+        for node, value in zip(traced.uncompared, others, strict=True):
+            # Integers may differ by rounding, as those of `argmax`, but there are as many.
+            if node in side.outputs and side.outputs[node].shape != value.shape:
                 return _difference_at(graph, node)
     return None
 
@@ -88,6 +95,7 @@ class _SideBySide(TorchFunctionMode):
         super().__init__()
         self.replay = replay
         self.values = replay.values(x)
+        self.returned = {*replay.graph.traced.outputs, *replay.graph.traced.uncompared}
         self.found: Difference | None = None
         self.outputs: dict[Node, Tensor] = {}
         self.value: Any = None
@@ -95,7 +103,7 @@ class _SideBySide(TorchFunctionMode):
     def advance(self) -> Node | None:
         """Run the replay to its next layer; None at its end."""
         for node, value in self.values:
-            if node in self.replay.graph.traced.outputs:
+            if node in self.returned:
                 self.outputs[node] = value
             if is_layer(node):
                 self.value = value

@@ -28,6 +28,7 @@ from cfp_cli.execution.forward import ADVICE, forward_errors
 from cfp_cli.execution.outputs import is_compared
 from cfp_cli.foundation.errors import GraphError
 from cfp_cli.foundation.failures import first_line, outside_cause
+from cfp_cli.graph.attention_export import erase_unread_attention, separate_attention_weights
 from cfp_cli.graph.quick_export import quick_export
 from cfp_cli.models.forward_pass import Flattened, is_detector, run_network
 
@@ -217,7 +218,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedGraph:
     plain = isinstance(_trial_output(model, batch), Tensor) and not is_detector(model)
     exported = model if plain else Flattened(model)
     try:
-        with evaluating(exported), exporting_quietly(), quick_export():
+        with evaluating(exported), exporting_quietly(), quick_export(), separate_attention_weights():
             program = torch.export.export(
                 exported, (batch,), strict=False, dynamic_shapes=({0: torch.export.Dim.AUTO},)
             )
@@ -287,6 +288,7 @@ def _traced(
         else:
             raise GraphError(f"forward takes more inputs than images ('{node.name}'); wrap the network")
     _follow_in_place(program.graph)
+    erase_unread_attention(program.graph)
     (returned,) = next(node for node in program.graph.nodes if node.op == "output").args
     tensors = [node for node in returned if isinstance(node, Node) and isinstance(node.meta.get("val"), Tensor)]
     outputs = tuple(node for node in tensors if is_compared(node.meta["val"]))

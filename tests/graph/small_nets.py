@@ -610,7 +610,7 @@ def fixed_tensor() -> nn.Module:
 @expect({"a": 8, "b": 4, "head": 3}, frozen={"a"}, name="unknown operator")
 def unknown_operator() -> nn.Module:
     def forward(m: Net, x: Tensor) -> Tensor:
-        return m.b(m.a(x).cumsum(1))
+        return m.b(m.a(x).cummax(1)[0])
 
     return Net(forward, 4, a=conv(3, 8), b=conv(8, 4))
 

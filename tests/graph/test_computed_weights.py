@@ -39,6 +39,37 @@ class ByMean(nn.Conv2d):
         return self._conv_forward(x, (self.weight - mean) / (variance + 1e-5).sqrt(), self.bias)
 
 
+class Quantised(nn.Conv2d):
+    """A weight in steps of its largest value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        step = self.weight.abs().max() / 127
+        return self._conv_forward(x, (self.weight / step).round() * step, self.bias)
+
+
+class TwoParameters(nn.Conv2d):
+    """A weight that is the product of two parameters of its shape."""
+
+    def __init__(self, a: int, b: int, size: int) -> None:
+        super().__init__(a, b, size)
+        self.gate = nn.Parameter(torch.rand(b, a, size, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight * self.gate, self.bias)
+
+
+class LowRank(nn.Linear):
+    """A weight with a product of two small ones added to it."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(a, b)
+        self.down, self.up = nn.Parameter(torch.rand(2, a)), nn.Parameter(torch.rand(b, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x.movedim(1, -1), self.weight + self.up @ self.down, self.bias)
+        return y.movedim(-1, 1)
+
+
 class Mixed(nn.Conv2d):
     """A weight whose rows depend on each other."""
 
@@ -94,6 +125,21 @@ def test_multiply_adds_of_computed_weights_are_counted(norm: Any) -> None:
         return Selection(graph).macs
 
     assert macs(norm) == macs(lambda layer: layer)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (lambda: TwoParameters(12, 8, 3), "its weight is computed, not a parameter"),
+        (lambda: LowRank(12, 8), "its weight is computed from several tensors"),
+        (lambda: Quantised(12, 8, 3), "each row of its weight is computed from all rows, as by spectral norm"),
+        (lambda: Mixed(12, 8, 3), "each row of its weight is computed from all rows, as by spectral norm"),
+    ],
+)
+def test_channels_of_all_other_computed_weights_are_listed_with_the_true_reason(layer: Any, reason: str) -> None:
+    graph = rebuilt_rightly(network(plain(3, 12), nn.ReLU(), layer()))
+    assert [each.size for each in graph.sets] == [12, 8, CLASSES]
+    assert graph.sets[1].frozen[0].endswith(reason)
 
 
 @pytest.mark.parametrize("layer", [lambda: Mixed(12, 8, 3), lambda: spectral_norm(plain(12, 8))])

@@ -18,6 +18,7 @@ from cfp_cli.graph.operators import reorder
 from cfp_cli.graph.operators.operator import OperatorCall, Result, operator
 
 FIXED = "channels are multiplied by a tensor that cannot be sliced"
+PICKED = "channels are picked by numbers"
 MIXED = "its operands have channels on dimensions that cfp cannot follow"
 
 
@@ -171,7 +172,7 @@ def looked_up(call: OperatorCall) -> Result:
     value = call.value("self")
     dims = [dim for dim, each in enumerate(indices) if each is not None]
     if len(dims) != 1 or dims[0] in value.varying:
-        return call.refuse("channels are picked by numbers") if value.labelled else unlabelled(*call.shapes()[0])
+        return call.refuse(PICKED) if value.labelled else unlabelled(*call.shapes()[0])
     labels, (dim,) = value.labels, dims
     # A table of positions and heads is sliced along its heads.
     source = call.source(node)
@@ -182,5 +183,18 @@ def looked_up(call: OperatorCall) -> Result:
     numbers = call.values[indices[dim]]
     assert isinstance(numbers, Value)
     if numbers.labelled or indices[dim].meta["val"].dtype is torch.bool:
-        return call.refuse("channels are picked by numbers")
+        return call.refuse(PICKED)
     return call.output(labels.reshape((*labels.shape[:dim], *[1] * len(numbers.shape), *labels.shape[dim + 1 :])))
+
+
+@operator("gather", reorder=reorder.anew)
+def gathered(call: OperatorCall) -> Result:
+    """Positions that numbers pick along one dimension, the same for all channels, such as those of merged tokens."""
+    value, dim = call.value("self"), int(call.args["dim"]) % len(call.value("self").shape)
+    _, numbers = call.before_expand(call.args["index"])
+    sizes = (1,) * (len(value.shape) - len(numbers.shape)) + numbers.shape
+    whole = all(call.shapes()[0][0][each] == value.shape[each] and sizes[each] == 1 for each in value.varying)
+    if dim in value.varying or numbers.varying or not whole:
+        return call.refuse(PICKED)
+    call.freeze([numbers], PICKED)
+    return call.output(value.labels)

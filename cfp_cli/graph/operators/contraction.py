@@ -13,8 +13,9 @@ from cfp_cli.graph.labels import Labels, Value, along_only
 from cfp_cli.graph.operators.operator import OperatorCall, Result, operator
 from cfp_cli.graph.trace import arguments_of, shape_of
 
-COMPUTED = "its weight is computed, not a parameter"
 ALL_ROWS = "each row of its weight is computed from all rows, as by spectral norm"
+SEVERAL = "its weight is computed from several tensors"
+COMPUTED = "its weight is computed, not a parameter"
 ELSEWHERE = "channels are not on the channel dimension of this layer"
 UNKNOWN_INPUT = "part of its input is not made by any layer"
 
@@ -30,7 +31,7 @@ def _channels(call: OperatorCall, value: Value, dim: int) -> Labels:
 def _convolve(call: OperatorCall, transposed: bool) -> Result:
     x, weight = call.value("input"), call.parameter("weight")
     if weight is None:
-        return call.refuse(COMPUTED)
+        return _with_computed_weight(call, 1)
     shape = call.value("weight").shape
     if len(x.shape) != len(shape):
         return call.refuse("its input has no batch dimension")
@@ -75,11 +76,24 @@ def _convolve(call: OperatorCall, transposed: bool) -> Result:
     return _made(call, x, call.output(outgoing.reshape(along_only(made, len(x.shape), 1))))
 
 
+def _with_computed_weight(call: OperatorCall, dim: int) -> Result:
+    """The result of a layer whose weight is no parameter: its channels lie on `dim`, are listed and frozen."""
+    blank = call.refuse(COMPUTED)
+    assert isinstance(blank, Value)
+    dim %= len(blank.shape)
+    if blank.dynamic[dim]:
+        return blank
+    made = call.facts.new((blank.shape[dim],))
+    call.facts.producers.append((call.module, call.node.name, made))
+    call.facts.freeze(made, call.reason(COMPUTED))
+    return call.output(made.reshape(along_only(len(made), len(blank.shape), dim)))
+
+
 def _made(call: OperatorCall, x: Value, result: Value) -> Value:
     """The result of a layer; it and the input are frozen if the rows of the weight cannot be computed alone."""
     computed = call.computed("weight")
-    if computed is not None and not computed.sliceable:
-        call.freeze([x, result], ALL_ROWS)
+    if computed is not None and not (computed.sliceable and computed.by_row):
+        call.freeze([result] if computed.sliceable else [x, result], SEVERAL if computed.by_row else ALL_ROWS)
     return result
 
 
@@ -135,7 +149,7 @@ def linear(call: OperatorCall) -> Result:
     """Linear layer over the last dimension."""
     x, weight = call.value("input"), call.parameter("weight")
     if weight is None:
-        return call.refuse(COMPUTED)
+        return _with_computed_weight(call, -1)
     shape = call.value("weight").shape
     last = len(x.shape) - 1
     facts = call.facts

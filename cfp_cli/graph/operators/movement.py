@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 from torch.fx import Node
 
-from cfp_cli.graph.labels import Labels, Value, reshape, shrink, split_groups, split_lanes
+from cfp_cli.graph.labels import Labels, Value, along_only, reshape, shrink, split_groups, split_lanes
 from cfp_cli.graph.operators import reorder
-from cfp_cli.graph.operators.operator import OperatorCall, Result, always, operator
+from cfp_cli.graph.operators.operator import EXPANDING, OperatorCall, Result, always, operator
 
 T = TypeVar("T")
 APART = "joined values have channels along different dimensions"
@@ -60,7 +60,7 @@ def permuted(call: OperatorCall) -> Result:
     return replace(call.output(value.labels.transpose(order)), lanes=lanes)
 
 
-@operator("expand", "expand_as", "broadcast_to")
+@operator(*EXPANDING)
 def expanded(call: OperatorCall) -> Result:
     """Dimensions of size 1 are spread; new ones come first."""
     value = call.tensors()[0][1]
@@ -105,8 +105,25 @@ def turned(call: OperatorCall) -> Result:
 @operator("cat", "concat", "concatenate", reorder=reorder.joined, moves_channels=True)
 def joined(call: OperatorCall) -> Result:
     """Values side by side along a dimension; along every other dimension they have the same channels."""
-    nodes = call.args["tensors"]
-    return _join(call, [value for value in map(call.values.__getitem__, nodes) if isinstance(value, Value)])
+    dim = int(call.args.get("dim", 0)) % len(call.shapes()[0][0])
+    values = [value for value in map(call.values.__getitem__, call.args["tensors"]) if isinstance(value, Value)]
+    across = {each for value in values for each in value.varying} - {dim}
+    if len(across) == 1:
+        values = [_sliceable(call, node, next(iter(across))) for node in call.args["tensors"]]
+    return _join(call, values)
+
+
+def _sliceable(call: OperatorCall, node: Node, dim: int) -> Value:
+    """A joined value; a parameter, such as one with several tokens, is sliced along the dimension of the channels."""
+    joined_value = call.values[node]
+    assert isinstance(joined_value, Value)
+    origin, value = call.before_expand(node)
+    source = call.source(origin)
+    own = dim - (len(joined_value.shape) - len(value.shape))
+    if source is None or value.labelled or own < 0 or value.shape[own] != joined_value.shape[dim]:
+        return joined_value
+    atoms = call.facts.atoms(source.name, own, (value.shape[own],))
+    return replace(joined_value, labels=atoms.reshape(along_only(len(atoms), len(joined_value.shape), dim)))
 
 
 @operator("stack", moves_channels=True)

@@ -21,6 +21,7 @@ from cfp_cli.graph.trace import Source, arguments_of, is_dynamic, is_pointwise, 
 
 UNKNOWN = "cfp has no entry for this operator"
 BATCH = "channels are mixed with the batch"
+EXPANDING = ("expand", "expand_as", "broadcast_to")
 
 Result = Value | list[Value]
 Label = Callable[["OperatorCall"], Result]
@@ -175,6 +176,17 @@ class OperatorCall:
         """How the argument `name` is computed from a parameter, if it is a weight of that kind."""
         node = self.args.get(name)
         return self.facts.computed.get(node) if isinstance(node, Node) else None
+
+    def before_expand(self, node: Node) -> tuple[Node, Value]:
+        """The value of a node before it was expanded, if its labels do not vary; broadcasting expands it anyway."""
+        while node.op == "call_function" and operator_of(node) in EXPANDING and isinstance(node.args[0], Node):
+            before = self.values[node.args[0]]
+            if not isinstance(before, Value) or before.varying:
+                break
+            node = node.args[0]
+        value = self.values[node]
+        assert isinstance(value, Value)
+        return node, value
 
     def source(self, node: Any) -> Source | None:
         """The parameter or buffer that a node is; None for computed tensors."""

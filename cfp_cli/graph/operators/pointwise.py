@@ -19,13 +19,13 @@ SINGLE = "a single channel is broadcast over all channels"
     # Every operator that PyTorch tags as pointwise uses this entry.
     "pointwise",
     # PyTorch does not tag these as pointwise, or did not in earlier releases.
-    *("hardswish", "leaky_relu", "log_sigmoid", "copy", "floor_divide"),
+    *("hardswish", "leaky_relu", "log_sigmoid", "copy", "floor_divide", "where"),
     transparent=with_one_input,
 )
 def pointwise(call: OperatorCall) -> Result:
     """Unite the channels of all operands where they meet; an operand of size 1 is broadcast and never coupled."""
     shape, dynamic = call.shapes()[0]
-    operands = [(node, _aligned(value, len(shape))) for node, value in call.tensors()]
+    operands = [_operand(call, node, value, len(shape)) for node, value in call.tensors()]
     dims = sorted({dim for _, value in operands for dim in value.varying})
     if not dims:
         return call.output(_without_channels(call, [value for _, value in operands], len(shape)))
@@ -45,6 +45,13 @@ def pointwise(call: OperatorCall) -> Result:
         merged = labels
     assert merged is not None
     return call.output(merged)
+
+
+def _operand(call: OperatorCall, node: Node, value: Value, ndim: int) -> tuple[Node, Value]:
+    """An operand before it was expanded: a norm that `normalize` expands to all channels, or a parameter."""
+    if isinstance(call.values[node], Value):
+        node, value = call.before_expand(node)
+    return node, _aligned(value, ndim)
 
 
 def _aligned(value: Value, ndim: int) -> Value:
