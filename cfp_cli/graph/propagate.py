@@ -67,8 +67,8 @@ def propagate(traced: TracedGraph) -> Propagation:
         assert isinstance(value, Value)
         facts.freeze(value.labels, reason)
         source = traced.sources.get(node.name)
-        for (name, _), atoms in facts.dims.items() if source is not None else ():
-            if name == source.name:
+        for (name, _), atoms in facts.dims.items():
+            if source is not None and source.name == name:
                 facts.freeze(atoms, reason)
     return Propagation(values, facts, masked, frozenset(mixing), frozenset(producing))
 
