@@ -10,7 +10,7 @@ from torch import nn
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.images import load_images
-from cfp_cli.data.masks import MaskBatches
+from cfp_cli.data.masks import IGNORED, MaskBatches
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import DataError, TrainingError
@@ -119,4 +119,10 @@ def _run_segmentation(
     images = load_images(dataset, split, Preprocessing.of(spec_of(network)), progress=progress)
     batches = MaskBatches(images, batch_size, classes)
     metrics = evaluate_segmentation(network.to(device), batches, progress=progress)
+    present = [name for name, each in metrics.per_class.items() if each.pixels]
+    if len(present) == 1:
+        progress.say(
+            f"warning: all pixels that count are of class '{present[0]}', so the figures say little; a pixel of {IGNORED} "
+            "is not counted: save masks of class indices, such as 0 and 1"
+        )
     return Evaluated(metrics, (), spec.plan is not None)

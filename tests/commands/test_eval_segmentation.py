@@ -121,6 +121,15 @@ def test_unusable_masks_end_in_one_line(
     assert str(tmp_path / "masks") in line
 
 
+def test_masks_of_0_and_255_are_warned_of(cfp: Cfp, model: Path, tmp_path: Path) -> None:
+    draw(tmp_path)
+    assert "all pixels that count" not in cfp("eval", model, tmp_path).err
+    resave(lambda mask: np.where(mask == 1, 255, 0).astype(np.uint8))(tmp_path / "masks")
+    result = cfp("eval", model, tmp_path)
+    assert result.code == 0
+    assert "all pixels that count are of class 'steel'" in result.err
+
+
 def test_another_number_of_class_names_is_refused(cfp: Cfp, tmp_path: Path, built_in: Callable[..., str]) -> None:
     arch = built_in("thresholds", NET, "thresholds")
     spec = api.ModelSpec(arch, NAMES[:2], input_size=(32, 32), mean=(0.0,), std=(1.0,), channels=1)
