@@ -122,7 +122,7 @@ def _run_segmentation(
     present = [name for name, each in metrics.per_class.items() if each.pixels]
     if len(present) == 1:
         progress.say(
-            f"warning: all pixels that count are of class '{present[0]}', so the figures say little; a pixel of {IGNORED} "
-            "is not counted: save masks of class indices, such as 0 and 1"
+            f"warning: all pixels that count are of class '{present[0]}', so the figures say little; a pixel of "
+            f"{IGNORED} is not counted: save masks of class indices, such as 0 and 1"
         )
     return Evaluated(metrics, (), spec.plan is not None)
