@@ -103,6 +103,8 @@ def read_mask(mask: Path, image: Path, classes: int | None = None) -> Tensor:
     """
     try:
         with open_image(mask) as file:
+            if file.format == "JPEG":
+                raise DataError(f"the mask {mask} is a JPEG file, which changes class indices; save it as PNG")
             channels = len(file.getbands())
             values = np.array(file) if channels == 1 else np.zeros((0, 0))
     except UnidentifiedImageError as error:

@@ -124,3 +124,10 @@ def test_batches_pair_images_and_masks(tmp_path: Path) -> None:
         for image, mask in seen:
             assert mask.unique().tolist() == [round(float(image.mean()) * 25.5)]
             assert mask.shape == (4, 6 + int(mask[0, 0]) % 2)
+
+
+def test_a_jpeg_file_with_the_name_of_a_mask_is_refused(tmp_path: Path) -> None:
+    mask = tmp_path / "mask.png"
+    Image.new("L", (8, 8)).save(mask, format="JPEG")
+    with pytest.raises(DataError, match="is a JPEG file, which changes class indices; save it as PNG"):
+        read_mask(mask, mask)
