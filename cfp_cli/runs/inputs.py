@@ -274,9 +274,8 @@ def with_or_without_labels(data: DataInput, model: nn.Module, path: Path, progre
     else:
         return data
     progress.say(
-        f"{reason}, so the images are used without labels: `cfp prune`, `finetune` and `export` measure no accuracy, "
-        "and `cfp train`, `predict`, `compare` and `report` are not available; `cfp eval` needs class folders, or "
-        "masks for a segmentation network; `cfp shrink` needs logits and --metric agreement"
+        f"{reason}, so the images are used without labels: no accuracy is measured, and `cfp train`, `predict`, "
+        "`compare` and `report` are not available"
     )
     return replace(data, labels=False)
 
