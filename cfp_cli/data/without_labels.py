@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from cfp_cli.data.bit_depth import chosen_bit_depth
@@ -51,7 +52,8 @@ def open_without_labels(
     """List the images below a folder, or those of a list file, as a dataset without classes; all labels are 0.
 
     Split folders are recognised as `open_dataset` does if one of them is `train`. Missing splits are made by a seeded
-    choice. Beside folders of masks or boxes, only those of a folder `images` are taken, also inside a split.
+    choice. Without `train`, they are recognised if all contain images beside masks, and no split is made. Beside
+    folders of masks or boxes, only those of a folder `images` are taken, also inside a split.
 
     Args:
         path: the folder; or a text file with the path of an image on each line, whose labels are not read.
@@ -71,15 +73,16 @@ def open_without_labels(
     root = path if path.is_dir() else path.parent
     missing = {"test": test_fraction, "val": val_fraction}
     missing = {name: fraction for name, fraction in missing.items() if name not in splits}
-    if len(splits["train"]) <= len(missing):
+    if "train" in splits and len(splits["train"]) <= len(missing):
         raise DataError(f"{path} contains {len(splits['train'])} images to score; add more")
     left_out.report(path, progress)
-    train, made = divide({"": splits["train"]}, missing, seed)
-    splits["train"] = train[""]
-    for name, images in made.items():
-        splits[name] = images[""]
-        origin[name] = f"{MADE}, fraction {missing[name]:g}, seed {seed}"
-    items = {name: tuple(Item(image, 0) for image in splits[name]) for name in SPLITS}
+    if "train" in splits:
+        train, made = divide({"": splits["train"]}, missing, seed)
+        splits["train"] = train[""]
+        for name, images in made.items():
+            splits[name] = images[""]
+            origin[name] = f"{MADE}, fraction {missing[name]:g}, seed {seed}"
+    items = {name: tuple(Item(image, 0) for image in splits[name]) for name in SPLITS if name in splits}
     broken = BrokenImages(sum(map(len, items.values())) + len(left_out.dangling), max_bad)
     for path_to_nothing in left_out.dangling:
         broken.add(path_to_nothing, "no such file", progress)
@@ -109,7 +112,7 @@ def _splits(path: Path, left_out: LeftOut) -> tuple[dict[str, list[Path]], dict[
             )
         if split is not None:
             named[split] = folder
-    if "train" not in named:
+    if "train" not in named and not _are_evaluated(named.values()):
         runs = [folder for folder in subfolders(root) if is_run(folder)]
         left_out.runs.extend(runs)
         return {"train": _without_masks(root, left_out)}, {"train": "all images"}
@@ -117,6 +120,12 @@ def _splits(path: Path, left_out: LeftOut) -> tuple[dict[str, list[Path]], dict[
     left_out.beside.extend(folder for folder in subfolders(root) if folder not in named.values())
     images = {split: _without_masks(_image_folder(folder, left_out), left_out) for split, folder in named.items()}
     return images, {split: f"{folder.name}/" for split, folder in named.items()}
+
+
+def _are_evaluated(splits: Collection[Path]) -> bool:
+    """Return whether split folders contain images beside masks, which `cfp eval` measures also without `train`."""
+    inner = [{each.name.lower() for each in subfolders(split)} for split in splits]
+    return bool(inner) and all(names & _MASK_FOLDERS and names & set(IMAGE_FOLDERS) for names in inner)
 
 
 def _without_masks(root: Path, left_out: LeftOut) -> list[Path]:

@@ -58,6 +58,15 @@ def test_every_layout_is_listed(kind: str, tmp_path: Path) -> None:
         assert any("masks" in line.lower() for line in progress.lines)
 
 
+@pytest.mark.parametrize("names", [("test",), ("val", "test")])
+def test_splits_with_masks_need_no_training_images(names: tuple[str, ...], tmp_path: Path) -> None:
+    root = folder(tmp_path, {f"{name}/{kind}": 4 for name in names for kind in ("images", "masks")})
+    dataset = open_without_labels(root)
+    assert {name: len(items) for name, items in dataset.splits.items()} == dict.fromkeys(names, 4)
+    with pytest.raises(DataError, match="train"):
+        sample(dataset, 4, 0, Preprocessing((6, 6), channels=1, mean=(0.5,), std=(0.2,)))
+
+
 def test_masks_beside_their_images_are_left_out(tmp_path: Path) -> None:
     root, progress = folder(tmp_path, {".": 20}), Lines()
     for index in range(20):
