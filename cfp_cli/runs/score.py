@@ -77,11 +77,11 @@ def run_score(
     elif not returns_logits(network):
         raise GraphError(f"{model.path} returns no logits [images, classes], which this command needs; use `cfp score`")
     dataset = data.open(progress)
+    network, dataset = fit_to_data(network, dataset, model.path, progress)
     made = {name: len(items) for name, items in dataset.splits.items() if dataset.is_made(name)}
-    if made:
+    if made and not data.labels:
         counts = " and ".join(f"{count} for {name}" for name, count in made.items())
         progress.say(f"{data.path} has no {' and no '.join(made)}; a seeded choice of its images is used: {counts}")
-    network, dataset = fit_to_data(network, dataset, model.path, progress)
     store = sample(dataset, options.images, options.seed, Preprocessing.of(spec_of(network)), progress)
     part = workers.shard(len(store))
     example = next(iter(store.batches(1)))[0].to(device)
