@@ -21,11 +21,12 @@ _BEFORE = 15
 @contextmanager
 def separate_attention_weights() -> Generator[None]:
     """Run an export inside in which each attention computes outputs and weights apart; unread nodes are left out."""
+    before = functional.multi_head_attention_forward
     functional.multi_head_attention_forward = _apart
     try:
         yield
     finally:
-        functional.multi_head_attention_forward = _forward
+        functional.multi_head_attention_forward = before
 
 
 def erase_unread_attention(graph: Graph) -> None:

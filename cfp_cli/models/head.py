@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
-
+from cfp_cli.models.meta_device import on_meta_device
 from cfp_cli.models.registry import create
 from cfp_cli.models.size_limit import size_limit
 
@@ -62,7 +61,7 @@ def tensor_shapes(arch: str, arch_kwargs: Mapping[str, Any]) -> Shapes:
     """
     states = []
     for classes in (2, 3):
-        with torch.device("meta"), size_limit(arch):
+        with on_meta_device(), size_limit(arch):
             states.append(create(arch, classes, **arch_kwargs).state_dict())
     return Shapes(
         *({name: tuple(value.shape) for name, value in state.items() if hasattr(value, "shape")} for state in states)
