@@ -1,8 +1,8 @@
 """Which networks can be pruned; Torch-Pruning compared. `coverage_networks.py` lists them.
 
 For each network, in separate processes: derive the channel graph, prune to two ratios by random scores, prove each
-rebuild, save it, load it in a new process and compare outputs. Then Torch-Pruning (1.6.1) halves the same network, and
-the script compares its outputs with those of the original with the pruned channels zeroed.
+rebuild, save it, load it in a new process and compare outputs, and export it to ONNX. Then Torch-Pruning (1.6.1) halves
+the same network, and the script compares its outputs with those of the original with the pruned channels zeroed.
 
     python benchmarks/coverage.py run [NAME...]     # appends to coverage.jsonl; without names what is not in it
     python benchmarks/coverage.py rerun [NAME...]   # the same for cfp; keeps the last result of Torch-Pruning
@@ -34,7 +34,8 @@ from torch.utils._pytree import tree_leaves
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.save import save
 from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
-from cfp_cli.foundation.errors import GraphError
+from cfp_cli.exporting.export import export
+from cfp_cli.foundation.errors import CfpError, GraphError
 from cfp_cli.graph import ChannelGraph, Selection, channel_sets
 from cfp_cli.graph.difference import first_difference
 from cfp_cli.graph.probe import HARD_CODED
@@ -55,7 +56,7 @@ SELECTIONS = 5
 # Reasons that freeze the channels of the outputs.
 RETURNED = ("logits", "output of the network")
 # Limits for each process. Where Torch-Pruning gives no answer, it usually never ends.
-SECONDS = {"ours": 300, "reload": 300, "torch-pruning": 120}
+SECONDS = {"ours": 300, "reload": 300, "export": 300, "torch-pruning": 120}
 
 
 def images(size: tuple[int, int], count: int) -> Tensor:
@@ -153,6 +154,19 @@ def reload(folder: Path) -> dict[str, Any]:
             outputs = flat(model(images(spec_of(model).input_size, 4)))
         differences[path.stem] = float((outputs - expected).abs().max())
     return differences
+
+
+def exported(folder: Path) -> dict[str, Any]:
+    """Export the network at the smaller ratio to ONNX, which is checked in onnxruntime, in a new process."""
+    path = folder / f"{RATIOS[0]}.pt"
+    if not path.exists():
+        return {"failure": "not pruned"}
+    model = load(path, f"{NETWORKS}:factory" if VARIABLE in os.environ else None)
+    try:
+        report = export(model, folder / "small.onnx", samples=images(spec_of(model).input_size, 4))
+    except CfpError as error:
+        return {"failure": f"{type(error).__name__}: {error}".replace(str(folder) + "/", "")[:300]}
+    return {"error": report.max_relative_error, "bytes": report.bytes}
 
 
 def torch_pruning(name: str) -> dict[str, Any]:
@@ -259,6 +273,7 @@ def run(names: list[str], *, only_ours: bool = False) -> None:
         with tempfile.TemporaryDirectory() as folder:
             ours = _child(name, "ours", name, folder)
             ours["reload"] = _child(name, "reload", folder)
+            ours["export"] = _child(name, "export", folder)
         keep = only_ours and name in known
         other = known[name]["torch_pruning"] if keep else _child(name, "torch-pruning", name)
         row = {"name": name, "ours": ours, "torch_pruning": other}
@@ -291,6 +306,12 @@ def _rows() -> dict[str, Any]:
     return {row["name"]: row for row in rows}
 
 
+def _pending(rows: dict[str, Any]) -> str:
+    """How many networks of the list have no result, as a sentence; empty if all have one."""
+    missing = [name for names in parts().values() for name in names if name not in rows]
+    return f" The script lists {len(missing)} more networks, which were not measured." if missing else ""
+
+
 def page() -> str:
     """The text of the page, from the last result of each network."""
     rows = _rows()
@@ -312,8 +333,9 @@ def page() -> str:
         f"{_verdicts(ordered, 'crash')}, and gives no answer in {SECONDS['torch-pruning']} s on "
         f"{_verdicts(ordered, 'no answer')}.",
         "",
-        f"The proof also held for {tried - refused:,} of {tried:,} random selections, {SELECTIONS} a network; cfp",
-        "refuses the others.",
+        f"The proof also held for {tried - refused:,} of {tried:,} random selections, {SELECTIONS} each of "
+        f"{len(refusals)} networks; cfp",
+        f"refuses the others.{_pending(rows)}",
         "",
         "| part | networks | 50 % | 90 % | Torch-Pruning: pass | wrong | error | no answer |",
         "|---|---|---|---|---|---|---|---|",
@@ -329,6 +351,8 @@ def page() -> str:
         "- *50 %*, *90 %*: parameters removed, and the largest absolute difference of the outputs between the rebuilt",
         "  network and the original with the dropped channels zeroed. Each network was also saved and loaded in a new",
         "  process, where it computed the same outputs.",
+        "- *ONNX*: the network at 50 % exported and run by onnxruntime: error as a fraction of the largest output.",
+        "  Empty: not tried here; [exports](exports.md) has 121 classifiers.",
         "- *graph*, *plan*, *rebuild*: seconds; plan and rebuild at 90 %, rebuild includes the proof.",
         f"  {_load(ordered)}",
         "- *Torch-Pruning*: pass = the halved network computes the same outputs as the zeroed original; wrong = it",
@@ -339,8 +363,8 @@ def page() -> str:
     for part, names in parts().items():
         lines += ["", f"## {part}", ""]
         lines += [
-            "| network | parameters | sets | frozen | 50 % | 90 % | graph | plan | rebuild | Torch-Pruning |",
-            "|---|---|---|---|---|---|---|---|---|---|",
+            "| network | parameters | sets | frozen | 50 % | 90 % | ONNX | graph | plan | rebuild | Torch-Pruning |",
+            "|---|---|---|---|---|---|---|---|---|---|---|",
         ]
         for row in (rows[name] for name in names if name in rows):
             lines.append(_line(row))
@@ -377,22 +401,30 @@ def _line(row: dict[str, Any]) -> str:
     name = row["name"].removeprefix("torchvision:")
     other = theirs.get("verdict", "?") + (f" ({theirs['removed']:.0%})" if "removed" in theirs else "")
     if "ratios" not in ours:
-        return f"| {name} | | | | {ours.get('failure')} | | | | | {other} |"
+        return f"| {name} | | | | {ours.get('failure')} | | | | | | {other} |"
     low, high = (ours["ratios"][str(ratio)] for ratio in RATIOS)
     timed = high if "plan_seconds" in high else low
     seconds = [f"{timed.get(key, float('nan')):.1f}" for key in ("plan_seconds", "rebuild_seconds")]
     reached = [_achieved(ours, str(ratio)) for ratio in RATIOS]
     return (
         f"| {name} | {ours['params']:,} | {ours['sets']} | {ours['frozen']} / {ours['channels']} | {reached[0]} | "
-        f"{reached[1]} | {ours['graph_seconds']:.1f} | {seconds[0]} | {seconds[1]} | {other} |"
+        f"{reached[1]} | {_export(ours)} | {ours['graph_seconds']:.1f} | {seconds[0]} | {seconds[1]} | {other} |"
     )
 
 
+def _export(ours: dict[str, Any]) -> str:
+    """The error of the exported file, why there is none, or nothing where no export was tried."""
+    found = ours.get("export")
+    if found is None:
+        return ""
+    return f"{found['error']:.0e}" if "error" in found else str(found["failure"])
+
+
 def main() -> None:
-    """Run one task; `ours`, `torch-pruning` and `reload` print one JSON object."""
+    """Run one task; those of `SECONDS` print one JSON object."""
     warnings.simplefilter("ignore")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("run", "rerun", "table", "ours", "torch-pruning", "reload"))
+    parser.add_argument("task", choices=("run", "rerun", "table", *SECONDS))
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
     if arguments.task in ("run", "rerun"):
@@ -403,8 +435,10 @@ def main() -> None:
         name, *rest = arguments.names
         if arguments.task == "ours":
             result = ours(name, Path(rest[0]))
+        elif arguments.task == "torch-pruning":
+            result = torch_pruning(name)
         else:
-            result = reload(Path(name)) if arguments.task == "reload" else torch_pruning(name)
+            result = reload(Path(name)) if arguments.task == "reload" else exported(Path(name))
         print(json.dumps(result))
 
 
