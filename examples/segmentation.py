@@ -145,7 +145,8 @@ def main() -> None:
     found["distilled"] = cfp.evaluate_segmentation(student, test)
     report = cfp.export(student, args.out / "small.onnx", samples=images)
 
-    print(f"parameters {plan.params_before:,} to {plan.params_after:,}, multiply-adds {plan.macs_after / 1e6:.1f} M")  # noqa: T201
+    macs = f"{plan.macs_before / 1e6:.1f} M to {plan.macs_after / 1e6:.1f} M"
+    print(f"parameters {plan.params_before:,} to {plan.params_after:,}, multiply-adds {macs}")  # noqa: T201
     for name, metrics in found.items():
         print(f"{name}: mean IoU {metrics.mean_iou:.2%}, pixel accuracy {metrics.pixel_accuracy:.2%}")  # noqa: T201
     print(f"{report.path}: {report.bytes:,} bytes, error {report.max_relative_error:.1e} of the largest output")  # noqa: T201

@@ -12,16 +12,14 @@ from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.images import load_images
 from cfp_cli.data.masks import IGNORED, MaskBatches
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import DataError, TrainingError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.mistakes import Mistake, worst_mistakes
 from cfp_cli.measuring.predictions import predict
-from cfp_cli.measuring.segmentation import SegmentationMetrics, class_maps, evaluate_segmentation
-from cfp_cli.models.forward_pass import run_network
+from cfp_cli.measuring.segmentation import SegmentationMetrics, evaluate_segmentation
 from cfp_cli.runs.inputs import DataInput, ModelInput, fit_to_data
-from cfp_cli.runs.network_check import returns_logits, warn_of_batch_norms, warn_of_probabilities
+from cfp_cli.runs.network_check import class_map_count, returns_logits, warn_of_batch_norms, warn_of_probabilities
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,8 @@ def _run_segmentation(
     Raises:
         CfpError: the network returns no such maps, or the images or masks cannot be used.
     """
-    spec = spec_of(network)
-    with evaluating(network), torch.inference_mode():
-        output = run_network(network, torch.zeros(1, *spec.input_shape))
     try:
-        classes = class_maps(output, network, len(spec.classes)).shape[1]
+        classes = class_map_count(network)
     except TrainingError as error:
         raise DataError(
             f"{model.path} returns no logits [images, classes], and {error}; `cfp eval` needs either: evaluate it in "
@@ -125,4 +120,4 @@ def _run_segmentation(
             f"warning: all pixels that count are of class '{present[0]}', so the figures say little; a pixel of "
             f"{IGNORED} is not counted: save masks of class indices, such as 0 and 1"
         )
-    return Evaluated(metrics, (), spec.plan is not None)
+    return Evaluated(metrics, (), spec_of(network).plan is not None)

@@ -152,12 +152,21 @@ def are_probabilities(output: Tensor) -> bool:
 
 def returns_class_maps(model: nn.Module) -> bool:
     """Return whether the first output of a network is a map of class scores that `cfp eval` compares with masks."""
+    try:
+        class_map_count(model)
+    except TrainingError:
+        return False
+    return True
+
+
+def class_map_count(model: nn.Module) -> int:
+    """Return the number of classes of the map of class scores that is the first output of a network.
+
+    Raises:
+        TrainingError: the first output is no such map.
+    """
     spec = spec_of(model)
     device = next((each.device for each in model.parameters()), None)
     with evaluating(model), torch.inference_mode():
         output = run_network(model, torch.zeros(1, *spec.input_shape, device=device))
-    try:
-        class_maps(output, model, len(spec.classes))
-    except TrainingError:
-        return False
-    return True
+    return class_maps(output, model, len(spec.classes)).shape[1]
