@@ -73,7 +73,7 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
     type=FiniteRange(0, 100),
     default=0.5,
     show_default=True,
-    help="Largest loss on the validation images, in points.",
+    help="Largest loss in points, on the validation images and on flipped, turned and cropped views of them.",
 )
 @click.option(
     "--margin",

@@ -25,7 +25,7 @@ def frontier_table(done: Shrunk) -> Table:
 
     metrics = done.metrics
     rule = (
-        f"loss: {NAMES[metrics.metric]} on the validation images, in points; at most: loss of accuracy with 95 % "
+        f"loss: {NAMES[metrics.metric]} on {compared_images(metrics)}, in points; at most: loss of accuracy with 95 % "
         f"confidence; a network passes with a loss up to {metrics.max_loss:g} (--max-loss) and at most "
         f"{metrics.max_loss + metrics.margin:g} (--max-loss plus --margin)"
     )
@@ -68,6 +68,12 @@ def result_tables(done: Shrunk) -> list[Table]:
     return tables
 
 
+def compared_images(metrics: ShrinkMetrics) -> str:
+    """What the loss of a candidate was measured on."""
+    images = f"the {metrics.val.images} validation images"
+    return images if metrics.views == 1 else f"{metrics.views} views of each of {images}"
+
+
 def change(loss: float) -> str:
     """A loss in points as a verb and a number: a negative loss is a gain."""
     return f"loses {loss:.2f} points" if loss >= 0 else f"gains {-loss:.2f} points"
@@ -96,7 +102,7 @@ def verdict(done: Shrunk) -> list[str]:
     lines = [
         f"{done.compression:.1f}x fewer parameters ({chosen.params:,}), {done.macs_ratio:.1f}x fewer multiply-adds "
         f"({chosen.macs / 1e6:,.1f} M)",
-        f"it {change(judged.loss)} of {NAMES[metrics.metric]} on the {images} validation images; {metrics.max_loss:g} "
+        f"it {change(judged.loss)} of {NAMES[metrics.metric]} on {compared_images(metrics)}; {metrics.max_loss:g} "
         f"may be lost, one image is {100 / images:.2f}",
         f"with 95 % confidence it loses at most {judged.bound:.2f} points of {bounded} on images like these; "
         f"{metrics.max_loss + metrics.margin:g} may be lost",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
@@ -120,6 +120,14 @@ class ViewStore(DecodedImages):
         stored = self._stored[torch.as_tensor(view_indices)]
         return self.preprocessing.normalise(self.images[torch.as_tensor(indices), stored])
 
+    def batches(self, batch_size: int) -> ViewBatches:
+        """Return a loader over all views: the first view of each image, then the second, and so on.
+
+        Args:
+            batch_size: number of images in each batch; the last batch of a view may be smaller.
+        """
+        return ViewBatches(self, batch_size)
+
     def _key(self, items: Sequence[Item], augment: str, seed: int) -> str:
         preprocessing = self.preprocessing
         digest = hashlib.sha256(json.dumps([_VERSION, augment, self.views, seed]).encode())
@@ -128,3 +136,23 @@ class ViewStore(DecodedImages):
             # Hash the content: size and time of a file may stay when it is edited, and change when it is copied.
             digest.update(json.dumps([index, sha256(items[index].path), items[index].label]).encode())
         return digest.hexdigest()
+
+
+class ViewBatches:
+    """A loader of all views of a store, one view after another. It yields the same batches each time it is iterated.
+
+    Yields:
+        Preprocessed views float32 [n, C, H, W] and labels int64 [n].
+    """
+
+    def __init__(self, store: ViewStore, batch_size: int) -> None:
+        self._store, self._size = store, batch_size
+
+    def __len__(self) -> int:
+        return self._store.views * -(-len(self._store) // self._size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for view in range(self._store.views):
+            for start in range(0, len(self._store), self._size):
+                indices = np.arange(start, min(start + self._size, len(self._store)))
+                yield self._store.get(indices, np.full(len(indices), view)), self._store.labels[indices]

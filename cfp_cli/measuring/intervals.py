@@ -29,7 +29,7 @@ class Estimate(NamedTuple):
     interval: Interval
 
 
-def wilson(successes: float, total: int, z: float = _Z) -> Interval:
+def wilson(successes: float, total: float, z: float = _Z) -> Interval:
     """Return Wilson's score interval, without continuity correction; [0, 1] if `total` is 0.
 
     Args:
@@ -66,11 +66,14 @@ def mean_interval(estimates: Sequence[Estimate], shared_errors: bool = False) ->
     return Interval(max(0.0, mean - below), min(1.0, mean + above))
 
 
-def paired_difference(both: int, first: int, second: int, neither: int, z: float = _Z) -> Interval:
+def paired_difference(both: float, first: float, second: float, neither: float, z: float = _Z) -> Interval:
     """Return the interval of the accuracy of a second network minus that of a first, on the same images.
 
     Source: method 10 of Newcombe, Improved confidence intervals for the difference between binomial proportions based
     on paired data, Statistics in Medicine 17 (1998).
+
+    With several views of each image, a count is the mean over the views: the mean of an image varies no more than one
+    of its views, so the interval is not too narrow however much the views of an image have in common.
 
     Args:
         both: images that both networks classify correctly.
@@ -88,7 +91,7 @@ def paired_difference(both: int, first: int, second: int, neither: int, z: float
     return Interval(max(-1.0, p2 - p1 - below), min(1.0, p2 - p1 + above))
 
 
-def largest_loss(both: int, first: int, second: int, neither: int, looks: int = 1) -> float:
+def largest_loss(both: float, first: float, second: float, neither: float, looks: int = 1) -> float:
     """Return the largest loss of accuracy of the second network that the images do not rule out, at least 0.
 
     It holds with 95 % confidence for `looks` comparisons together (Bonferroni), so that the best of them may be chosen.
@@ -104,7 +107,7 @@ def largest_loss(both: int, first: int, second: int, neither: int, looks: int = 
     return max(0.0, -paired_difference(both, first, second, neither, z).low)
 
 
-def _correlation(both: int, first: int, second: int, neither: int) -> float:
+def _correlation(both: float, first: float, second: float, neither: float) -> float:
     """Return the correlation of the two networks' successes, with the continuity correction of the source."""
     product = (both + first) * (second + neither) * (both + second) * (first + neither)
     if product == 0:

@@ -3,69 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from torch import Tensor
-
 from cfp_cli.foundation.errors import TargetError, UsageError
-from cfp_cli.foundation.typed_json import FieldError
+from cfp_cli.measuring.compared import Compared
 from cfp_cli.measuring.intervals import largest_loss
-from cfp_cli.measuring.metrics import Metrics, compute_metrics
+from cfp_cli.measuring.metrics import Metrics
 
 LossMetric = Literal["macro_f1", "accuracy", "agreement"]
 LOSS_METRICS: tuple[LossMetric, ...] = get_args(LossMetric)
 # Networks that may be compared on the same images. The bound of each allows for all of them.
 LOOKS = 16
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A network beside the original, on the same images.
-
-    Attributes:
-        metrics: metrics of the network.
-        both, lost, gained, neither: images that both networks classify correctly, only the original, only the
-            network, or neither.
-        same: images of which both networks predict the same class.
-    """
-
-    metrics: Metrics
-    both: int
-    lost: int
-    gained: int
-    neither: int
-    same: int
-
-    def __post_init__(self) -> None:
-        """Check the counts.
-
-        Raises:
-            FieldError: they are negative, or are not those of the images of `metrics`.
-        """
-        counts = (self.both, self.lost, self.gained, self.neither)
-        if min(*counts, self.same) < 0 or sum(counts) != self.metrics.images or self.same > self.metrics.images:
-            raise FieldError(f"both, lost, gained, neither and same do not fit {self.metrics.images} images")
-
-    @classmethod
-    def of(cls, original: Tensor, network: Tensor, labels: Tensor, classes: Sequence[str]) -> Compared:
-        """Compare predictions.
-
-        Args:
-            original: classes that the original predicts, int64 [N].
-            network: classes that the network predicts, int64 [N].
-            labels: true classes, int64 [N].
-            classes: class names in the order of the logits.
-
-        Raises:
-            DataError: N is 0, or a label is not one of the classes.
-        """
-        metrics = compute_metrics(network, labels, classes)
-        before, after = original == labels, network == labels
-        parts = (before & after, before & ~after, ~before & after, ~before & ~after, original == network)
-        both, lost, gained, neither, same = (int(each.sum()) for each in parts)
-        return cls(metrics, both, lost, gained, neither, same)
 
 
 @dataclass(frozen=True)
@@ -114,13 +63,19 @@ class LossRule:
             original: metrics of the original on the same images.
             network: the network beside it.
         """
-        images = network.metrics.images
+        images, counts, views = network.metrics.images, network.counts, network.on_views
         if self.metric == "agreement":
-            loss = 100 * (images - network.same) / images
-            bound = 100 * largest_loss(network.same, images - network.same, 0, 0, LOOKS)
+            loss = 100 * network.changed / images
+            bound = 100 * largest_loss(images - network.changed, network.changed, 0, 0, LOOKS)
         else:
-            loss = 100 * (getattr(original, self.metric) - getattr(network.metrics, self.metric))
-            bound = 100 * largest_loss(network.both, network.lost, network.gained, network.neither, LOOKS)
+            if self.metric == "accuracy":
+                loss = 100 * (counts.lost - counts.gained) / images
+            elif views is not None:
+                loss = 100 * (views.original_macro_f1 - views.macro_f1)
+            else:
+                loss = 100 * (original.macro_f1 - network.metrics.macro_f1)
+            # An image counts once, however many views it has: errors on its views occur together.
+            bound = 100 * largest_loss(*counts, LOOKS)
         # Means of ratios carry rounding errors.
         return Judged(loss, bound, loss <= self.max_loss + 1e-9 and bound <= self.max_loss + self.margin)
 

@@ -182,6 +182,7 @@ class PageData:
         written: date and time of this page in UTC, ISO 8601.
         frontier: the candidates of `cfp shrink`, if it made the last network.
         max_loss: the loss that it allowed, in points.
+        views: views of each validation image that the losses of the candidates are means over.
     """
 
     arch: str
@@ -211,6 +212,7 @@ class PageData:
     written: str
     frontier: tuple[FrontierPoint, ...] = ()
     max_loss: float = 0.0
+    views: int = 1
 
     @property
     def original(self) -> ModelFacts:

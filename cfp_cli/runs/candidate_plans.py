@@ -31,6 +31,7 @@ from cfp_cli.runs.scored_network import ScoredNetwork
 from cfp_cli.runs.shrink_costs import Costs
 from cfp_cli.runs.shrink_options import ShrinkOptions
 from cfp_cli.runs.shrink_rounding import choose_multiple, needs_table
+from cfp_cli.runs.validation import VIEWED, VIEWS
 
 # Images that candidates are refitted to: half of those of `cfp prune`, which refits a single network.
 IMAGES = 512
@@ -84,7 +85,7 @@ class CandidatePlans:
 
     @cached_property
     def key(self) -> str:
-        """Hash of everything that a plan and its refit depend on, except the compression."""
+        """Hash of everything that a plan, its refit and its comparison depend on, except the compression."""
         scored, options = self.scored, self.options
         facts = {
             "model": sha256(scored.model.path),
@@ -95,6 +96,7 @@ class CandidatePlans:
             "prune": replace(options.prune(2.0, self.round_to), ratio=0.0).__dict__,
             "seed": options.seed,
             "batch_size": options.batch_size,
+            "views": [options.training.augment, VIEWS, VIEWED],
         }
         if options.target in self.costs.measured:
             facts["costs"] = self.costs.identity

@@ -10,7 +10,7 @@ from cfp_cli.foundation.content_hash import read_hashed_json, write_hashed_json
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.typed_json import read, to_json
-from cfp_cli.measuring.loss_rule import Compared
+from cfp_cli.measuring.compared import Compared
 from cfp_cli.runs.records import OutputFile
 
 FORMAT = "cfp-shrink/1"

@@ -43,7 +43,7 @@ def shrink(
         model: file of the trained classifier.
         data: folder or list of the images.
         run: run directory; the result is `RUN/shrunk.pt`.
-        max_loss: largest loss on the validation images, in points.
+        max_loss: largest loss in points, on the validation images and on views of them.
         margin: the validation images must rule out a loss of accuracy of more than `max_loss` plus this many points.
         metric: `macro_f1`, `accuracy`, or `agreement` with the original.
         budgets: what the result may cost at most, such as `params<=400k` or `latency<=2ms`.

@@ -229,7 +229,8 @@ def run_report(
     )
     shrink = _shrink_record(run, models[-1])
     if shrink is not None:
-        page_data = replace(page_data, frontier=shrink.metrics.frontier, max_loss=shrink.metrics.max_loss)
+        found = shrink.metrics
+        page_data = replace(page_data, frontier=found.frontier, max_loss=found.max_loss, views=found.views)
     content = render_page(page_data)
     write_bytes(path, content)
     outputs = {"report": path}

@@ -115,6 +115,7 @@ def run_shrink(
         finished.bytes if finished else None,
         exceeded,
         data.labels,
+        validation.views,
     )
     record = ShrinkRecord(
         arguments=_arguments(options),
@@ -180,7 +181,9 @@ def _validation(
     network, dataset = load_for(data.open(progress), model, progress)
     if not returns_logits(network):
         raise GraphError(f"{model.path} returns no logits [images, classes], which this command needs; use `cfp score`")
-    validation = Validation(network.to(device), dataset, options.batch_size, progress)
+    validation = Validation(
+        network.to(device), dataset, options.batch_size, options.training.augment, options.seed, progress
+    )
     options.rule.require_images(validation.metrics)
     return validation
 

@@ -72,6 +72,7 @@ class Shrunk:
             "met": metrics.met,
             "loss": self.judged.loss,
             "bound": self.judged.bound,
+            "views": metrics.views,
             "compression": self.compression,
             "macs_ratio": self.macs_ratio,
             "latency_ratio": self.latency_ratio,

@@ -161,3 +161,13 @@ def test_wrong_usage(items: list[Item]) -> None:
         ViewStore(items, Preprocessing(SIZE), "hard")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="0 views"):
         ViewStore(items, Preprocessing(SIZE), "strong", views=0)
+
+
+def test_batches_have_all_views_one_view_after_another(items: list[Item]) -> None:
+    store = ViewStore(items, Preprocessing(SIZE), "geometric", views=3)
+    batches = list(store.batches(5))
+    assert len(batches) == len(store.batches(5)) == 9
+    images, labels = (torch.cat(each) for each in zip(*batches, strict=True))
+    order = np.arange(36)
+    assert torch.equal(images, store.get(order % 12, order // 12))
+    assert torch.equal(labels, store.labels.repeat(3))

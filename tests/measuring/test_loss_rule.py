@@ -8,8 +8,9 @@ import torch
 
 from cfp_cli.foundation.errors import TargetError, UsageError
 from cfp_cli.foundation.typed_json import FieldError
+from cfp_cli.measuring.compared import Compared
 from cfp_cli.measuring.intervals import largest_loss, paired_difference
-from cfp_cli.measuring.loss_rule import LOOKS, Compared, LossRule
+from cfp_cli.measuring.loss_rule import LOOKS, LossRule
 from cfp_cli.measuring.metrics import compute_metrics
 
 CLASSES = ("a", "b", "c")

@@ -12,12 +12,13 @@ import torch
 
 from cfp_cli.foundation.content_hash import KEY
 from cfp_cli.foundation.errors import RunError
-from cfp_cli.measuring.loss_rule import Compared
+from cfp_cli.measuring.compared import Compared, ComparedViews
 from cfp_cli.runs.candidates import Candidate, Candidates
 from cfp_cli.runs.records import output_files
 
 LABELS = torch.arange(12) % 3
-COMPARED = Compared.of(LABELS, LABELS.flip(0), LABELS, ("a", "b", "c"))
+VIEWS = ComparedViews.of(*(each.expand(2, -1) for each in (LABELS, LABELS.flip(0), LABELS)), ("a", "b", "c"))
+COMPARED = Compared.of(LABELS, LABELS.flip(0), LABELS, ("a", "b", "c"), VIEWS)
 
 
 def candidate(run: Path, compression: float = 8.0) -> Candidate:
