@@ -1,4 +1,4 @@
-"""A line plot with error bars, written as SVG for light and dark pages."""
+"""Line plots with error bars and stacked bars, written as SVG for light and dark pages."""
 
 from __future__ import annotations
 
@@ -64,10 +64,7 @@ def line_plot(path: Path, title: str, x: Axis, y: Axis, series: Mapping[str, Seq
         return across, HEIGHT - BOTTOM - min(max(y.fraction(point[1]), 0.0), 1.0) * (HEIGHT - TOP - BOTTOM)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-family="sans-serif" '
-        f'font-size="12"><title>{escape(title)}</title><style>text{{fill:#333}}.l{{stroke:#8884}}'
-        "@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>",
-        f'<text x="{LEFT}" y="20" font-size="14">{escape(title)}</text>',
+        _head(title),
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x.label)}</text>',
         f'<text transform="translate(14 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
         f"{escape(y.label)}</text>",
@@ -92,7 +89,45 @@ def line_plot(path: Path, title: str, x: Axis, y: Axis, series: Mapping[str, Seq
                     f'<line x1="{across:.1f}" x2="{across:.1f}" y1="{high:.1f}" y2="{low:.1f}" stroke="{colour}"/>'
                 )
             parts.append(f'<circle cx="{across:.1f}" cy="{down:.1f}" r="3.5" fill="{colour}"/>')
-        row = TOP + 14 + index * 18
-        parts.append(f'<rect x="{WIDTH - RIGHT + 14}" y="{row - 9}" width="10" height="10" fill="{colour}"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT + 30}" y="{row}">{escape(name)}</text>')
+        parts.append(_legend(index, name, colour, WIDTH - RIGHT + 14))
     path.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
+
+
+def stacked_bar(path: Path, title: str, parts: Mapping[str, float]) -> None:
+    """Write a vertical stacked bar with its legend.
+
+    Args:
+        path: the SVG file.
+        title: heading of the plot.
+        parts: seconds of each part by name, from the bottom.
+    """
+    height = max(HEIGHT, TOP + len(parts) * 18 + 24)
+    scale = (height - TOP - 24) / sum(parts.values())
+    drawn, bottom = [_head(title, height)], float(height - 12)
+    for index, (name, seconds) in enumerate(parts.items()):
+        bottom -= seconds * scale
+        colour = COLOURS[index % len(COLOURS)]
+        drawn.append(
+            f'<rect x="{LEFT}" y="{bottom:.1f}" width="120" height="{seconds * scale:.1f}" fill="{colour}" '
+            f'stroke="#fff" stroke-width="0.5"><title>{escape(name)}: {seconds:.1f} s</title></rect>'
+        )
+    for row, (index, (name, seconds)) in enumerate(reversed(list(enumerate(parts.items())))):
+        drawn.append(_legend(row, f"{name}, {seconds:.1f} s", COLOURS[index % len(COLOURS)], LEFT + 150))
+    path.write_text("\n".join([*drawn, "</svg>"]) + "\n", encoding="utf-8")
+
+
+def _head(title: str, height: int = HEIGHT) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" font-family="sans-serif" '
+        f'font-size="12"><title>{escape(title)}</title><style>text{{fill:#333}}.l{{stroke:#8884}}'
+        "@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>\n"
+        f'<text x="{LEFT}" y="20" font-size="14">{escape(title)}</text>'
+    )
+
+
+def _legend(row: int, name: str, colour: str, left: int) -> str:
+    down = TOP + 14 + row * 18
+    return (
+        f'<rect x="{left}" y="{down - 9}" width="10" height="10" fill="{colour}"/>\n'
+        f'<text x="{left + 16}" y="{down}">{escape(name)}</text>'
+    )

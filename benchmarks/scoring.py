@@ -22,10 +22,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision
 from plot import Axis, line_plot
 from torch import Tensor, nn
 
@@ -59,6 +61,7 @@ class Cell:
         images: number of images.
         richness: what `cfp score --richness` is measured with.
         goals: largest ratio to the forward passes for each richness; empty if there is none.
+        width: factor of the number of channels.
     """
 
     arch: str
@@ -66,11 +69,13 @@ class Cell:
     images: int
     richness: tuple[Richness, ...]
     goals: tuple[float, ...]
+    width: float = 1
 
     @property
     def name(self) -> str:
         """Name of the cell, such as `resnet50-224-640`."""
-        return f"{self.arch.rpartition(':')[2]}-{self.side}-{self.images}"
+        width = "" if self.width == 1 else f"-x{self.width:g}"
+        return f"{self.arch.rpartition(':')[2]}-{self.side}-{self.images}{width}"
 
 
 def _cell(arch: str, side: int, images: int, goal: float) -> Cell:
@@ -91,9 +96,10 @@ CELLS = {
         _cell("torchvision:densenet121", 224, 640, 1.3),
         _cell("torchvision:convnext_tiny", 224, 640, 1.3),
         Cell(VGG, 224, 640, MEASURED, (1.15, 1.15)),
-        # How the ratio grows with the number of images and with their size.
-        *(Cell("torchvision:resnet50", 64, images, MEASURED[:1], ()) for images in (16, 64, 256)),
+        # How the ratio changes with the number of images, with their size and with the number of channels.
+        *(Cell("torchvision:resnet50", 64, images, MEASURED[:1], ()) for images in (16, 64, 256, 4096)),
         *(Cell("torchvision:resnet50", side, 64, MEASURED[:1], ()) for side in (128, 384, 512)),
+        *(Cell("torchvision:mobilenet_v2", 224, 64, MEASURED[:1], (), width) for width in (0.25, 0.5, 2, 4)),
     )
 }
 
@@ -104,7 +110,12 @@ def network(cell: Cell, checkpoint: Path | None, batches: list[tuple[Tensor, Ten
         return load(checkpoint, VGG, input_size=(cell.side, cell.side))
     torch.manual_seed(0)
     spec = ModelSpec(cell.arch, tuple("abcdef"), input_size=(cell.side, cell.side))
-    model = describe(create(cell.arch, 6), spec)
+    if cell.width == 1:
+        created = create(cell.arch, 6)
+    else:
+        name = cell.arch.removeprefix("torchvision:")
+        created = torchvision.models.get_model(name, num_classes=6, width_mult=cell.width)
+    model = describe(created, spec)
     if batches:
         recalibrate(model, batches[:4])
     return model.eval()
@@ -154,9 +165,10 @@ def peak(arguments: argparse.Namespace, cell: Cell, what: str) -> int:
 
 
 def batches_of(data: Path, cell: Cell) -> list[tuple[Tensor, Tensor]]:
-    """The images of a cell, decoded."""
+    """The images of a cell, decoded; repeated if the folder has too few."""
     store = sample(open_dataset(data), cell.images, 0, Preprocessing((cell.side, cell.side)))
-    return list(store.batches(BATCH))
+    batches = list(store.batches(BATCH))
+    return list(islice(cycle(batches), -(-cell.images // BATCH)))
 
 
 def measure(arguments: argparse.Namespace, cell: Cell) -> dict[str, Any]:
@@ -185,22 +197,41 @@ def measure(arguments: argparse.Namespace, cell: Cell) -> dict[str, Any]:
 
 
 def plot(results: dict[str, Any], folder: Path) -> None:
-    """Draw how the ratio of ResNet-50 grows with the number of images and with their size."""
-    rows = {cell: results[cell.name] for cell in CELLS.values() if cell.name in results and "resnet50" in cell.arch}
-    points = [(cell, row["score_over_forward"][MEASURED[0]]) for cell, row in rows.items()]
-    for name, label, axis, chosen in (
-        ("scoring-images", "images of 64 x 64 pixels", "images", [point for point in points if point[0].side == 64]),
+    """Draw how the ratio changes with the number of images, with their size and with the number of channels."""
+    points = [
+        (cell, results[name]["score_over_forward"][MEASURED[0]]) for name, cell in CELLS.items() if name in results
+    ]
+    for name, title, label, axis, chosen in (
+        (
+            "scoring-images",
+            "Scoring of ResNet-50 by number of images",
+            "images of 64 x 64 pixels",
+            "images",
+            [point for point in points if (point[0].arch, point[0].side) == ("torchvision:resnet50", 64)],
+        ),
         (
             "scoring-size",
+            "Scoring of ResNet-50 by image size",
             "image side in pixels, 64 images",
             "side",
-            [point for point in points if point[0].images == 64],
+            [point for point in points if (point[0].arch, point[0].images) == ("torchvision:resnet50", 64)],
+        ),
+        (
+            "scoring-channels",
+            "Scoring of MobileNetV2 by number of channels",
+            "factor of the number of channels, 64 images of 224 x 224 pixels",
+            "width",
+            [
+                point
+                for point in points
+                if (point[0].arch, point[0].side, point[0].images) == ("torchvision:mobilenet_v2", 224, 64)
+            ],
         ),
     ):
         line = sorted((getattr(cell, axis), ratio, 0.0) for cell, ratio in chosen)
         x = Axis(label, line[0][0], line[-1][0], log=True)
         y = Axis("scoring / forward passes", 0, max(ratio for _, ratio, _ in line) * 1.1)
-        line_plot(folder / f"{name}.svg", f"Scoring of ResNet-50 by {axis}", x, y, {"default options": line})
+        line_plot(folder / f"{name}.svg", title, x, y, {"default options": line})
 
 
 def main() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import io
+import warnings
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import torch
@@ -17,11 +19,20 @@ def on_meta_device() -> Generator[None]:
 
     A factory may import modules when it is called. Tensors that they make when they are imported, such as attributes of
     a class, stay for all networks that are built later.
+
+    What a factory prints is dropped, and so are warnings: PyTorch warns of each tensor if a factory loads weights, which
+    these tensors cannot hold. The network is built again on a device with memory, and warnings appear then.
     """
     statement, function = builtins.__import__, importlib.import_module
     builtins.__import__, importlib.import_module = _on_cpu(statement), _on_cpu(function)
     try:
-        with torch.device("meta"):
+        with (
+            torch.device("meta"),
+            warnings.catch_warnings(),
+            redirect_stdout(io.StringIO()),
+            redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
             yield
     finally:
         builtins.__import__, importlib.import_module = statement, function

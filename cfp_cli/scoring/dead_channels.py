@@ -40,11 +40,14 @@ class SameMaps:
         if self.channels is None or self.first is None:
             self.channels = torch.arange(maps.shape[1], device=maps.device)
             self.first = maps[0]
-        # Most channels differ between any two images, so that few remain for the other images.
+        # Most channels differ between any two images in any row of pixels, so that few remain for the other images and
+        # rows.
+        middle = maps.shape[2] // 2
         for part in (maps[:2], maps[2:]):
-            if len(part) and len(self.channels):
-                same = _same(part[:, self.channels], self.first)
-                self.channels, self.first = self.channels[same], self.first[same]
+            for rows in (slice(middle, middle + 1), slice(None)):
+                if len(part) and len(self.channels):
+                    same = _same(part[:, self.channels, rows], self.first[:, rows], _largest(self.first))
+                    self.channels, self.first = self.channels[same], self.first[same]
         self.first = self.first.clone()
 
     def to_cpu(self) -> None:
@@ -63,7 +66,7 @@ class SameMaps:
         kept = torch.isin(self.channels, other.channels)
         kept_there = torch.isin(other.channels, self.channels)
         self.channels, self.first = self.channels[kept], self.first[kept]
-        same = _same(other.first[kept_there][None], self.first)
+        same = _same(other.first[kept_there][None], self.first, _largest(self.first))
         self.channels, self.first = self.channels[same], self.first[same]
 
     def dead(self, images_differ: bool) -> NDArray[np.int64]:
@@ -78,13 +81,23 @@ class SameMaps:
         channels = self.channels
         if not images_differ:
             pixels = self.first.flatten(1)
-            constant = _same(pixels.T[:, :, None, None], pixels[:, :1, None])
+            first = pixels[:, :1, None]
+            constant = _same(pixels.T[:, :, None, None], first, _largest(first))
             channels = channels[constant & (pixels.shape[1] > 1)]
         indices: NDArray[np.int64] = channels.cpu().numpy()
         return indices
 
 
-def _same(maps: Tensor, first: Tensor) -> Tensor:
-    """Whether all maps [N, k, H, W] of a channel are the same as the first one [k, H, W]; bool [k]."""
+def _same(maps: Tensor, first: Tensor, largest: Tensor) -> Tensor:
+    """Whether all maps [N, k, H, W] of a channel are the same as the first one [k, H, W]; bool [k].
+
+    `largest` [k] is the largest absolute value of the first map. `maps` and `first` may be some of its rows.
+    """
     difference = (maps.float() - first.float()).abs().amax(dim=(0, 2, 3))
-    return difference <= SAME * first.float().abs().amax(dim=(1, 2))
+    return difference <= SAME * largest
+
+
+def _largest(maps: Tensor) -> Tensor:
+    """The largest absolute value of each map [k, H, W]; float32 [k]."""
+    low, high = maps.flatten(1).float().aminmax(dim=1)
+    return torch.maximum(-low, high)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from dataclasses import dataclass
 
 
 def _malloc_trim() -> Callable[[int], int] | None:
@@ -27,3 +28,25 @@ def trim_heap() -> None:
     """
     if _TRIM is not None:
         _TRIM(0)
+
+
+# Freed bytes after which a trim is worth its milliseconds.
+_WORTH_TRIMMING = 1 << 25
+
+
+@dataclass
+class FreedMemory:
+    """Counts freed memory, and returns it to the system when there is enough of it.
+
+    Attributes:
+        size: bytes that were freed since the heap was last trimmed.
+    """
+
+    size: int = 0
+
+    def add(self, size: int) -> None:
+        """Count freed bytes."""
+        self.size += size
+        if self.size >= _WORTH_TRIMMING:
+            trim_heap()
+            self.size = 0

@@ -28,9 +28,12 @@ from cfp_cli.graph.folding import FoldedRun
 from cfp_cli.scoring.covariances import Covariances, image_count, tap_richness
 from cfp_cli.scoring.criteria import DEFAULT_RICHNESS, DEFAULT_SIMILARITY, Richness, Similarity
 from cfp_cli.scoring.dead_channels import SameMaps
-from cfp_cli.scoring.memory import trim_heap
+from cfp_cli.scoring.memory import FreedMemory, trim_heap
 from cfp_cli.scoring.scores import Scores, TapScores
 from cfp_cli.scoring.set_scores import TapResult, dead_units, scored_sets, set_scores
+
+# Bytes of a float64.
+_DOUBLE = 8
 
 
 def score(
@@ -129,10 +132,12 @@ def score(
     dead_channels = {node: maps.dead(images_differ) for node, maps in same_maps.items()}
     # Memory is freed as soon as possible, and returned: the scores need new tables of other sizes.
     del folded, batch
+    trim_heap()
+    freed = FreedMemory()
     results: dict[str, TapResult] = {}
     for node, dead in dead_channels.items():
         results[node] = TapResult.of(accumulators.pop(node).finish(), dead)
-        trim_heap()
+        freed.add(_DOUBLE * len(results[node].distance))
     explained: dict[int, NDArray[np.float64]] = {}
     sets = []
     for index in scored_sets(graph):
@@ -140,7 +145,7 @@ def score(
         if covariances is not None:
             explained[index] = cfp_core.explained_variance(covariances.take_correlation(index, dead))
         sets.append(set_scores(graph, index, results, similarity, explained.get(index), dead))
-        trim_heap()
+        freed.add(_DOUBLE * graph.sets[index].size ** 2)
     return Scores(
         taps=tuple(_tap_scores(tap, results[tap.node], explained, dead_channels[tap.node]) for tap in graph.taps),
         sets=tuple(sets),

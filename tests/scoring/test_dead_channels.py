@@ -76,3 +76,16 @@ def test_parts_of_the_sample_are_merged() -> None:
         parts[0].merge(part)
     assert parts[0].images == 6
     assert parts[0].dead(True).tolist() == [1]
+
+
+@pytest.mark.parametrize("row", range(5))
+def test_a_channel_that_differs_in_any_row_is_not_dead(row: int) -> None:
+    maps = torch.rand(1, 4, 5, 3).expand(6, 4, 5, 3).clone()
+    # Different in the first two images, only in a later one, and by a rounding error.
+    maps[1, 0, row] += 1
+    maps[5, 1, row] += 1
+    maps[3, 2, row] *= 1 + 1e-7
+    part = SameMaps()
+    part.add(maps[:3])
+    part.add(maps[3:])
+    assert part.dead(True).tolist() == [2, 3]

@@ -47,3 +47,12 @@ def test_other_libraries_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None
     assert memory._malloc_trim() is None
     monkeypatch.setattr(memory, "_TRIM", None)
     memory.trim_heap()
+
+
+def test_the_heap_is_trimmed_when_enough_was_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(memory, "trim_heap", lambda: calls.append(1))
+    freed = memory.FreedMemory()
+    for size, trims in ((1 << 24, 0), (1 << 24, 1), (1 << 24, 1), (1 << 26, 2), (1 << 24, 2)):
+        freed.add(size)
+        assert len(calls) == trims
