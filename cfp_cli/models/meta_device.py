@@ -20,8 +20,8 @@ def on_meta_device() -> Generator[None]:
     A factory may import modules when it is called. Tensors that they make when they are imported, such as attributes of
     a class, stay for all networks that are built later.
 
-    What a factory prints is dropped, and so are warnings: PyTorch warns of each tensor if a factory loads weights, which
-    these tensors cannot hold. The network is built again on a device with memory, and warnings appear then.
+    What a factory prints is dropped, and so are warnings: PyTorch warns of each tensor if a factory loads weights,
+    which these tensors cannot hold. The network is built again on a device with memory, and warnings appear then.
     """
     statement, function = builtins.__import__, importlib.import_module
     builtins.__import__, importlib.import_module = _on_cpu(statement), _on_cpu(function)
