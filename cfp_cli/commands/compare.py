@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cfp_cli.comparing.rows import Summary
+    from cfp_cli.pruning.options import Target
 
 _MANY = 64
 
@@ -60,7 +61,14 @@ _MANY = 64
     default=(0.95,),
     show_default=True,
     metavar="RATIO...",
-    help="Fractions of the parameters to remove.",
+    help="Fractions of the parameters, or of --target, to remove.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["params", "macs"]),
+    default="params",
+    show_default=True,
+    help="What the ratios count: parameters or multiply-adds.",
 )
 @click.option(
     "--methods",
@@ -106,6 +114,7 @@ def compare(
     teachers: tuple[Path, ...],
     how: ModelOptions,
     ratios: tuple[float, ...],
+    target: Target,
     methods: tuple[str, ...],
     seeds: tuple[int, ...],
     images: int,
@@ -118,8 +127,8 @@ def compare(
 ) -> None:
     """Prune with every method, ratio and seed, fine-tune, and compare the accuracy on the test split.
 
-    All methods remove the same fraction of parameters. All are fine-tuned with the same teachers and options. Run the
-    same command again to continue a comparison that was stopped.
+    All methods remove the same fraction of parameters or multiply-adds. All are fine-tuned with the same teachers and
+    options. Run the same command again to continue a comparison that was stopped.
     """
     from cfp_cli.comparing.rows import summaries
     from cfp_cli.pruning.refit import Refit
@@ -137,6 +146,7 @@ def compare(
             options if finetune else None,
             folder=out,
             images=images,
+            target=target,
             refit=Refit(reconstruct),
             device=compute.device,
             progress=console,
@@ -150,7 +160,8 @@ def summary_table(found: Sequence[Summary]) -> Table:
     """Every method at every ratio: mean and deviation over the seeds."""
     from rich.table import Table
 
-    table = Table("ratio", "method", "seeds", "smaller", "test accuracy", "macro-F1", "points lost", title="compared")
+    columns = ("ratio", "method", "seeds", "smaller", "multiply-adds", "test accuracy", "macro-F1", "points lost")
+    table = Table(*columns, title="compared")
     for each in found:
         accuracy, macro_f1 = each.shown(each.accuracy, "%"), each.shown(each.macro_f1, "%")
         table.add_row(
@@ -158,6 +169,7 @@ def summary_table(found: Sequence[Summary]) -> Table:
             each.method,
             str(each.seeds),
             f"{each.compression:.1f}x",
+            f"{each.macs / 1e6:.1f} M",
             accuracy,
             macro_f1,
             f"{100 * each.lost:.2f}",

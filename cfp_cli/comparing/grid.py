@@ -26,6 +26,7 @@ from cfp_cli.foundation.errors import DataError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.versions import versions
 from cfp_cli.measuring.metrics import Metrics, evaluate
+from cfp_cli.pruning.options import Target
 from cfp_cli.pruning.refit import FULL, Refit
 from cfp_cli.training.finetune import finetune
 from cfp_cli.training.history import History
@@ -45,6 +46,7 @@ def compare(
     *,
     folder: Path,
     images: int = 640,
+    target: Target = "params",
     refit: Refit = FULL,
     device: torch.device | str = "cpu",
     progress: Progress = SILENT,
@@ -52,18 +54,19 @@ def compare(
 ) -> tuple[Comparison, ...]:
     """Prune and fine-tune with every method, ratio and seed; each finished row is in `folder/results.csv` at once.
 
-    All methods start from the first teacher, remove the same fraction of parameters, and learn from the same teachers
+    All methods start from the first teacher, remove the same fraction of the target, and learn from the same teachers
     for the same number of epochs. A seed decides the sample of images, the views and the order of training.
 
     Args:
         teachers: one or two networks with specs, the representation teacher first.
         dataset: with splits `train`, `val` and `test`.
         methods: see `methods.METHODS`.
-        ratios: fractions of parameters to remove.
+        ratios: fractions of the target to remove.
         seeds: one run each.
         options: of the fine-tuning; its seed is not used. None compares the pruned networks before any training.
         folder: results, scores and teachers' logits; a killed comparison continues from it.
         images: size of the scored sample.
+        target: what the ratios count, `params` or `macs`.
         refit: what is done after each rebuild.
         device: where to compute.
         progress: reports progress.
@@ -79,7 +82,7 @@ def compare(
     training = [method.name for method in methods if method.rounds > 1]
     if options is None and training:
         raise UsageError(f"--no-finetune cannot be used with {training[0]}, which trains; leave one out")
-    grid = _Grid(teachers, dataset, options, folder, images, refit, torch.device(device), progress, listen)
+    grid = _Grid(teachers, dataset, options, folder, images, target, refit, torch.device(device), progress, listen)
     rows = list(read_rows(folder / "results.csv"))
     known = {row.cell: row for row in rows}
     found = []
@@ -102,6 +105,7 @@ class _Grid:
     options: TrainOptions | None
     folder: Path
     images: int
+    target: Target
     refit: Refit
     device: torch.device
     progress: Progress
@@ -123,6 +127,8 @@ class _Grid:
     def cell(self, method: Method, ratio: float, seed: int) -> tuple[Any, ...]:
         options = {"epochs": 0} if self.options is None else self.options.to_json()
         facts = {**options, "images": self.images, "teachers": self.hashes, **asdict(self.refit)}
+        # Rows of parameters have no target, so that the rows of earlier versions are found.
+        facts |= {} if self.target == "params" else {"target": self.target}
         text = json.dumps({name: value for name, value in facts.items() if name != "seed"}, sort_keys=True)
         return (self.hashes[0], self._students.data, method.name, ratio, seed, text)
 
@@ -133,7 +139,7 @@ class _Grid:
         cell = self.cell(method, ratio, seed)
         recovering = recovery_epochs(method, self.options.epochs) if self.options is not None else 0
         amp: Amp = "off" if self.options is None else self.options.amp
-        student, made = self._students.make(method, ratio, seed, recovering, amp)
+        student, made = self._students.make(method, ratio, seed, recovering, amp, self.target)
         describe(student, replace(spec, plan=made.to_json()))
         if self.options is None:
             val, test = (self._measured(student, split) for split in ("val", "test"))

@@ -65,6 +65,7 @@ class Summary:
         method, ratio: the cell.
         seeds: number of seeds.
         compression: mean of parameters before / after.
+        macs: mean of the multiply-adds after the prune.
         accuracy, macro_f1: mean and deviation on the test split.
         lost: mean of the teacher's test accuracy minus the student's.
     """
@@ -73,6 +74,7 @@ class Summary:
     ratio: float
     seeds: int
     compression: float
+    macs: float
     accuracy: tuple[float, float]
     macro_f1: tuple[float, float]
     lost: float
@@ -94,6 +96,7 @@ def summaries(rows: Sequence[Comparison]) -> tuple[Summary, ...]:
             ratio,
             len(group),
             statistics.mean(row.compression for row in group),
+            statistics.mean(row.macs for row in group),
             _spread([row.test_accuracy for row in group]),
             _spread([row.test_macro_f1 for row in group]),
             statistics.mean(row.teacher_accuracy - row.test_accuracy for row in group),

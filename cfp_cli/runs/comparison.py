@@ -13,6 +13,7 @@ from cfp_cli.comparing.grid import compare
 from cfp_cli.comparing.methods import chosen
 from cfp_cli.comparing.rows import Comparison
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.pruning.options import Target
 from cfp_cli.pruning.refit import Refit
 from cfp_cli.runs.inputs import DataInput, ModelInput, load_for, load_teacher
 from cfp_cli.runs.output_path import check_output_folder
@@ -30,6 +31,7 @@ def run_compare(
     *,
     folder: Path,
     images: int,
+    target: Target,
     refit: Refit,
     device: torch.device,
     progress: Progress = SILENT,
@@ -58,6 +60,7 @@ def run_compare(
         options,
         folder=folder,
         images=images,
+        target=target,
         refit=refit,
         device=device,
         progress=progress,
