@@ -65,7 +65,7 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
     show_default=True,
     callback=target_name,
     help="What --ratio counts: parameters, multiply-adds (also flops), latency measured on this machine, or bytes of "
-    "the weights.",
+    "the weights alone (`cfp shrink` counts those of the whole ONNX file).",
 )
 @click.option(
     "--allocation",

@@ -208,6 +208,7 @@ def shrink(
     kept in the run directory, also for another --max-loss. If no network is within the loss, the best one is written
     and the exit code is 3.
     """
+    from cfp_cli.execution.pool import StoppedError
     from cfp_cli.measuring.loss_rule import LossRule
     from cfp_cli.pruning.frontier import Budget
     from cfp_cli.runs.directory import Run
@@ -236,17 +237,21 @@ def shrink(
         **prune,
     )
     device = compute.device
-    with Run.exclusive(run_folder) as run:
-        done = run_shrink(
-            run,
-            how.file(model),
-            reading.data(data, seed),
-            options,
-            teachers=[how.file(each) for each in teachers],
-            permission=how.permission,
-            device=device,
-            progress=console,
-        )
+    try:
+        with Run.exclusive(run_folder) as run:
+            done = run_shrink(
+                run,
+                how.file(model),
+                reading.data(data, seed),
+                options,
+                teachers=[how.file(each) for each in teachers],
+                permission=how.permission,
+                device=device,
+                progress=console,
+            )
+    except StoppedError as error:
+        # The process that failed prints the only message.
+        return error.exit_code
     tested = done.metrics.test or done.metrics.val
     console.result(
         done.to_json(),

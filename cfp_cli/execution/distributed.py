@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -20,6 +22,8 @@ T = TypeVar("T")
 
 # How long a process waits at the start for the others.
 JOIN_LIMIT = timedelta(minutes=5)
+# How long a process waits for others whose work may be much longer; a process that ends is noticed at once.
+PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,12 @@ class Workers:
     Attributes:
         rank: index of this process; only process 0 writes results and prints.
         world_size: number of processes.
+        channel: the process group of the exchanges; None is the default one.
     """
 
     rank: int = 0
     world_size: int = 1
+    channel: dist.ProcessGroup | None = None
 
     @property
     def first(self) -> bool:
@@ -42,12 +48,12 @@ class Workers:
     def barrier(self) -> None:
         """Wait until every process has called this method."""
         if self.world_size > 1:
-            dist.barrier()
+            dist.barrier(group=self.channel)
 
     def all_reduce(self, value: Tensor) -> Tensor:
         """Sum a tensor over the processes, in place."""
         if self.world_size > 1:
-            dist.all_reduce(value)
+            dist.all_reduce(value, group=self.channel)
         return value
 
     def any(self, flag: bool, device: torch.device) -> bool:
@@ -59,7 +65,7 @@ class Workers:
         if self.world_size == 1:
             return value
         box: list[Any] = [value]
-        dist.broadcast_object_list(box)
+        dist.broadcast_object_list(box, group=self.channel)
         return box[0]  # type: ignore[no-any-return]
 
     def gather(self, value: T) -> list[T]:
@@ -67,7 +73,7 @@ class Workers:
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.channel)
         return values
 
     def shard(self, count: int) -> range:
@@ -80,16 +86,44 @@ class Workers:
             return model
         return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
+    def patient(self) -> Workers:
+        """Return the group for work of which one process may do much more than another; all processes call this."""
+        if self.world_size == 1:
+            return self
+        channel = dist.new_group(timeout=PATIENCE, backend="gloo")
+        assert isinstance(channel, dist.ProcessGroup)
+        return replace(self, channel=channel)
+
+
+class _State:
+    """Whether this process works on its own at the moment; see `alone`."""
+
+    alone = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Work as if this were the only process: `current` returns a group of one, and `rank` is 0."""
+    before, _State.alone = _State.alone, True
+    try:
+        yield
+    finally:
+        _State.alone = before
+
 
 def current() -> Workers:
-    """Return the group that this process has joined; a group of one where it has joined none."""
+    """Return the group that this process has joined; a group of one where it has joined none, or works `alone`."""
+    if _State.alone:
+        return Workers()
     if dist.is_available() and dist.is_initialized():
         return Workers(dist.get_rank(), dist.get_world_size())
     return Workers()
 
 
 def rank() -> int:
-    """Return the rank of this process, also before it has joined the group."""
+    """Return the rank of this process, also before it has joined the group; 0 where it works `alone`."""
+    if _State.alone:
+        return 0
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank()
     return launch.rank()

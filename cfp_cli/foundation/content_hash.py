@@ -47,15 +47,16 @@ def write_hashed_json(path: Path, content: dict[str, Any]) -> None:
     write_json(path, {**plain, KEY: hash_content(plain)})
 
 
-def read_hashed_json(path: Path, error: type[CfpError], advice: str) -> Any:
+def read_hashed_json(path: Path, error: type[CfpError], advice: str, *, editable: bool = True) -> Any:
     """Read what `write_hashed_json` wrote, without the hash.
 
-    A file without a hash is accepted: a user who edits a file removes the hash. The caller checks all fields.
+    The caller checks all fields.
 
     Args:
         path: the file.
         error: class of the error.
         advice: the end of each message, which says what to do.
+        editable: accept a file without a hash: a user who edits a file removes the hash.
 
     Raises:
         CfpError: the file cannot be read or does not match its hash; of the class `error`.
@@ -65,6 +66,8 @@ def read_hashed_json(path: Path, error: type[CfpError], advice: str) -> Any:
     except (OSError, ValueError, RecursionError) as problem:
         raise error(f"{path} cannot be read ({problem}); {advice}") from problem
     if not isinstance(content, dict) or KEY not in content:
+        if not editable:
+            raise error(f"{path} has no hash of its content, so its measurements may be of another machine; {advice}")
         return content
     stored = content.pop(KEY)
     try:
@@ -72,5 +75,6 @@ def read_hashed_json(path: Path, error: type[CfpError], advice: str) -> Any:
     except RecursionError:
         intact = False
     if not intact:
-        raise error(f"{path} {MISMATCH}; {advice}; if you edited it, delete its field {KEY}")
+        edited = f"; if you edited it, delete its field {KEY}" if editable else ""
+        raise error(f"{path} {MISMATCH}; {advice}{edited}")
     return content

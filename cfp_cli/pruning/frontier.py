@@ -94,55 +94,70 @@ def _border(tried: Mapping[float, bool]) -> tuple[float | None, float | None]:
     return passed, min((each for each, passes in tried.items() if not passes), default=None)
 
 
-def next_compression(
+def next_compressions(
     tried: Mapping[float, bool],
+    count: int = 1,
     *,
     least: float = LEAST,
     start: float = START,
     factor: float = FACTOR,
     close: float = CLOSE,
-) -> float | None:
-    """Return the compression to try next, or None if the border between passing and failing is known.
+) -> list[float]:
+    """Return the compressions to try next, at the same time; none if the border between passing and failing is known.
 
-    The search multiplies the compression while candidates pass, then halves the interval between the smallest one that
+    The search multiplies the compression while candidates pass, then divides the interval between the smallest one that
     failed and the largest one below it that passed, on a logarithmic scale. If all fail, it goes down to `least`.
 
     Args:
         tried: whether a candidate passed, by compression. A compression that cannot be reached counts as failed.
+        count: number of compressions at most, 1 or more. With 1, intervals are halved.
         least: smallest compression, above or equal to which all candidates must be.
         start: the first compression to try.
         factor: factor between compressions while all candidates pass.
         close: largest ratio of the two sides of the border at which the search ends.
 
     Returns:
-        A compression of at least `least` that is not in `tried`, or None.
+        Compressions of at least `least` that are not in `tried`, ascending.
     """
     passed, failed = _border(tried)
-    if passed is None and failed is None:
-        following = max(start, least)
-    elif failed is None:
-        assert passed is not None
-        following = passed * factor
+    if failed is None:
+        first = max(start, least) if passed is None else passed * factor
+        following = [first * factor**step for step in range(count)]
     elif passed is None:
         # At the end of the way down, `least` itself is tried.
-        following = math.sqrt(least * failed) if failed / least > close else least
-    elif failed / passed <= close:
-        return None
+        following = _between(least, failed, count, close) or [least]
     else:
-        following = math.sqrt(passed * failed)
-    rounded = max(float(f"{following:.3g}"), least)
-    return None if rounded in tried else rounded
+        following = _between(passed, failed, count, close)
+    rounded = {max(float(f"{each:.3g}"), least) for each in following}
+    return sorted(rounded - set(tried))
+
+
+def _between(low: float, high: float, count: int, close: float) -> list[float]:
+    """Compressions that divide an interval into equal ratios, not much smaller than `close`; none if it is that small.
+
+    At most `count`.
+    """
+    if high / low <= close:
+        return []
+    needed = math.ceil(math.log(high / low) / math.log(close)) - 1
+    parts = max(min(count, needed), 1) + 1
+    return [low * (high / low) ** (part / parts) for part in range(1, parts)]
 
 
 def remaining_looks(
-    tried: Mapping[float, bool], *, least: float = LEAST, factor: float = FACTOR, close: float = CLOSE
+    tried: Mapping[float, bool],
+    count: int = 1,
+    *,
+    least: float = LEAST,
+    factor: float = FACTOR,
+    close: float = CLOSE,
 ) -> int:
-    """Return about how many compressions `next_compression` will still ask for; it describes the arguments."""
+    """Return about how many compressions `next_compressions` will still ask for; it describes the arguments."""
     passed, failed = _border(tried)
     climb = failed is None
     ratio = factor if failed is None else failed / (passed or least)
-    halvings = math.ceil(math.log2(max(math.log(ratio) / math.log(close), 1.0))) if ratio > 1 else 0
-    return halvings + climb + (passed is None and failed is not None and failed > least)
+    divisions = math.ceil(math.log(max(math.log(ratio) / math.log(close), 1.0), count + 1)) if ratio > 1 else 0
+    return count * (divisions + climb) + (passed is None and failed is not None and failed > least)
 
 
 def least_compression(fits: Callable[[float], bool], largest: float) -> float:

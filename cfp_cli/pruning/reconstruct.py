@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from cfp_cli.execution.evaluation_mode import evaluating
@@ -28,6 +27,7 @@ from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.graph import ChannelGraph, Selection
 from cfp_cli.graph.stream import Stream
 from cfp_cli.graph.trace import TracedGraph, arguments_of, operator_of, shape_of, trace
+from cfp_cli.pruning.layer_fit import Activation, fit_layer, patches
 
 IMAGES = 1024
 POSITIONS = 64
@@ -35,6 +35,8 @@ RIDGE = 1e-3
 # Bytes of the original's sampled outputs that are in memory at once, and of the values that the stopped runs of each
 # network hold, if these are more than the images. A run that holds nothing starts again from its images.
 BUDGET = 1 << 30
+# Bytes of the inputs of one layer's samples that are kept for the steps of its fit; more are computed again.
+SAMPLES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class _Layer:
         outputs: indices of its remaining outputs in the original, int64.
         positions: number of output positions of one image.
         norm: the only reader of its outputs, if that is a batch norm, whose mean can absorb an offset; else None.
+        activation: the only reader of its outputs, behind the norm if there is one, if it is a known activation.
     """
 
     name: str
@@ -54,6 +57,7 @@ class _Layer:
     outputs: Tensor
     positions: int
     norm: str | None
+    activation: Activation | None
 
 
 @dataclass(frozen=True)
@@ -237,11 +241,9 @@ def _layers(selection: Selection, pruned: nn.Module, image: Tensor) -> list[_Lay
         _, *shape = shape_of(node)
         width = shape.pop(0 if operator_of(node) == "conv2d" else -1)
         outputs = selection.slices.get((weight, 0), [np.arange(width)])[0]
-        found.append(
-            _Layer(
-                name, node, torch.from_numpy(outputs).to(image.device), math.prod(shape), _norm(graph, node, modules)
-            )
-        )
+        norm = _norm(graph, node, modules)
+        indices = torch.from_numpy(outputs).to(image.device)
+        found.append(_Layer(name, node, indices, math.prod(shape), norm, _activation(graph, node, norm)))
     # Some code reads a module's weight and never calls the module.
     calls: Counter[str] = Counter()
     handles = [
@@ -311,6 +313,21 @@ def _by_position(node: Node, value: Tensor) -> Tensor:
     return value.flatten(2).transpose(1, 2)
 
 
+def _activation(graph: ChannelGraph, node: Node, norm: str | None) -> Activation | None:
+    """The activation that alone reads a layer's outputs, behind its batch norm; None if there is none."""
+    readers = list(node.users)
+    if norm is not None:
+        readers = list(readers[0].users)
+    if len(readers) != 1 or readers[0].op != "call_function":
+        return None
+    given, name = arguments_of(readers[0]), operator_of(readers[0])
+    if name == "relu":
+        return Activation(0.0, math.inf)
+    if name == "hardtanh":
+        return Activation(float(given["min_val"]), float(given["max_val"]))
+    return None
+
+
 def _fit(
     pruned: nn.Module, layer: _Layer, stream: Stream, node: Node, targets: Sequence[_Target], ridge: float
 ) -> None:
@@ -318,54 +335,39 @@ def _fit(
     module = pruned.get_submodule(layer.name)
     assert isinstance(module, nn.Conv2d | nn.Linear)
     norm = pruned.get_submodule(layer.norm) if layer.norm is not None else None
-    groups = module.groups if isinstance(module, nn.Conv2d) else 1
-    gram = cross = torch.zeros(())
-    offset = module.bias is not None or norm is not None
+    assert norm is None or isinstance(norm, _BatchNorm)
     source = arguments_of(node)["input"]
-    for number, target in enumerate(targets):
-        given = _patches(module, node, stream.advance(number, node).values[source], target.positions)
-        if offset:
-            given = torch.cat([given, given.new_ones(*given.shape[:2], 1)], 2)
-        wanted = target.values.reshape(-1, groups, target.values.shape[-1] // groups).transpose(0, 1)
-        gram = gram + (given.transpose(1, 2) @ given).double()
-        cross = cross + (given.transpose(1, 2) @ wanted).double()
-    weight = module.weight.reshape(groups, len(module.weight) // groups, -1).transpose(1, 2).double()
-    if offset:
-        bias = module.bias if module.bias is not None else torch.zeros(len(module.weight), device=weight.device)
-        weight = torch.cat([weight, bias.double().reshape(groups, 1, -1)], 1)
-    squares = gram.diagonal(dim1=1, dim2=2)
-    held = ridge * squares.mean(1, keepdim=True).expand_as(squares)
-    # If all inputs are zero, this keeps the system solvable and the weights unchanged.
-    system = gram + torch.diag_embed(held.clamp_min(torch.finfo(torch.float32).tiny))
-    weight = weight + torch.linalg.solve(system, cross - gram @ weight)
-    if offset:
-        found = weight[:, -1].reshape(-1)
-        weight = weight[:, :-1]
-        if module.bias is not None:
-            module.bias.copy_(found)
-        else:
-            assert isinstance(norm, _BatchNorm)
-            assert norm.running_mean is not None
-            norm.running_mean.sub_(found)
-    module.weight.copy_(weight.transpose(1, 2).reshape(module.weight.shape))
+    inputs = math.prod(module.weight.shape[1:]) * (module.groups if isinstance(module, nn.Conv2d) else 1)
+    size = sum(4 * inputs * len(each.values) * len(each.positions) for each in targets)
+
+    def compute(number: int) -> tuple[Tensor, Tensor]:
+        target = targets[number]
+        given = patches(module, stream.advance(number, node).values[source], target.positions)
+        return given, target.values.reshape(-1, target.values.shape[-1])
+
+    samples = _Samples(len(targets), compute, [] if size <= SAMPLES else None)
+    fit_layer(module, samples, ridge, norm, layer.activation)
 
 
-def _patches(module: nn.Conv2d | nn.Linear, node: Node, given: Tensor, positions: Tensor) -> Tensor:
-    """The inputs of each sampled output, float32 [groups, N · P, inputs of a group]."""
-    if isinstance(module, nn.Linear):
-        return _by_position(node, given)[:, positions].flatten(0, 1)[None]
-    # The operator itself pads with zeros only; another operator before it pads in the other modes.
-    zeros = module.padding_mode == "zeros"
-    padded = functional.pad(given, module._reversed_padding_repeated_twice) if zeros else given
-    reach = [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-    width = (padded.shape[3] - reach[1]) // module.stride[1] + 1
-    corners = (positions // width * module.stride[0], positions % width * module.stride[1])
-    steps = [
-        torch.arange(k, device=positions.device) * d for k, d in zip(module.kernel_size, module.dilation, strict=True)
-    ]
-    rows = corners[0][:, None, None] + steps[0][:, None]
-    columns = corners[1][:, None, None] + steps[1][None, :]
-    # [N, C, P, kh, kw] -> [groups, N · P, C / groups · kh · kw], the order of the weights.
-    found = padded[:, :, rows, columns]
-    found = found.reshape(len(found), module.groups, -1, *found.shape[2:]).permute(1, 0, 3, 2, 4, 5)
-    return found.flatten(3).flatten(1, 2)
+@dataclass(frozen=True)
+class _Samples:
+    """The samples of a layer, one batch after another.
+
+    Attributes:
+        count: number of batches.
+        compute: returns the inputs and the outputs in the original for a batch.
+        kept: the batches that were computed; None computes them again each time.
+    """
+
+    count: int
+    compute: Callable[[int], tuple[Tensor, Tensor]]
+    kept: list[tuple[Tensor, Tensor]] | None
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for number in range(self.count):
+            if self.kept is None:
+                yield self.compute(number)
+                continue
+            if number == len(self.kept):
+                self.kept.append(self.compute(number))
+            yield self.kept[number]

@@ -1,60 +1,49 @@
-"""Make the candidates of `cfp shrink`: refit a plan, and fine-tune the result."""
+"""Plan the candidates of `cfp shrink`, and have the processes make them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from torch import nn
 
-from cfp_cli.execution.full_precision import full_precision
+from cfp_cli.execution.pool import Pool
 from cfp_cli.foundation.content_hash import hash_content
-from cfp_cli.foundation.errors import TargetError
+from cfp_cli.foundation.errors import RunError, TargetError
 from cfp_cli.pruning.plan import Plan
-from cfp_cli.pruning.reconstruct import RecordedOutputs
-from cfp_cli.pruning.refit import Refit
 from cfp_cli.runs.candidate_plans import CandidatePlans
+from cfp_cli.runs.candidate_work import CandidateWork, FinetuneJob, Job, RefitJob
 from cfp_cli.runs.candidates import Candidate, Candidates
-from cfp_cli.runs.finetune import run_finetune
-from cfp_cli.runs.inputs import ModelInput, Permission, load_for
-from cfp_cli.runs.pruned_files import prune_record, save_pruned
-from cfp_cli.runs.records import FinetuneRecord, PruneRecord, output_files
-from cfp_cli.runs.time_limit import OutOfTimeError, TimeLimit
-from cfp_cli.runs.validation import Validation
-from cfp_cli.training.history import EpochRow
-from cfp_cli.training.loop import Listener
-from cfp_cli.training.options import TrainOptions
-from cfp_cli.training.state import OtherRunError
+from cfp_cli.runs.inputs import ModelInput
+from cfp_cli.runs.pruned_files import prune_record
+from cfp_cli.runs.records import FinetuneRecord, PruneRecord
 
 Teachers = Callable[[], Sequence[ModelInput]]
 
 
 @dataclass
 class CandidateMaker:
-    """Makes candidates of one run.
+    """Makes candidates of one run. Only the first process has it.
 
     Attributes:
         plans: the plans of the run.
-        validation: the original on the validation images.
+        pool: the processes that make the candidates.
         teachers: returns the teachers; called before the first fine-tuning.
         teaching: plain data that identify the teachers.
-        permission: what the user allows for model files.
-        limit: the time limit.
     """
 
     plans: CandidatePlans
-    validation: Validation
+    pool: Pool[Job, Candidate]
     teachers: Teachers
     teaching: object
-    permission: Permission
-    limit: TimeLimit
 
     def __post_init__(self) -> None:
-        self.run, self.scored, self.options = self.plans.run, self.plans.scored, self.plans.options
+        self.work: CandidateWork = self.plans.work
+        self.run, self.scored, self.options = self.work.run, self.work.scored, self.work.options
+        self.validation, self.permission, self.limit = self.work.validation, self.work.permission, self.work.limit
         self.progress, self.costs = self.plans.progress, self.plans.costs
         self.stored = Candidates(self.run.folder)
 
@@ -69,16 +58,8 @@ class CandidateMaker:
         """Return the plan of a candidate that was refitted."""
         return Plan.load(self.stored.path(candidate, "plan"))
 
-    def refitted(self, compression: float, seen: Sequence[Candidate]) -> Candidate | None:
-        """Prune to a compression, prove and refit; None if no plan reaches the compression and fits the budgets.
-
-        Args:
-            compression: the compression.
-            seen: candidates that were made. If one has the same plan, it is returned: one network is never measured
-                twice.
-        """
-        # The outputs of the original are recorded once for all candidates, which the time of the first does not show.
-        recorded = self._recorded
+    def refit_job(self, compression: float) -> RefitJob | None:
+        """Plan a compression; None if no plan reaches the compression and fits the budgets."""
         began = time.perf_counter()
         try:
             plan = self.plans.nearest(compression)
@@ -87,68 +68,31 @@ class CandidateMaker:
             return None
         if not self.plans.fits(plan):
             return None
-        for each in seen:
-            if not each.trained and each.params == plan.params_after and self.plan(each).sets == plan.sets:
-                return each
-        pruner = replace(self.plans.pruner, refit=Refit(recorded=recorded))
-        pruned, plan = pruner.carry_out(self.scored.network, plan, graph=self.plans.graph, scores=self.scored.scores)
-        compared = self.validation.compare(pruned)
         folder = self._folder(compression, self.plans.key)
-        files = {"pruned": folder / "pruned.pt", "plan": folder / "plan.json"}
-        save_pruned(self.scored, pruned, plan, files["pruned"], files["plan"])
-        return Candidate(
-            self.plans.key,
-            compression,
-            False,
-            plan.params_after,
-            plan.macs_after,
-            compared,
-            time.perf_counter() - began,
-            output_files(**files),
-        )
+        return RefitJob(self.plans.key, compression, plan, time.perf_counter() - began, folder)
 
-    def finetuned(self, student: Candidate) -> Candidate:
-        """Fine-tune a refitted candidate.
+    def finetune_job(self, student: Candidate) -> FinetuneJob:
+        """Prepare the fine-tuning of a refitted candidate."""
+        teachers = self.teachers()
+        self.run.add(self.prune_record(student))
+        checkpoint, folder = self.stored.path(student, "pruned"), self._folder(student.compression, self.training_key)
+        return FinetuneJob(self.training_key, student, checkpoint, teachers, folder)
+
+    def make(self, jobs: Sequence[Job]) -> list[Candidate | Exception]:
+        """Make candidates, as many at the same time as there are processes; return them or their errors.
 
         Raises:
-            OutOfTimeError: it would end after the time limit.
+            RunError: this process cannot see the files of another one.
         """
-        teachers = self.teachers()
-        began = time.perf_counter()
-        self.run.add(self.prune_record(student))
-        folder = self._folder(student.compression, self.training_key)
-        files = {"finetuned": folder / "finetuned.pt", "history": folder / "history.csv"}
-        options = self.options.training
-
-        def finetune(resume: bool) -> None:
-            with self.within_limit(options) as listen:
-                run_finetune(
-                    self.run,
-                    ModelInput(self.stored.path(student, "pruned"), self.permission.arch),
-                    self.scored.data,
-                    teachers,
-                    options,
-                    resume=resume,
-                    out=files["finetuned"],
-                    history_file=files["history"],
-                    permission=self.permission,
-                    device=self.scored.device,
-                    progress=self.progress,
-                    listen=listen,
+        made = self.pool.run(jobs)
+        self.run.reload()
+        for each in made:
+            if isinstance(each, Candidate) and not self.stored.path(each, each.checkpoint).is_file():
+                raise RunError(
+                    f"{self.run.folder} has no {each.files[each.checkpoint].path.name} of another process; use a "
+                    "folder that all processes share"
                 )
-
-        resumed(finetune)
-        compared = self.validation.compare(self.load(files["finetuned"]))
-        return Candidate(
-            self.training_key,
-            student.compression,
-            True,
-            student.params,
-            student.macs,
-            compared,
-            time.perf_counter() - began,
-            output_files(**files),
-        )
+        return made
 
     def prune_record(self, candidate: Candidate) -> PruneRecord:
         """Return the record of the prune of a refitted candidate."""
@@ -183,34 +127,7 @@ class CandidateMaker:
 
     def load(self, path: Path) -> nn.Module:
         """Load a network that was written, on the device."""
-        network, _ = load_for(self.scored.dataset, ModelInput(path, self.permission.arch, known=True), self.progress)
-        return network.to(self.scored.device)
-
-    @contextmanager
-    def within_limit(self, options: TrainOptions) -> Iterator[Listener]:
-        """Stop a training after an epoch if it cannot end within the time limit. Its bar shows the progress."""
-
-        def watch(rows: Sequence[EpochRow]) -> None:
-            needed = (options.epochs - len(rows)) * sum(row.seconds for row in rows) / len(rows)
-            if not self.limit.allows(needed):
-                raise OutOfTimeError(needed - max(self.limit.remaining, 0.0))
-
-        yield watch
-
-    @cached_property
-    def _recorded(self) -> RecordedOutputs:
-        device = self.scored.device
-        batches = [images.to(device) for images, _ in self.plans.images]
-        with full_precision():
-            return RecordedOutputs.of(self.scored.network, self.plans.graph, batches, progress=self.progress)
+        return self.work.load(path)
 
     def _folder(self, compression: float, key: str) -> Path:
         return self.run.folder / "shrink" / f"{compression:g}x-{key[:8]}"
-
-
-def resumed(train: Callable[[bool], None]) -> None:
-    """Continue a training where it was interrupted, or start it if the state is of another training."""
-    try:
-        train(True)
-    except OtherRunError:
-        train(False)

@@ -10,7 +10,6 @@ from functools import cached_property
 import torch
 
 from cfp_cli.checkpoints.spec import spec_of
-from cfp_cli.data.images import Batches, sample
 from cfp_cli.execution.processor import processor
 from cfp_cli.exporting import runtimes
 from cfp_cli.exporting.layer_times import Setting
@@ -18,23 +17,19 @@ from cfp_cli.foundation.content_hash import hash_content
 from cfp_cli.foundation.errors import TargetError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import working
-from cfp_cli.graph import ChannelGraph, Selection
+from cfp_cli.graph import Selection
 from cfp_cli.measuring.runtimes import Runtime
 from cfp_cli.pruning.frontier import START
+from cfp_cli.pruning.layer_fit import STEPS
 from cfp_cli.pruning.measured import MeasuredLoss
 from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.planning import make_plan
-from cfp_cli.pruning.pruner import Pruner
-from cfp_cli.runs.directory import Run
-from cfp_cli.runs.scored_network import ScoredNetwork
+from cfp_cli.runs.candidate_work import IMAGES, CandidateWork
 from cfp_cli.runs.shrink_costs import Costs
-from cfp_cli.runs.shrink_options import ShrinkOptions
 from cfp_cli.runs.shrink_rounding import choose_multiple, needs_table
 from cfp_cli.runs.validation import VIEWED, VIEWS
 
-# Images that candidates are refitted to: half of those of `cfp prune`, which refits a single network.
-IMAGES = 512
 # A plan whose compression is less than the desired one by this factor is another one.
 CLOSEST = 1.1
 
@@ -44,23 +39,15 @@ class CandidatePlans:
     """Makes the plans of one run.
 
     Attributes:
-        run: the run directory.
-        scored: the original; its data have no test split.
-        options: the options.
+        work: refits and fine-tunes what is planned.
     """
 
-    run: Run
-    scored: ScoredNetwork
-    options: ShrinkOptions
+    work: CandidateWork
 
     def __post_init__(self) -> None:
+        self.run, self.scored, self.options = self.work.run, self.work.scored, self.work.options
+        self.images, self.graph, self.progress = self.work.images, self.work.graph, self.work.progress
         scored, options = self.scored, self.options
-        self.progress = scored.progress
-        self.images: Batches = sample(
-            scored.dataset, IMAGES, options.seed, scored.preprocessing, self.progress
-        ).batches(options.batch_size)
-        self.pruner = Pruner(self.images, progress=self.progress)
-        self.graph: ChannelGraph = scored.graph(self.pruner)
         if options.runtime is not None:
             runtimes.require(options.runtime)
         default: Runtime = "onnxruntime" if runtimes.is_available("onnxruntime") else "torch"
@@ -93,6 +80,7 @@ class CandidatePlans:
             "scores": sha256(self.run.scores),
             "data": [scored.dataset.fingerprint, dict(scored.dataset.split_origin)],
             "images": IMAGES,
+            "steps": STEPS,
             "prune": replace(options.prune(2.0, self.round_to), ratio=0.0).__dict__,
             "seed": options.seed,
             "batch_size": options.batch_size,

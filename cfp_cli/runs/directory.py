@@ -57,6 +57,14 @@ class Run:
             remove_leftovers(folder / "cache")
             yield cls.open(folder)
 
+    def reload(self) -> None:
+        """Read the records again, which other processes may have added.
+
+        Raises:
+            RunError: `run.json` cannot be read.
+        """
+        self.records = Run.open(self.folder).records
+
     @property
     def scores(self) -> Path:
         """The score file."""

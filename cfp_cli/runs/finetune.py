@@ -76,6 +76,8 @@ def run_finetune(
     resume: bool = False,
     out: Path | None = None,
     history_file: Path | None = None,
+    last: Path | None = None,
+    cache: Path | None = None,
     tensorboard: Path | None = None,
     permission: Permission = NO_PERMISSION,
     device: torch.device,
@@ -90,9 +92,11 @@ def run_finetune(
         data: the images; None uses those of `cfp score` in this run.
         teachers: one or two teachers, the representation teacher first.
         options: the training options.
-        resume: continue from `RUN/last.pt` if it exists.
+        resume: continue from `last` if it exists.
         out: path of the checkpoint; None is `RUN/finetuned.pt`.
         history_file: path of the table of epochs; None is `RUN/history.csv`.
+        last: path of the training state; None is `RUN/last.pt`.
+        cache: folder of the teachers' outputs; None is `RUN/cache`.
         tensorboard: folder of TensorBoard logs.
         permission: what the user allows for a model that the run directory names.
         device: the device of the computation.
@@ -149,8 +153,8 @@ def run_finetune(
         teacher_networks,
         options,
         out=path,
-        last=run.last,
-        cache_folder=run.folder / "cache",
+        last=last or run.last,
+        cache_folder=cache or run.folder / "cache",
         history=table,
         tensorboard=tensorboard,
         resume=resume,

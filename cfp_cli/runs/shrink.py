@@ -5,17 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from cfp_cli.data.without_labels import has_labels
-from cfp_cli.execution import launch
-from cfp_cli.foundation.errors import DataError, GraphError, UsageError
+from cfp_cli.execution import distributed
+from cfp_cli.execution.pool import Pool
+from cfp_cli.foundation.errors import DataError, GraphError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.runs.candidate_maker import CandidateMaker
 from cfp_cli.runs.candidate_plans import CandidatePlans
+from cfp_cli.runs.candidate_work import CandidateWork, Job
+from cfp_cli.runs.candidates import Candidate
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.export import run_export
 from cfp_cli.runs.if_installed import if_installed
@@ -52,6 +56,9 @@ def run_shrink(
     Refitted candidates come first, then fine-tuned ones near the border. Each result is stored at once, so a repeated
     command goes on where an interrupted one stopped. Test images are read once, at the end.
 
+    If torchrun started several processes, each makes a part of the candidates. The first one plans and chooses, and all
+    return its result.
+
     Args:
         run: the run directory.
         model: the trained classifier.
@@ -65,27 +72,49 @@ def run_shrink(
 
     Raises:
         TargetError: no network fits the budgets, or too few validation images.
+        StoppedError: another process failed.
         CfpError: an input cannot be used, or a stage fails.
     """
-    if launch.launched():
-        raise UsageError("cfp shrink runs in one process; start it without torchrun")
     began, limit = time.perf_counter(), TimeLimit(options.time_limit)
     progress = SaidOnce(progress)
     out = run.folder / "shrunk.pt"
     check_output(out, inputs=[model.path, data.path], run=run.folder, own=[out.name], option="--run")
+    workers, device = distributed.join(device)
     if not has_labels(data.path):
         data, options = _without_labels(data, options, progress)
     validation = _validation(model, replace(data, test=False), options, device, progress)
     _score(run, model, data, options, device, progress)
     scored = ScoredNetwork.open(run, model, permission, device, progress, replace(data, test=False))
+    # Only the first process may write to the cache of other commands.
+    cache = run.folder / "cache" if workers.first else run.folder / "shrink" / f"cache-{workers.rank}"
+    work = CandidateWork(run, scored, options, validation, permission, limit, cache)
+    pool: Pool[Job, Candidate] = Pool(workers.patient(), work.do)
+    if not workers.first:
+        shrunk: Shrunk = pool.serve()
+        return shrunk
+    with pool.ending() as end, distributed.alone():
+        shrunk = _search(work, pool, out, data, teachers, began)
+        end(shrunk)
+    return shrunk
+
+
+def _search(
+    work: CandidateWork,
+    pool: Pool[Job, Candidate],
+    out: Path,
+    data: DataInput,
+    teachers: Sequence[ModelInput],
+    began: float,
+) -> Shrunk:
+    """Search for the smallest network, and write and test it; this runs in the first process only."""
+    run, scored, options, permission = work.run, work.scored, work.options, work.permission
+    device, progress = scored.device, scored.progress
     default = DefaultTeachers()
     maker = CandidateMaker(
-        CandidatePlans(run, scored, options),
-        validation,
+        CandidatePlans(work),
+        pool,
         lambda: tuple(teachers) or default.of(maker),
         teaching(scored, teachers),
-        permission,
-        limit,
     )
     search = Search(maker)
     least = search.least()
@@ -191,18 +220,27 @@ def _validation(
 def _score(
     run: Run, model: ModelInput, data: DataInput, options: ShrinkOptions, device: torch.device, progress: Progress
 ) -> None:
-    """Score the model, unless the run has scores of this model and these images."""
-    record = run.latest(ScoreRecord)
-    if record is not None and record.inputs.model is not None and record.inputs.data is not None:
-        dataset = data.open(SILENT, compare_splits=False)
-        same_data = replace(record.inputs.data, path=data.path.resolve()) == data.record(dataset)
-        same_model = model.path.is_file() and record.inputs.model.sha256 == sha256(model.path)
-        if same_model and same_data and _intact(run, record):
-            progress.say(f"using the scores in {run.scores}")
-            return
+    """Score the model, unless the run has scores of this model and these images; all processes share the work."""
+    workers = distributed.current()
+    if workers.broadcast(workers.first and _is_scored(run, model, data)):
+        progress.say(f"using the scores in {run.scores}")
+        return
     progress.say("scoring the channels")
     scoring = ScoreOptions(seed=options.seed)
     run_score(run, model, data, scoring, require_labels=data.labels, device=device, progress=progress)
+    # The first process writes the scores and their record.
+    workers.barrier()
+    run.reload()
+
+
+def _is_scored(run: Run, model: ModelInput, data: DataInput) -> bool:
+    record = run.latest(ScoreRecord)
+    if record is None or record.inputs.model is None or record.inputs.data is None:
+        return False
+    dataset = data.open(SILENT, compare_splits=False)
+    same_data = replace(record.inputs.data, path=data.path.resolve()) == data.record(dataset)
+    same_model = model.path.is_file() and record.inputs.model.sha256 == sha256(model.path)
+    return same_model and same_data and _intact(run, record)
 
 
 def _intact(run: Run, record: ScoreRecord) -> bool:

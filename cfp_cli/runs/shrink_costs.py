@@ -237,7 +237,7 @@ class Costs:
     def _read(self) -> _Content | None:
         if not self._path.exists():
             return None
-        content = read_hashed_json(self._path, RunError, ADVICE)
+        content = read_hashed_json(self._path, RunError, ADVICE, editable=False)
         found = read(_Content, content, self._path, "", RunError, ADVICE)
         if found.format != FORMAT:
             raise RunError(f"{self._path} has format '{found.format}', this version reads {FORMAT}; {ADVICE}")

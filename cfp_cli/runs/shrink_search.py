@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cfp_cli.foundation.errors import RunError, TargetError
 from cfp_cli.foundation.progress import working
@@ -13,11 +13,12 @@ from cfp_cli.pruning.frontier import (
     Cost,
     below_first_failure,
     least_compression,
-    next_compression,
+    next_compressions,
     remaining_looks,
 )
 from cfp_cli.runs.candidate_maker import CandidateMaker
 from cfp_cli.runs.candidates import Candidate
+from cfp_cli.runs.measured_candidates import MeasuredCandidates
 from cfp_cli.runs.shrink_costs import cost_texts
 from cfp_cli.runs.time_limit import OutOfTimeError
 from cfp_cli.training.best_epoch import START
@@ -46,17 +47,16 @@ class Search:
 
     Attributes:
         maker: makes the candidates.
-        seen: the candidates of this search, in the order of their measurement.
     """
 
     maker: CandidateMaker
-    seen: list[Candidate] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         maker = self.maker
         self.options, self.progress, self.stored = maker.options, maker.progress, maker.stored
         self.original = maker.validation.metrics
-        self._spent: dict[bool, list[float]] = {False: [], True: []}
+        self.measured = MeasuredCandidates(maker)
+        self.seen = self.measured.seen
 
     def judge(self, candidate: Candidate) -> Judged:
         """Judge a candidate."""
@@ -92,28 +92,25 @@ class Search:
         tried: dict[float, bool] = {}
         losses: dict[float, float] = {}
 
-        def measure(compression: float) -> bool:
-            candidate = self._measured(compression, lambda each: self.maker.refitted(each, self.seen), trained=False)
-            if candidate is None:
-                losses[compression] = float("inf")
-                return False
-            judged = self.judge(candidate)
-            losses[compression] = judged.loss
-            return judged.passes
+        def measure(compressions: Sequence[float]) -> None:
+            for compression, candidate in self.measured.refitted(compressions).items():
+                losses[compression] = float("inf") if candidate is None else self.judge(candidate).loss
+                tried[compression] = candidate is not None and self._passes(candidate)
 
-        while (following := next_compression(tried, least=least)) is not None and self._may_go_on(False):
-            left = remaining_looks(tried, least=least)
-            tried[following] = measure(following)
+        count = self.maker.pool.size
+        while following := self._allowed(next_compressions(tried, count, least=least), False):
+            left = remaining_looks(tried, count, least=least)
+            measure(following)
             self._report(following, left)
         if not self.options.finetune:
             return
         most = self._recoverable
         recoverable = {compression: loss <= most for compression, loss in losses.items()}
         known = {"least": least, "close": STEP, "factor": STEP}
-        while (following := next_compression(recoverable, **known)) is not None and self._may_go_on(False):
-            left = remaining_looks(recoverable, **known)
+        while following := self._allowed(next_compressions(recoverable, count, **known), False):
+            left = remaining_looks(recoverable, count, **known)
             measure(following)
-            recoverable[following] = losses[following] <= most
+            recoverable |= {each: losses[each] <= most for each in following}
             self._report(following, left)
 
     def train(self, least: float) -> None:
@@ -128,38 +125,47 @@ class Search:
         start = max(good, default=least)
         if start in tried:
             start *= STEP
-        following: float | None = max(float(f"{start:.3g}"), least)
-        while following is not None and self._may_go_on(True):
-            left = remaining_looks(tried, least=least, factor=STEP, close=CLOSE)
+        count = self.maker.pool.size
+        following = next_compressions({}, count, least=least, start=start, factor=STEP)
+        while following := self._allowed(following, True):
+            left = remaining_looks(tried, count, least=least, factor=STEP, close=CLOSE)
             try:
-                tried[following] = self._passes_trained(following)
+                tried |= self._pass_trained(following)
             except OutOfTimeError as stopped:
+                names = " and ".join(f"{each:g}x" for each in following)
                 self.progress.say(
-                    f"fine-tuning {following:g}x needs {stopped.seconds:.0f} s more than the time limit leaves, so it "
-                    "is stopped; repeat the command with a longer --time-limit to continue it"
+                    f"fine-tuning {names} needs {stopped.seconds:.0f} s more than the time limit leaves, so it is "
+                    "stopped; repeat the command with a longer --time-limit to continue it"
                 )
                 return
             self._report(following, left)
-            following = next_compression(tried, least=least, factor=STEP, close=CLOSE)
+            following = next_compressions(tried, count, least=least, factor=STEP, close=CLOSE)
 
     @property
     def _recoverable(self) -> float:
         """The largest loss of a refitted network from which fine-tuning begins, in points; two images at least."""
         return self.options.rule.max_loss + max(RECOVERABLE, 200 / self.original.images)
 
-    def _passes_trained(self, compression: float) -> bool:
-        """Whether the candidate of a compression passes, refitted or else fine-tuned; False if there is no plan."""
-        student = self._measured(compression, lambda each: self.maker.refitted(each, self.seen), trained=False)
-        if student is None or self.judge(student).passes:
-            return student is not None
-        # The student is that of another compression if both have the same plan.
-        trained = self._measured(student.compression, lambda _: self._finetuned(student), trained=True)
-        return trained is not None and self.judge(trained).passes
+    def _pass_trained(self, compressions: Sequence[float]) -> dict[float, bool]:
+        """Whether the candidate of each compression passes, refitted or else fine-tuned; False if there is no plan.
 
-    def _finetuned(self, student: Candidate) -> Candidate:
-        options = self.options.training
-        self.progress.say(f"fine-tuning {self._named(student.compression)}, {options.epochs} epochs")
-        return self.maker.finetuned(student)
+        Raises:
+            OutOfTimeError: a fine-tuning would end after the time limit.
+        """
+        students = self.measured.refitted(compressions)
+        passes = {each: student is not None and self._passes(student) for each, student in students.items()}
+        # The student is that of another compression if both have the same plan.
+        unsure = {each.compression: each for each in students.values() if each is not None and not self._passes(each)}
+        for each in unsure:
+            self.progress.say(f"fine-tuning {self._named(each)}, {self.options.training.epochs} epochs")
+        trained = self.measured.finetuned(unsure)
+        for compression, student in students.items():
+            candidate = trained.get(student.compression) if student is not None else None
+            passes[compression] |= candidate is not None and self._passes(candidate)
+        return passes
+
+    def _passes(self, candidate: Candidate) -> bool:
+        return self.judge(candidate).passes
 
     def choose(self) -> Candidate:
         """Return the smallest candidate that passes below the first failure; if none does, the one with the least loss.
@@ -202,42 +208,31 @@ class Search:
                 "the command"
             )
 
-    def _may_go_on(self, trained: bool) -> bool:
-        """Whether another candidate may be begun: there are looks and time for it. The first one may always."""
-        if not self.seen:
-            return True
-        if len(self.seen) + trained >= LOOKS:
+    def _allowed(self, following: list[float], trained: bool) -> list[float]:
+        """Those of the next candidates that may be begun: there are looks and time for them. The first one may always.
+
+        None if there are none.
+        """
+        if not self.seen or not following:
+            return following[:LOOKS]
+        looks = LOOKS - len(self.seen) - trained
+        if looks < 1:
             self.progress.say(
                 f"{len(self.seen)} networks were compared on the validation images; no further one is tried"
             )
-            return False
-        spent = self._spent[trained]
+            return []
+        spent = self.measured.seconds[trained]
         if not self.maker.limit.allows(max(spent, default=0.0)):
             self.progress.say("the time limit leaves no time for another candidate; using the best one so far")
-            return False
-        return True
+            return []
+        return following[:looks]
 
-    def _measured(
-        self, compression: float, make: Callable[[float], Candidate | None], *, trained: bool
-    ) -> Candidate | None:
-        """Return a candidate from the run directory, or make it and store it at once; None if no plan reaches it."""
-        key = self.maker.training_key if trained else self.maker.plans.key
-        again = next((each for each in self.seen if (each.compression, each.trained) == (compression, trained)), None)
-        if again is not None:
-            return again
-        candidate = self.stored.find(key, compression, trained)
-        if candidate is not None and trained and self.maker.finetune_record(candidate) is None:
-            candidate = None
-        if candidate is None:
-            candidate = make(compression)
-            if candidate is None or candidate in self.seen:
-                return candidate
-            self.stored.add(candidate)
-            self._spent[trained].append(candidate.seconds)
-        self.seen.append(candidate)
-        return candidate
+    def _report(self, compressions: Sequence[float], left: int) -> None:
+        """Say how the newest candidates did, and about how many of their kind follow."""
+        for compression in compressions:
+            self._report_one(compression, left if compression == compressions[-1] else 0)
 
-    def _report(self, compression: float, left: int) -> None:
+    def _report_one(self, compression: float, left: int) -> None:
         """Say how the newest candidate of a compression did, and about how many of its kind follow."""
         candidate = next((each for each in reversed(self.seen) if each.compression == compression), None)
         if candidate is None:
@@ -263,7 +258,7 @@ class Search:
         """About how many candidates follow and how long they take; the fine-tunings follow the refits."""
         if not left:
             return ""
-        spent = self._spent[trained]
+        spent = self.measured.seconds[trained]
         time_left = f", {_minutes(left * sum(spent) / len(spent))}" if spent else ""
         if trained:
             return f"; about {left} more to fine-tune{time_left}"

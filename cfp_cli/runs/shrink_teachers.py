@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.foundation.files import sha256
-from cfp_cli.runs.candidate_maker import CandidateMaker, resumed
+from cfp_cli.runs.candidate_maker import CandidateMaker
+from cfp_cli.runs.candidate_work import resumed
 from cfp_cli.runs.inputs import ModelInput
 from cfp_cli.runs.scored_network import ScoredNetwork
 from cfp_cli.runs.train import run_train
@@ -54,7 +55,7 @@ class DefaultTeachers:
             )
 
             def train(resume: bool) -> None:
-                with maker.within_limit(options) as listen:
+                with maker.work.within_limit(options) as listen:
                     run_train(
                         scored.data,
                         None,

@@ -13,8 +13,12 @@ class OutOfTimeError(Exception):
     """A training was stopped because it would end after the time limit; `seconds` is what it still needs."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"{seconds:.0f} s more than the time limit leaves")
+        super().__init__(seconds)
         self.seconds = seconds
+
+    def __str__(self) -> str:
+        """Return how much time is missing."""
+        return f"{self.seconds:.0f} s more than the time limit leaves"
 
 
 class TimeLimit:

@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.save import save
-from cfp_cli.checkpoints.spec import ModelSpec, describe
+from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
+from cfp_cli.data.dataset import open_dataset
+from cfp_cli.data.images import sample
 from cfp_cli.data.synthetic import generate
+from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.main import main
 from cfp_cli.models.registry import create
 
@@ -97,6 +101,23 @@ def _untrained(path: Path, arch: str, classes: tuple[str, ...]) -> Path:
     torch.manual_seed(0)
     save(path, describe(create(arch, len(classes)), ModelSpec(arch, classes, input_size=(32, 32))))
     return path
+
+
+@pytest.fixture(scope="session")
+def vary(images: Path) -> Callable[..., None]:
+    """Write a copy of an untrained model with a bias by which it predicts several classes."""
+
+    def write(source: Path, target: Path, arch: str | None = None) -> None:
+        network = load(source, arch)
+        store = sample(open_dataset(images), 48, 0, Preprocessing.of(spec_of(network)))
+        with torch.no_grad():
+            logits = network(next(iter(store.batches(48)))[0])
+            network[-1].bias.sub_(logits.mean(0))
+            network[-1].weight.mul_(20)
+            network[-1].bias.mul_(20)
+        save(target, network, spec_of(network))
+
+    return write
 
 
 @pytest.fixture

@@ -9,15 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import cfp_cli
 from cfp_cli.checkpoints.load import load
-from cfp_cli.checkpoints.save import save
-from cfp_cli.checkpoints.spec import spec_of
-from cfp_cli.data.dataset import Dataset, open_dataset
-from cfp_cli.data.images import sample
-from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.data.dataset import Dataset
 from cfp_cli.exporting import runtimes
 from cfp_cli.exporting.layer_times import Setting
 from cfp_cli.foundation.errors import MissingExtraError
@@ -26,9 +21,9 @@ from cfp_cli.graph import Selection
 from cfp_cli.graph.layer_shapes import LayerShape
 from cfp_cli.measuring.latency import Latency
 from cfp_cli.measuring.loss_rule import Judged
-from cfp_cli.pruning.frontier import next_compression
+from cfp_cli.pruning.frontier import next_compressions
 from cfp_cli.pruning.refit import Refit
-from cfp_cli.runs import candidate_maker, shrink_costs, shrink_search
+from cfp_cli.runs import candidate_maker, candidate_work, shrink_costs, shrink_search
 from cfp_cli.runs import shrink as shrink_module
 from cfp_cli.runs.candidates import Candidate, Candidates
 from cfp_cli.runs.shrink_costs import Costs, Finished
@@ -38,18 +33,10 @@ STRICT = ("--metric", "agreement", "--max-loss", 1, "--margin", 100, "--epochs",
 
 
 @pytest.fixture(scope="module")
-def varied(model: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def varied(model: Path, vary: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The untrained model with a bias by which it predicts several classes."""
-    network = load(model)
-    dataset = open_dataset(images)
-    store = sample(dataset, 48, 0, Preprocessing.of(spec_of(network)))
-    with torch.no_grad():
-        logits = network(next(iter(store.batches(48)))[0])
-        network[-1].bias.sub_(logits.mean(0))
-        network[-1].weight.mul_(20)
-        network[-1].bias.mul_(20)
     path = tmp_path_factory.mktemp("varied") / "model.pt"
-    save(path, network, spec_of(network))
+    vary(model, path)
     return path
 
 
@@ -61,11 +48,11 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
         loss = candidate.compression / (100 if candidate.trained else 20)
         return Judged(loss, loss, loss <= self.options.rule.max_loss)
 
-    def following(tried: dict[float, bool], **known: float) -> float | None:
-        return next_compression(tried, **{**known, "close": 4.0})
+    def following(tried: dict[float, bool], count: int, **known: float) -> list[float]:
+        return next_compressions(tried, count, **{**known, "close": 4.0})
 
     monkeypatch.setattr(shrink_search.Search, "judge", judge)
-    monkeypatch.setattr(shrink_search, "next_compression", following)
+    monkeypatch.setattr(shrink_search, "next_compressions", following)
 
 
 @pytest.fixture
@@ -79,8 +66,8 @@ def shrink(cfp, varied: Path, images: Path, tmp_path: Path, monkeypatch, coarse:
     monkeypatch.setattr(shrink_module, "run_export", missing)
     monkeypatch.setattr(shrink_module, "run_report", missing)
     monkeypatch.setattr(Costs, "finish", missing)
-    monkeypatch.setattr(candidate_maker.RecordedOutputs, "of", lambda *_, **__: None)
-    monkeypatch.setattr(candidate_maker, "Refit", lambda recorded: Refit(reconstruct=False, recalibrate=False))
+    monkeypatch.setattr(candidate_work.RecordedOutputs, "of", lambda *_, **__: None)
+    monkeypatch.setattr(candidate_work, "Refit", lambda recorded: Refit(reconstruct=False, recalibrate=False))
     return lambda *options, run="run": cfp("shrink", varied, images, *STRICT, *options, "--run", run)
 
 
@@ -178,7 +165,7 @@ def test_an_interrupted_command_goes_on(
 
 
 def test_an_interrupted_training_goes_on_and_the_looks_serve_another_loss(shrink, measured, monkeypatch) -> None:
-    finetune = candidate_maker.run_finetune
+    finetune = candidate_work.run_finetune
     asked: list[bool] = []
 
     def interrupted(*arguments: Any, resume: bool, **named: Any) -> Any:
@@ -188,7 +175,7 @@ def test_an_interrupted_training_goes_on_and_the_looks_serve_another_loss(shrink
             raise KeyboardInterrupt
         return done
 
-    monkeypatch.setattr(candidate_maker, "run_finetune", interrupted)
+    monkeypatch.setattr(candidate_work, "run_finetune", interrupted)
     assert shrink().code == 130
     done = shrink()
     assert done.code == 0, done.err
@@ -237,8 +224,6 @@ def test_limits(shrink, measured: list[Candidate], monkeypatch: pytest.MonkeyPat
     missing = shrink("--runtime", "openvino", "--round-to", 1)
     assert missing.code == 1
     assert "needs no_such_package" in missing.err
-    monkeypatch.setattr(shrink_module.launch, "launched", lambda: True)
-    assert "without torchrun" in shrink().err
 
 
 @pytest.fixture

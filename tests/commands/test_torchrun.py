@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ import pytest
 from forked import Forks
 from safetensors import safe_open
 
+from cfp_cli.execution.pool import Pool
+from cfp_cli.foundation.files import sha256
+
 
 @pytest.fixture(scope="module")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    modules = ["torch._dynamo", "torch.distributed", "cfp_cli.runs.score", "cfp_cli.runs.finetune"]
+    modules = ["torch._dynamo", "torch.distributed", "cfp_cli.runs.score", "cfp_cli.runs.shrink"]
     with Forks(tmp_path_factory.mktemp("output"), "cfp_cli.main:main", modules) as forks:
         yield forks
 
@@ -73,3 +77,49 @@ def test_two_processes_run_the_road_and_the_first_alone_prints(
     assert second.out == ""
     records = json.loads((two / "run.json").read_text())["records"]
     assert [record["command"] for record in records] == ["score", "prune", "finetune"]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_candidates_of_shrink(
+    cfp,
+    forks: Forks,
+    tmp_path: Path,
+    vary: Callable[..., None],
+    own_model: Path,
+    own_arch: str,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, two, model = tmp_path / "one", tmp_path / "two", tmp_path / "model.pt"
+    vary(own_model, model, own_arch)
+    assert cfp("score", model, images, "--arch", own_arch, "--images", 48, "--run", one).code == 0
+    shutil.copytree(one, two)
+    limits = ("--metric", "agreement", "--max-loss", 13, "--margin", 100, "--epochs", 1, "--views", 1)
+    line = ("shrink", model, images, "--arch", own_arch, *limits, "--teachers", model, "--json", "--device", "cpu")
+    first, second = forks.run([*line, "--run", two], 2)
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert second.out == ""
+    with monkeypatch.context() as patch:
+        # One process tries two compressions at a time too, one after the other.
+        patch.setattr(Pool, "size", 2)
+        alone = cfp(*line, "--run", one)
+    assert alone.code == 0, alone.err
+    made = candidates(two)
+    assert {trained for _, trained in made} == {False, True}
+    assert candidates(one) == made
+    looks = [[(each["params"], each["chosen"]) for each in json.loads(done.out)["frontier"]] for done in (first, alone)]
+    assert looks[0] == looks[1]
+    assert sha256(one / "shrunk.pt") == sha256(two / "shrunk.pt")
+    records = [record["command"] for record in json.loads((two / "run.json").read_text())["records"]]
+    assert records.count("finetune") >= sum(trained for _, trained in made)
+
+
+def candidates(run: Path) -> dict[tuple[float, bool], object]:
+    """Hashes of the networks and plans, and the predictions, of the stored candidates."""
+    return {
+        (each["compression"], each["trained"]): (
+            each["compared"],
+            [each["files"][name]["sha256"] for name in each["files"] if name != "history"],
+        )
+        for each in json.loads((run / "shrink.json").read_text())["candidates"]
+    }

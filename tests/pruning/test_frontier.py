@@ -17,23 +17,24 @@ from cfp_cli.pruning.frontier import (
     Budget,
     below_first_failure,
     least_compression,
-    next_compression,
+    next_compressions,
     remaining_looks,
 )
 
 
 def search(
-    passes: Callable[[float], bool], least: float = LEAST, tried: dict[float, bool] | None = None
+    passes: Callable[[float], bool], least: float = LEAST, tried: dict[float, bool] | None = None, count: int = 1
 ) -> list[float]:
-    """The compressions that are tried, in their order."""
+    """The compressions that are tried, in their order, `count` at the same time."""
     tried = {} if tried is None else tried
     order: list[float] = []
-    while (following := next_compression(tried, least=least)) is not None:
-        assert following not in tried
-        assert following >= least
-        order.append(following)
-        tried[following] = passes(following)
-        assert len(order) < 30
+    while following := next_compressions(tried, count, least=least):
+        assert len(following) <= count
+        assert not set(following) & set(tried)
+        assert min(following) >= least
+        order += following
+        tried |= {each: passes(each) for each in following}
+        assert len(order) < 30 * count
     return order
 
 
@@ -41,13 +42,15 @@ def result(passes: Callable[[float], bool], order: list[float]) -> float | None:
     return max((each for each in order if passes(each)), default=None)
 
 
+@pytest.mark.parametrize("count", [1, 2, 5])
 @pytest.mark.parametrize("border", [1.2, 2.0, 15.9, 16.0, 16.1, 40.0, 333.0, 9000.0])
-def test_the_border_of_a_growing_loss_is_found(border: float) -> None:
-    order = search(lambda compression: compression <= border)
+def test_the_border_of_a_growing_loss_is_found(border: float, count: int) -> None:
+    order = search(lambda compression: compression <= border, count=count)
     found = result(lambda compression: compression <= border, order)
     assert found is not None
     assert border / CLOSE * 0.99 <= found <= border
-    assert len(order) <= 12
+    assert len(order) <= 12 + 3 * count
+    assert math.ceil(len(order) / count) <= (12 if count == 1 else 9), "several processes end sooner"
 
 
 def test_random_losses_end_with_a_candidate_that_passed() -> None:
@@ -95,6 +98,7 @@ def test_the_number_of_remaining_looks() -> None:
         for number, each in enumerate(order):
             if any(tried.values()) and not all(tried.values()):
                 assert abs(remaining_looks(tried) - (len(order) - number)) <= 1
+                assert remaining_looks(tried, 3) % 3 == 0
             tried[each] = each <= border
 
 

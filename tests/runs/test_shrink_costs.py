@@ -13,7 +13,7 @@ from torch import nn
 
 from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.exporting.layer_times import Setting
-from cfp_cli.foundation.content_hash import KEY
+from cfp_cli.foundation.content_hash import KEY, write_hashed_json
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.progress import SILENT
 from cfp_cli.graph import ChannelGraph, Selection, channel_sets
@@ -107,6 +107,40 @@ def test_wrong_fields_are_named(
     opened().layers(Selection(graph))
     path = tmp_path / "costs.json"
     content = {name: value for name, value in json.loads(path.read_text()).items() if name != KEY}
-    path.write_text(json.dumps({**content, **change}))
+    write_hashed_json(path, {**content, **change})
     with pytest.raises(RunError, match=message):
         opened()
+
+
+def test_only_measurements_with_their_hash_are_believed(
+    opened: Callable[..., Costs], graph: ChannelGraph, tmp_path: Path
+) -> None:
+    """A file that another tool, or a user, wrote or changed may hold times of another machine."""
+    opened().layers(Selection(graph))
+    path = tmp_path / "costs.json"
+    content = json.loads(path.read_text())
+    bare = {name: value for name, value in content.items() if name != KEY}
+    for changed, message in (
+        (bare, "has no hash of its content"),
+        ({**content, "layers": {**bare["layers"], "x": 1.0}}, "is damaged"),
+        ([1, 2], "has no hash of its content"),
+    ):
+        path.write_text(json.dumps(changed))
+        with pytest.raises(RunError, match=f"{message}.*; delete the file to measure again$"):
+            opened()
+
+
+@pytest.mark.parametrize("name", ["machine", "runtime", "threads", "batch"])
+def test_times_of_another_machine_or_runtime_are_measured_again(
+    opened: Callable[..., Costs], graph: ChannelGraph, tmp_path: Path, name: str
+) -> None:
+    times = opened().layers(Selection(graph))
+    path = tmp_path / "costs.json"
+    content = {name: value for name, value in json.loads(path.read_text()).items() if name != KEY}
+    halves = {each: value / 2 for each, value in content["layers"].items()}
+    other = 7 if isinstance(content[name], int) else "another"
+    write_hashed_json(path, {**content, "layers": halves})
+    assert opened().layers(Selection(graph)) == pytest.approx(times / 2), "the stored times are used"
+    write_hashed_json(path, {**content, "layers": halves, name: other})
+    assert opened().layers(Selection(graph)) == times
+    assert json.loads(path.read_text())[name] == content[name]
