@@ -144,7 +144,7 @@ def _search(
         finished.bytes if finished else None,
         exceeded,
         data.labels,
-        validation.views,
+        maker.validation.views,
     )
     record = ShrinkRecord(
         arguments=_arguments(options),
