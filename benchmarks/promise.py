@@ -33,7 +33,7 @@ from cfp_cli.measuring.compared import Compared, ComparedViews
 from cfp_cli.measuring.intervals import paired_difference
 from cfp_cli.measuring.metrics import compute_metrics
 from cfp_cli.measuring.predictions import predict
-from cfp_cli.runs.candidate_plans import IMAGES
+from cfp_cli.runs.candidate_work import IMAGES
 
 RESULTS = Path(__file__).parent / "results" / "promise.jsonl"
 COMPRESSIONS = (16, 27, 39, 50, 64, 80, 100, 128, 160, 200, 256, 324, 400)

@@ -23,6 +23,7 @@ from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.choices import Augment
 from cfp_cli.data.dataset import Item
 from cfp_cli.data.decoding import DEFAULT_BUDGET, DecodedImages
+from cfp_cli.data.images import ImageStore
 from cfp_cli.data.raster import UInt8
 from cfp_cli.data.remarks import Remarks
 from cfp_cli.data.transforms import Preprocessing
@@ -156,3 +157,32 @@ class ViewBatches:
             for start in range(0, len(self._store), self._size):
                 indices = np.arange(start, min(start + self._size, len(self._store)))
                 yield self._store.get(indices, np.full(len(indices), view)), self._store.labels[indices]
+
+
+class WithViews:
+    """A loader of the images of a store, followed by one view of each.
+
+    Args:
+        images: the images.
+        augment: the augmentation of the views.
+        seed: seed of the views.
+        batch_size: number of images in each batch.
+
+    Yields:
+        Preprocessed images float32 [n, C, H, W] and labels int64 [n].
+    """
+
+    def __init__(self, images: ImageStore, augment: Augment, seed: int, batch_size: int) -> None:
+        items = [Item(path, int(label)) for path, label in zip(images.paths, images.labels, strict=True)]
+        views = ViewStore(items, images.preprocessing, augment, 1, seed)
+        chosen = np.random.default_rng(seed).integers(views.views, size=len(views))
+        self._images, self._views, self._chosen, self._size = images, views, chosen, batch_size
+
+    def __len__(self) -> int:
+        return sum(-(-len(each) // self._size) for each in (self._images, self._views))
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        yield from self._images.batches(self._size)
+        for start in range(0, len(self._views), self._size):
+            indices = np.arange(start, min(start + self._size, len(self._views)))
+            yield self._views.get(indices, self._chosen[indices]), self._views.labels[indices]

@@ -84,7 +84,7 @@ class CandidatePlans:
             "prune": replace(options.prune(2.0, self.round_to), ratio=0.0).__dict__,
             "seed": options.seed,
             "batch_size": options.batch_size,
-            "views": [options.training.augment, VIEWS, VIEWED],
+            "views": [options.training.augment, VIEWS, VIEWED, self.work.validation.views],
         }
         if options.target in self.costs.measured:
             facts["costs"] = self.costs.identity

@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from cfp_cli.data.images import Batches, sample
+from cfp_cli.data.views import WithViews
 from cfp_cli.execution.full_precision import full_precision
 from cfp_cli.graph import ChannelGraph
 from cfp_cli.pruning.plan import Plan
@@ -33,7 +34,7 @@ from cfp_cli.training.loop import Listener
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.state import OtherRunError
 
-# Images that candidates are refitted to: half of those of `cfp prune`, which refits a single network.
+# Images that candidates are refitted to, with a view of each if the original knows them.
 IMAGES = 512
 
 
@@ -102,9 +103,12 @@ class CandidateWork:
     def __post_init__(self) -> None:
         scored, options = self.scored, self.options
         self.progress = scored.progress
-        self.images: Batches = sample(
-            scored.dataset, IMAGES, options.seed, scored.preprocessing, self.progress
-        ).batches(options.batch_size)
+        images = sample(scored.dataset, IMAGES, options.seed, scored.preprocessing, self.progress)
+        self.images: Batches | WithViews = (
+            WithViews(images, options.training.augment, options.seed, options.batch_size)
+            if self.validation.views > 1
+            else images.batches(options.batch_size)
+        )
         self.pruner = Pruner(self.images, progress=self.progress)
         self.graph: ChannelGraph = scored.graph(self.pruner)
 

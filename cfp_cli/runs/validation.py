@@ -16,7 +16,7 @@ from cfp_cli.measuring.compared import Compared, ComparedViews
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.predictions import Predictions, predict
 
-# Augmented views of each validation image: at most VIEWS, and at most VIEWED of all images.
+# Augmented views of each validation image: VIEWS, or as many as make VIEWED of all images, but one at least.
 VIEWS, VIEWED = 8, 2048
 # The original does not know the views if its accuracy on them is lower by more than this.
 _LARGEST_GAP = 0.03
@@ -62,9 +62,9 @@ class Validation:
         self.metrics: Metrics = compute_metrics(self._original.classes, self._labels, spec.classes)
         self.views = 1
         self._views: ViewBatches | None = None
-        count = min(VIEWS, VIEWED // len(store))
-        if augment == "none" or count == 0:
+        if augment == "none":
             return
+        count = max(1, min(VIEWS, VIEWED // len(store)))
         views = ViewStore(
             dataset.split("val"), preprocessing, augment, count, seed, broken=dataset.broken, progress=progress
         )

@@ -13,8 +13,9 @@ from torchvision.transforms import v2
 from cfp_cli.data.broken import BrokenImages
 from cfp_cli.data.choices import Augment
 from cfp_cli.data.dataset import Item
+from cfp_cli.data.images import ImageStore
 from cfp_cli.data.transforms import Preprocessing
-from cfp_cli.data.views import ViewStore
+from cfp_cli.data.views import ViewStore, WithViews
 from cfp_cli.foundation.errors import UsageError
 
 SIZE = (16, 16)
@@ -171,3 +172,20 @@ def test_batches_have_all_views_one_view_after_another(items: list[Item]) -> Non
     order = np.arange(36)
     assert torch.equal(images, store.get(order % 12, order // 12))
     assert torch.equal(labels, store.labels.repeat(3))
+
+
+@pytest.mark.parametrize("augment", ["geometric", "paper"])
+def test_images_are_followed_by_one_view_of_each(items: list[Item], augment: Augment) -> None:
+    images = ImageStore(items, Preprocessing(SIZE))
+    loader = WithViews(images, augment, 3, 5)
+    batches = list(loader)
+    assert len(batches) == len(loader) == 6
+    pixels, labels = (torch.cat(each) for each in zip(*batches, strict=True))
+    assert torch.equal(pixels[:12], torch.cat([each for each, _ in images.batches(12)]))
+    assert torch.equal(labels, images.labels.repeat(2))
+    views = ViewStore(items, Preprocessing(SIZE), augment, 1, 3)
+    for index in range(12):
+        every = views.get([index] * views.views, range(views.views))
+        assert any(torch.equal(pixels[12 + index], view) for view in every)
+    again = torch.cat([each for each, _ in WithViews(images, augment, 3, 12)])
+    assert torch.equal(again, pixels)
