@@ -16,9 +16,9 @@ import cfp_core
 from cfp_cli.data.images import Batches
 from cfp_cli.graph import ChannelGraph, Tap
 
-# Samples of a set of C channels: 8 C, or more if C is below 362, where products of channels are cheap.
-_SAMPLES_PER_CHANNEL = 8
-_SAMPLES_TIMES_CHANNELS = 1 << 20
+# Samples of a set of C channels: 4 C, or more if C is below 256, where products of channels are cheap.
+_SAMPLES_PER_CHANNEL = 4
+_SAMPLES_TIMES_CHANNELS = 1 << 18
 # Assumed number of images of a loader without a length.
 _ASSUMED_IMAGES = 64
 
@@ -91,14 +91,13 @@ class _Part:
 
     def add(self, maps: Tensor, images: range) -> None:
         """Add samples of maps [N, C, H, W]."""
-        _, _, height, width = maps.shape
-        count = min(self.budget, height * width)
-        if count == height * width:
-            samples = maps.flatten(2).transpose(1, 2).flatten(0, 1)
-        else:
-            positions = torch.from_numpy(sample_positions(height * width, count, images, self.tap)).to(maps.device)
-            image = torch.arange(len(maps), device=maps.device)[:, None]
-            samples = maps[image, :, positions // width, positions % width].flatten(0, 1)
+        values = maps.flatten(2)
+        _, channels, pixels = values.shape
+        count = min(self.budget, pixels)
+        if count < pixels:
+            positions = torch.from_numpy(sample_positions(pixels, count, images, self.tap)).to(maps.device)
+            values = values.gather(2, positions[:, None].expand(-1, channels, -1))
+        samples = values.transpose(1, 2).flatten(0, 1)
         if self.channels is not None:
             samples = samples[:, self.channels.to(maps.device)]
         samples = samples.float().cpu()
