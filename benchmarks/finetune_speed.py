@@ -233,6 +233,10 @@ class Live:
         """See `Objective`."""
         return mix(epoch, OPTIONS.epochs)
 
+    def validation_loss(self, logits: Tensor) -> None:
+        """None: nothing is validated here."""
+        return
+
 
 def shrunk(arch: str, classes: int, share: float) -> nn.Module:
     """A network with `share` of the channels of each layer and new random weights."""

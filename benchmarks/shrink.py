@@ -1,9 +1,10 @@
 """Time and result of one `cfp shrink` command on a real data set.
 
     python benchmarks/shrink.py MODEL DATA [--arch A] [--teachers RL [CL]] [--max-loss 0.2] [--time-limit 15m]
-        [--seed 0] [--out benchmarks/results/shrink.jsonl] [further options of cfp shrink, such as --target latency]
+        [--seed 0] [--out benchmarks/results/shrink.jsonl] [--continue RUN]
+        [further options of cfp shrink, such as --target latency]
 
-It runs the command in an empty run directory and appends one row: the command, wall and CPU seconds, the frontier, and
+It runs the command in an empty run directory, or in RUN, where an earlier one left its candidates, and appends one row: the command, wall and CPU seconds, the frontier, and
 the validation and test figures of the original and of the chosen network with their intervals.
 """
 
@@ -37,13 +38,16 @@ def main() -> None:
     parser.add_argument("--time-limit")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "shrink.jsonl")
+    parser.add_argument("--continue", dest="run", type=Path, help="run directory; seconds count this command alone")
     given, further = parser.parse_known_args()
     options = ["--max-loss", given.max_loss, "--seed", given.seed]
     options += ["--arch", given.arch] if given.arch else []
     options += ["--time-limit", given.time_limit] if given.time_limit else []
     teachers = ["--teachers", *map(str, given.teachers)] if given.teachers else []
     command = ["shrink", str(given.model), str(given.data), *teachers, *options, *further]
-    with tempfile.TemporaryDirectory() as run:
+    with tempfile.TemporaryDirectory() as empty:
+        run = str(given.run or empty)
+        continued = (Path(run) / "shrink.json").exists()
         began = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "cfp_cli", *command, "--json", "--run", run], stdout=subprocess.PIPE, check=False
@@ -57,11 +61,15 @@ def main() -> None:
     row = {
         "command": " ".join(["cfp", *(names.get(each, each) for each in command)]),
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
+        "continued": continued,
         "wall_seconds": round(seconds, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "load_after": round(os.getloadavg()[1], 1),
         "peak_mib": used.ru_maxrss // 1024,
-        **{name: result[name] for name in ("met", "loss", "bound", "compression", "macs_ratio", "latency_ratio")},
+        **{
+            name: result[name]
+            for name in ("met", "loss", "bound", "views", "compression", "macs_ratio", "latency_ratio")
+        },
         "latency_ms": result["latency_ms"],
         "bytes": result["bytes"],
         "accuracy_change_interval": result["accuracy_change_interval"],

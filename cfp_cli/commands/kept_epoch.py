@@ -30,7 +30,9 @@ def kept_epoch(history: History, select: Select, start: str) -> tuple[str, ...]:
     if values[history.best_epoch] >= values[best]:
         return ()
     name = "accuracy" if select == "accuracy" else "macro-F1"
+    with_teachers = any(row.val_loss is not None for row in history.rows)
+    which = "the epoch nearest to the teachers" if with_teachers else "the latest epoch"
     return (
-        f"epoch {history.best_epoch + 1} is kept: the latest epoch within one standard error of the best val {name}, "
+        f"epoch {history.best_epoch + 1} is kept: {which} within one standard error of the best val {name}, "
         f"{values[best]:.2%} in epoch {best + 1}",
     )

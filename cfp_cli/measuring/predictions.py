@@ -55,6 +55,20 @@ def predict(
     return Predictions(torch.cat(classes), torch.cat(confidence), torch.cat(labels))
 
 
+def predict_logits(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device | str | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the logits of labelled images, float64 [N, classes] on the CPU, and their labels; see `predict`."""
+    if device is None:
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    logits, labels = [], []
+    with evaluating(model), torch.inference_mode():
+        for images, batch_labels in batches:
+            logits.append(finite_logits(model, images.to(device)))
+            labels.append(batch_labels.cpu())
+    return torch.cat(logits), torch.cat(labels)
+
+
 def finite_logits(network: Callable[[Tensor], Any], images: Tensor) -> Tensor:
     """Return the logits of a network as float64 [n, classes] on the CPU; their softmax are the class probabilities.
 

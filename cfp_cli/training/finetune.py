@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.checkpoints.spec import spec_of
@@ -17,7 +17,8 @@ from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.measuring.metrics import evaluate
+from cfp_cli.measuring.metrics import compute_metrics
+from cfp_cli.measuring.predictions import predict_logits
 from cfp_cli.training.classes import require_classes
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
@@ -109,12 +110,17 @@ def finetune(
         cached = [
             Teacher.with_logits(name, network, images, cache_folder, device) for name, network in networks.items()
         ]
-        if distributed.current().first:
-            _check(cached, images)
+        # Only the first process measures on validation images.
+        validation = _checked(cached, images) if distributed.current().first else ()
         labels = images.views(student_preprocessing).labels
         weights = class_weights(labels, len(dataset.classes), draw_probability(options.sampler, labels))
         return Distillation(
-            [teacher.logits for teacher in cached], options.epochs, options.temperature, options.label_weight, weights
+            [teacher.logits for teacher in cached],
+            options.epochs,
+            options.temperature,
+            options.label_weight,
+            weights,
+            validation,
         )
 
     return train_network(
@@ -139,11 +145,21 @@ def finetune(
     )
 
 
-def _check(teachers: Sequence[Teacher], images: TrainingImages) -> None:
-    """Warn about teachers from which a student cannot learn well."""
+def _checked(teachers: Sequence[Teacher], images: TrainingImages) -> tuple[Tensor, ...]:
+    """Warn about teachers from which a student cannot learn well; return their logits on the validation images."""
+    found = []
     for teacher in teachers:
-        validation = evaluate(teacher.model, images.evaluation_batches("val", teacher.preprocessing))
-        labels = images.views(teacher.preprocessing).labels
-        check_views(teacher.name, teacher.logits, labels, validation, images.progress)
+        batches = images.evaluation_batches("val", teacher.preprocessing)
+        logits, labels = predict_logits(teacher.model, batches)
+        validation = compute_metrics(logits.argmax(1), labels, images.dataset.classes)
+        check_views(
+            teacher.name,
+            teacher.logits,
+            images.views(teacher.preprocessing).labels,
+            validation,
+            images.progress,
+        )
+        found.append(logits)
     # The last teacher is the class-balanced one, which must recognise the rare classes.
     check_classes(teacher.name, validation, images.progress)
+    return tuple(found)

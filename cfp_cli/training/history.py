@@ -35,6 +35,8 @@ class EpochRow:
         images_per_second: training images per second, without the time of validation.
         seconds: time of training and validation.
         output_error: error of the outputs on the validation split, see `output_error`; None with labels.
+        val_loss: distillation loss on the validation split, the mean over the teachers; None without teachers, or
+            without labels.
     """
 
     epoch: int
@@ -51,6 +53,7 @@ class EpochRow:
     images_per_second: float
     seconds: float
     output_error: float | None = None
+    val_loss: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -68,6 +71,8 @@ class EpochRow:
             ("val error of the outputs", self.output_error),
         )
         measured = ", ".join(f"{name} {value:.2%}" for name, value in named if value is not None)
+        if self.val_loss is not None:
+            measured += f", val loss {self.val_loss:.4f}"
         return (
             f"epoch {self.epoch + 1}/{epochs}: loss {self.loss:.4f}, {measured}, lr {self.lr:.1e}, "
             f"{self.images_per_second:.0f} images/s"

@@ -23,8 +23,9 @@ from cfp_cli.execution import distributed, launch
 from cfp_cli.foundation.errors import NotFiniteError, TrainingError
 from cfp_cli.foundation.files import remove_leftovers, require_writable
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.measuring.metrics import Loader, Metrics, evaluate
+from cfp_cli.measuring.metrics import Loader, Metrics, compute_metrics
 from cfp_cli.measuring.output_error import output_error
+from cfp_cli.measuring.predictions import predict_logits
 from cfp_cli.models.state_dict import load_state
 from cfp_cli.training.batch_plan import BatchPlan, ImageSampler, ViewSource, step_seed
 from cfp_cli.training.best_epoch import START, BestEpoch, Validation
@@ -224,8 +225,8 @@ class _Run:
 
     def _measure_start(self, interrupt: Interrupt) -> None:
         """Make the network before training the first candidate for the best epoch."""
-        metrics = self._validate(self.trainer.model, interrupt)
-        self.best.update(self.trainer.model, metrics, START)
+        metrics, loss = self._validate(self.trainer.model, interrupt)
+        self.best.update(self.trainer.model, metrics, START, loss)
         if self.workers.first:
             figures = (
                 f"val accuracy {metrics.accuracy:.2%}, macro-F1 {metrics.macro_f1:.2%}"
@@ -267,7 +268,7 @@ class _Run:
         started, candidate = time.perf_counter(), self.trainer.candidate
         self._require(finite(candidate), "a weight became NaN or infinite")
         update_statistics(candidate, self.data.views, self.options, self.epoch)
-        validation = self._validate(candidate, interrupt)
+        validation, val_loss = self._validate(candidate, interrupt)
         metrics = validation if isinstance(validation, Metrics) else None
         loss, first, second = (self.loss_sums / self.images).tolist()
         row = EpochRow(
@@ -285,32 +286,36 @@ class _Run:
             images_per_second=self.images / max(self.seconds, 1e-9),
             seconds=self.seconds + time.perf_counter() - started,
             output_error=validation if isinstance(validation, float) else None,
+            val_loss=val_loss,
         )
         self.rows.append(row)
-        self.best.update(candidate, validation, self.epoch)
+        self.best.update(candidate, validation, self.epoch, val_loss)
         self.epoch, self.step, self.images, self.seconds = self.epoch + 1, 0, 0, 0.0
         self.loss_sums.zero_()
         if self.workers.first:
             self._report(row)
 
-    def _validate(self, candidate: nn.Module, interrupt: Interrupt) -> Validation:
-        """Measure on the first process, and return the result on every process."""
-        metrics: Validation | None = None
+    def _validate(self, candidate: nn.Module, interrupt: Interrupt) -> tuple[Validation, float | None]:
+        """Measure on the first process, and return the result and the distillation loss on every process."""
+        measured: tuple[Validation, float | None] | None = None
         if self.workers.first:
             loader = _InterruptibleLoader(self.data.validation, interrupt, self.workers)
             try:
-                metrics = self._measure(candidate, loader)
+                measured = self._measure(candidate, loader)
             except NotFiniteError:
                 self._require(False, "a logit became NaN or infinite")
-            self._require(not isinstance(metrics, float) or math.isfinite(metrics), "an output became NaN or infinite")
-        shared = self.workers.broadcast(metrics)
+            error = measured[0] if measured else None
+            self._require(not isinstance(error, float) or math.isfinite(error), "an output became NaN or infinite")
+        shared = self.workers.broadcast(measured)
         assert shared is not None
         return shared
 
-    def _measure(self, network: nn.Module, loader: Loader) -> Validation:
+    def _measure(self, network: nn.Module, loader: Loader) -> tuple[Validation, float | None]:
         if self.data.teacher is not None:
-            return output_error(network, self.data.teacher, loader, classes=len(self.data.classes))
-        return evaluate(network, loader, self.data.classes)
+            return output_error(network, self.data.teacher, loader, classes=len(self.data.classes)), None
+        logits, labels = predict_logits(network, loader)
+        metrics = compute_metrics(logits.argmax(1), labels, self.data.classes)
+        return metrics, self.objective.validation_loss(logits)
 
     def _report(self, row: EpochRow) -> None:
         if self.board:
@@ -396,7 +401,7 @@ class _Run:
         model = self.trainer.model
         load_state(model, best)
         model.to(memory_format=torch.contiguous_format).eval()
-        val = self._measure(model, self.data.validation)
+        val, _ = self._measure(model, self.data.validation)
         seconds = sum(row.seconds for row in self.rows)
         rows, epoch = tuple(self.rows), self.best.epoch
         if isinstance(val, float):

@@ -55,6 +55,14 @@ class Objective(Protocol):
         """The weight l of the representation teacher in an epoch, or None with fewer than two teachers."""
         ...
 
+    def validation_loss(self, logits: Tensor, /) -> float | None:
+        """The distillation loss on the validation images, the mean over the teachers; None if it is not measured.
+
+        Args:
+            logits: float32 [N, classes] of the network on the validation images.
+        """
+        ...
+
 
 def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Distillation loss T^2 KL(softmax(t/T) || softmax(s/T)), the mean over the batch.
@@ -110,6 +118,10 @@ class CrossEntropy:
         """None, because there are no teachers."""
         return
 
+    def validation_loss(self, logits: Tensor) -> None:
+        """None, because there are no teachers."""
+        return
+
 
 class Distillation:
     """L = l KD(s, RL) + (1 - l) KD(s, CL), l = cos(e/E pi/2); with one teacher L = KD(s, RL).
@@ -126,6 +138,7 @@ class Distillation:
         temperature: temperature T.
         label_weight: weight of the cross-entropy.
         weights: float32 [classes] from `class_weights`; required if `label_weight` is not 0.
+        validation: logits of each teacher on the validation images, float32 [N, classes].
     """
 
     def __init__(
@@ -135,6 +148,7 @@ class Distillation:
         temperature: float = 2.0,
         label_weight: float = 0.0,
         weights: Tensor | None = None,
+        validation: Sequence[Tensor] = (),
     ) -> None:
         if not 1 <= len(teachers) <= 2:
             raise ValueError(f"{len(teachers)} teachers; pass one or two")
@@ -146,6 +160,7 @@ class Distillation:
         self.temperature = temperature
         self.label_weight = label_weight
         self.weights = weights
+        self.validation = tuple(validation)
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """See `Objective`."""
@@ -167,3 +182,10 @@ class Distillation:
     def mix(self, epoch: int) -> float | None:
         """See `Objective`."""
         return mix(epoch, self.epochs) if self.teachers == 2 else None
+
+    def validation_loss(self, logits: Tensor) -> float | None:
+        """See `Objective`. Both teachers count equally, so that the losses of different epochs can be compared."""
+        if not self.validation:
+            return None
+        losses = [float(kd(logits.double(), each.double(), self.temperature)) for each in self.validation]
+        return sum(losses) / len(losses)

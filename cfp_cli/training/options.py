@@ -99,8 +99,8 @@ class TrainOptions:
     select: Select = field(
         default="accuracy",
         metadata={
-            "help": "Validation metric by which the kept epoch is chosen: the latest epoch within one standard error "
-            "of the best value."
+            "help": "Validation metric by which the kept epoch is chosen: of the epochs within one standard error of "
+            "the best value, the latest, or with teachers the one with the smallest distillation loss."
         },
     )
     temperature: float = field(

@@ -85,6 +85,10 @@ class OutputDistillation:
         """See `Objective`."""
         return mix(epoch, self.epochs) if self.teachers == 2 else None
 
+    def validation_loss(self, logits: Tensor) -> None:
+        """None; `output_error` measures the outputs on the validation images."""
+        return
+
     def _targets(self, batch: Batch, device: torch.device) -> list[list[Tensor]]:
         """The outputs of each teacher."""
         if self._tables:

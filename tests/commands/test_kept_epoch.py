@@ -16,7 +16,7 @@ from cfp_cli.runs.train import run_train
 
 def history(best_epoch: int, accuracy: Sequence[float], macro_f1: Sequence[float]) -> SimpleNamespace:
     rows = [
-        SimpleNamespace(epoch=i, accuracy=a, macro_f1=f)
+        SimpleNamespace(epoch=i, accuracy=a, macro_f1=f, val_loss=None)
         for i, (a, f) in enumerate(zip(accuracy, macro_f1, strict=True))
     ]
     return SimpleNamespace(best_epoch=best_epoch, rows=rows)
@@ -25,9 +25,11 @@ def history(best_epoch: int, accuracy: Sequence[float], macro_f1: Sequence[float
 def test_an_epoch_below_the_best_is_explained_by_the_metric_that_chose_it() -> None:
     done = history(2, (0.4333, 0.41, 0.42), (0.3, 0.35, 0.36))
     (line,) = kept_epoch(done, "accuracy", "rl.pt")
-    assert line.startswith("epoch 3 is kept")
+    assert line.startswith("epoch 3 is kept: the latest epoch")
     assert "val accuracy, 43.33% in epoch 1" in line
     assert kept_epoch(done, "macro_f1", "rl.pt") == ()
+    done.rows[0].val_loss = 0.1
+    assert kept_epoch(done, "accuracy", "rl.pt")[0].startswith("epoch 3 is kept: the epoch nearest to the teachers")
 
 
 @pytest.mark.parametrize("best_epoch", [0, 1])

@@ -59,3 +59,42 @@ def test_the_preset_of_shrink_stops_where_nothing_is_gained(gain: int) -> None:
         epochs += 1
     # The network before training counts as an epoch.
     assert epochs == min(gain + 21 if gain < 20 else 20, options.epochs)
+
+
+@settings(deadline=None)
+@given(
+    start=st.tuples(st.integers(80, 100), st.floats(0, 1)),
+    epochs=st.lists(st.tuples(st.integers(70, 100), st.floats(0, 1)), max_size=12),
+)
+def test_with_teachers_the_kept_epoch_is_below_the_start_in_neither_score_nor_loss(
+    start: tuple[int, float], epochs: list[tuple[int, float]]
+) -> None:
+    best = BestEpoch(network(-1), "accuracy", patience=0)
+    best.update(network(-1), metrics(start[0]), START, start[1])
+    for epoch, (correct, loss) in enumerate(epochs):
+        # A resumed run decides the same.
+        state, best = best.state(), BestEpoch(network(-1), "accuracy", patience=0)
+        best.restore(state)
+        best.update(network(epoch), metrics(correct), epoch, loss)
+    correct, loss = start if best.epoch == START else epochs[best.epoch]
+    highest = max([start[0], *(each for each, _ in epochs)])
+    assert correct >= start[0]
+    assert best.model.weight.item() == best.epoch
+    if highest == start[0]:
+        # The start stays in the race, so only a smaller loss replaces it.
+        assert loss <= start[1]
+        assert loss == min(loss for correct, loss in [start, *epochs] if correct == highest)
+
+
+def test_of_epochs_that_are_as_good_the_one_nearest_to_the_teachers_is_kept() -> None:
+    best = BestEpoch(network(-1), "accuracy", patience=3)
+    best.update(network(-1), metrics(90), START, 0.5)
+    for epoch, (correct, loss) in enumerate(((95, 0.4), (94, 0.2), (93, 0.3), (96, 0.25))):
+        best.update(network(epoch), metrics(correct), epoch, loss)
+    assert (best.epoch, best.stopped) == (1, False)
+    # A new highest score rules out the epochs that are no longer within its standard error.
+    best.update(network(4), metrics(100), 4, 0.9)
+    assert best.epoch == 4
+    for epoch in (5, 6, 7):
+        best.update(network(epoch), metrics(100), epoch, 0.95)
+    assert (best.epoch, best.stopped) == (4, True)
