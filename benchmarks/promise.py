@@ -1,13 +1,15 @@
 """What validation images promise about test images: estimates of the loss of small networks, and their test loss.
 
     python benchmarks/promise.py run NAME MODEL DATA [--teachers RL [CL]] [--seeds 0] [--finetuned 100 256]
+    python benchmarks/promise.py candidates NAME MODEL DATA RUN
     python benchmarks/promise.py table
 
-`run` scores MODEL, prunes it to several compressions, refits each network as `cfp shrink` does, fine-tunes some with
-the preset `short`, and appends a row for each to `results/promise.jsonl`. A row has the loss in points against MODEL on
-the validation images, on views of them, on training images that no weight was fitted to, on views of those, and on the
-test images. `table` compares the estimates: mean error, rank correlation, and how many of the networks that pass at a
-loss lose more on the test.
+`candidates` measures the candidates that `cfp shrink` left in RUN on the test images, and appends a row for each to
+`results/promise.jsonl`. `run` needs no such run: it scores MODEL, prunes it to several compressions, refits each
+network to images without views, and fine-tunes some with the preset `short`. A row has the loss in points against MODEL
+on the validation images, on views of them, on training images that no weight was fitted to, on views of those, and on
+the test images. `table` compares the estimates: mean error, rank correlation, and how many of the networks that pass
+at a loss lose more on the test.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from cfp_cli.measuring.intervals import paired_difference
 from cfp_cli.measuring.metrics import compute_metrics
 from cfp_cli.measuring.predictions import predict
 from cfp_cli.runs.candidate_work import IMAGES
+from cfp_cli.runs.candidates import Candidates
 
 RESULTS = Path(__file__).parent / "results" / "promise.jsonl"
 COMPRESSIONS = (16, 27, 39, 50, 64, 80, 100, 128, 160, 200, 256, 324, 400)
@@ -62,17 +65,58 @@ def main() -> None:
     run.add_argument("--teachers", nargs="+", type=Path, default=[])
     run.add_argument("--seeds", nargs="+", type=int, default=[0])
     run.add_argument("--finetuned", nargs="*", type=float, default=[])
+    made = commands.add_parser("candidates")
+    made.add_argument("name", help="name of the rows, such as neu-cls")
+    made.add_argument("model", type=Path)
+    made.add_argument("data", type=Path)
+    made.add_argument("run", type=Path)
     commands.add_parser("table")
     given = parser.parse_args()
     if given.command == "table":
         rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
         print("\n".join(table(rows)))
         return
+    if given.command == "candidates":
+        write(candidates(given.name, given.model, given.data, given.run))
+        return
     for seed in given.seeds:
-        for row in measured(given.name, given.model, given.data, given.teachers, given.finetuned, seed):
-            print(json.dumps(row), flush=True)
-            with RESULTS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+        write(measured(given.name, given.model, given.data, given.teachers, given.finetuned, seed))
+
+
+def write(rows: Iterator[dict[str, Any]]) -> None:
+    """Append rows to the results."""
+    for row in rows:
+        print(json.dumps(row), flush=True)
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def candidates(name: str, path: Path, data: Path, run: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the candidates of a run of `cfp shrink`."""
+    original = cfp.load(path)
+    classes = original.spec.classes
+    dataset = cfp.open_dataset(data).in_order(classes)
+    preprocessing = Preprocessing.of(original.spec)
+    validation, images = (cfp.load_images(dataset, split, preprocessing).batches(64) for split in ("val", "test"))
+    original_val, before = cfp.evaluate(original, validation), predict(original, images)
+    original_test = compute_metrics(before.classes, before.labels, classes)
+    stored = Candidates(run)
+    for each in stored.all:
+        after = predict(cfp.load(stored.path(each, each.checkpoint)), images)
+        test = Compared.of(before.classes, after.classes, before.labels, classes)
+        plain, views = each.compared, each.compared.on_views
+        assert views is not None
+        low, high = paired_difference(test.both, test.lost, test.gained, test.neither)
+        yield {
+            "data": f"{name}, candidates of shrink",
+            "compression": each.compression,
+            "params": each.params,
+            "finetuned": each.trained,
+            "validation images": round(100 * (original_val.macro_f1 - plain.metrics.macro_f1), 3),
+            "image and 8 views": round(100 * (views.original_macro_f1 - views.macro_f1), 3),
+            "test": round(100 * (original_test.macro_f1 - test.metrics.macro_f1), 3),
+            "test interval": [round(-100 * high, 3), round(-100 * low, 3)],
+        }
 
 
 def measured(
@@ -160,6 +204,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
         group = [row for row in rows if row["data"] == data]
         truth = np.array([row["test"] for row in group])
         for name in ESTIMATES:
+            if name not in group[0]:
+                continue
             estimate = np.array([row[name] for row in group])
             # Far from what anybody allows, all estimates are right about that.
             near = truth <= 6

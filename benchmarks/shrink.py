@@ -4,8 +4,9 @@
         [--seed 0] [--out benchmarks/results/shrink.jsonl] [--continue RUN]
         [further options of cfp shrink, such as --target latency]
 
-It runs the command in an empty run directory, or in RUN, where an earlier one left its candidates, and appends one row: the command, wall and CPU seconds, the frontier, and
-the validation and test figures of the original and of the chosen network with their intervals.
+It runs the command in an empty run directory, or in RUN, where an earlier command left its candidates, and appends one
+row: the command, wall and CPU seconds, the frontier, and the validation and test figures of the original and of the
+chosen network with their intervals.
 """
 
 from __future__ import annotations

@@ -74,6 +74,11 @@ class Candidates:
                 raise RunError(f"{self._file} has format '{found.format}', this version reads {FORMAT}; {ADVICE}")
             self._all = found.candidates
 
+    @property
+    def all(self) -> tuple[Candidate, ...]:
+        """The candidates, in the order of their measurement."""
+        return self._all
+
     def find(self, key: str, compression: float, trained: bool) -> Candidate | None:
         """Return a candidate whose files are still those that were written; None without one."""
         for each in reversed(self._all):
