@@ -21,6 +21,7 @@ from cfp_cli.foundation.errors import DataError, TrainingError, UsageError
 from cfp_cli.measuring.metrics import evaluate
 from cfp_cli.models.registry import create
 from cfp_cli.training.finetune import finetune
+from cfp_cli.training.loss import kd
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.train import train
 
@@ -114,6 +115,27 @@ def test_student_follows_two_teachers(tmp_path, dataset):
     data = history.to_json()
     assert {"epochs", "seconds", "best_epoch", "val", "test"} <= data.keys()
     assert data["epochs"] == 4
+
+
+@pytest.mark.parametrize("seed", [1, 5])
+def test_the_kept_epoch_is_the_one_nearest_to_the_teachers_on_the_validation_images(tmp_path, dataset, seed):
+    teachers = [network(1, size=24), network(2)]
+    # A rate that changes no prediction, so that all epochs are within one standard error of the best.
+    options = dataclasses.replace(STUDENT, label_weight=0.0, lr=1e-4)
+    model, history = tune(tmp_path, dataset, teachers, options, network(seed))
+    losses = [row.val_loss for row in history.rows]
+
+    def logits(each):
+        images = load_images(dataset, "val", Preprocessing.of(spec_of(each))).batches(8)
+        return torch.cat([each(batch) for batch, _ in images]).double()
+
+    with torch.inference_mode():
+        student, *targets = (logits(each) for each in (model, *teachers))
+        expected = sum(float(kd(student, each, options.temperature)) for each in targets) / 2
+    assert len({row.accuracy for row in history.rows}) == 1
+    kept = expected if history.best_epoch < 0 else losses[history.best_epoch]
+    assert kept == pytest.approx(expected, rel=1e-5)
+    assert kept <= min(losses)
 
 
 def test_student_becomes_its_teacher(tmp_path, dataset):
