@@ -1,17 +1,21 @@
 """Distillation loss of pruned and refitted networks, by method of channel selection.
 
     python benchmarks/selection.py DATA --teacher RL.pt --ratio 0.99 --methods cfp cfp-rank random-redundancy
-        [--target params|macs] [--seeds 0 1 2] [--images 640] [--threads 2] [--folder FOLDER] [--out FILE]
+        [--targets params macs] [--steps 0 6] [--seeds 0 1 2] [--images 640] [--threads 2] [--folder FOLDER]
+        [--out FILE]
 
 The script trains nothing and reads no test image. It measures the distillation loss (T = 2) between the teacher and the
 pruned network on the validation images and on the training images outside the scored sample, which no weight was fitted
-to. This loss separates methods that accuracy does not separate. The default method was chosen by it.
+to. This loss separates methods that accuracy does not separate. The default method was chosen by it. `--steps` are
+those of the refit behind activations; 0 is the plain regression. A repeated command measures only rows that FILE lacks.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import time
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -26,8 +30,19 @@ from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import ImageStore, load_images, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution.device import choose_device
+from cfp_cli.execution.full_precision import full_precision
+from cfp_cli.graph import channel_sets
+from cfp_cli.pruning import layer_fit
+from cfp_cli.pruning.reconstruct import RecordedOutputs
+from cfp_cli.pruning.refit import Refit
 
 TEMPERATURE = 2.0
+# As `Students` has it: the sampled positions are the same for all images of a batch.
+BATCH = 64
+COLUMNS = (
+    *("target", "ratio", "seed", "method", "steps", "val_loss", "unused_train_loss"),
+    *("compression", "macs", "cpu_seconds"),
+)
 
 
 def logits(model: nn.Module, store: ImageStore) -> Tensor:
@@ -48,7 +63,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--ratio", type=float, required=True)
-    parser.add_argument("--target", choices=["params", "macs"], default="params", help="what the ratio counts")
+    parser.add_argument(
+        "--targets", nargs="+", choices=["params", "macs"], default=["params"], help="what ratio counts"
+    )
+    parser.add_argument("--steps", type=int, nargs="+", default=[layer_fit.STEPS], help="steps of the refit")
     parser.add_argument("--methods", nargs="+", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--images", type=int, default=640, help="size of the scored sample; fewer than train/ has")
@@ -62,33 +80,42 @@ def main() -> None:
     preprocessing = Preprocessing.of(spec_of(teacher))
     val = load_images(dataset, "val", preprocessing)
     students = Students(teacher, dataset, arguments.folder, arguments.images, device)
-    rows = []
+    rows = read_rows(arguments.out)
     for seed in arguments.seeds:
         used = set(sample(dataset, arguments.images, seed, preprocessing).paths)
         unused = ImageStore([item for item in dataset.split("train") if item.path not in used], preprocessing)
-        targets = [logits(teacher, store) for store in (val, unused)]
-        for method in chosen(arguments.methods):
-            student, made = students.make(method, arguments.ratio, seed, 0, target=arguments.target)
+        expected = [logits(teacher, store) for store in (val, unused)]
+        students.refit = recorded_refit(teacher, sample(dataset, arguments.images, seed, preprocessing))
+        for target, method, steps in product(arguments.targets, chosen(arguments.methods), arguments.steps):
+            key = [target, str(arguments.ratio), str(seed), method.name, str(steps)]
+            if any(row[: len(key)] == key for row in rows):
+                continue
+            layer_fit.STEPS = steps
+            began = time.process_time()
+            student, made = students.make(method, arguments.ratio, seed, 0, target=target)
+            seconds = time.process_time() - began
             predictions = [logits(student, store) for store in (val, unused)]
-            losses = [round(loss(*pair), 4) for pair in zip(predictions, targets, strict=True)]
-            rows.append(
-                [
-                    arguments.target,
-                    arguments.ratio,
-                    seed,
-                    method.name,
-                    *losses,
-                    round(made.compression, 2),
-                    made.macs_after,
-                ]
-            )
+            losses = [round(loss(*pair), 4) for pair in zip(predictions, expected, strict=True)]
+            figures = [*losses, round(made.compression, 2), made.macs_after, round(seconds)]
+            rows.append([*key, *map(str, figures)])
             print(*rows[-1], flush=True)
             with arguments.out.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(
-                    ["target", "ratio", "seed", "method", "val_loss", "unused_train_loss", "compression", "macs"]
-                )
-                writer.writerows(rows)
+                csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
+
+
+def recorded_refit(teacher: nn.Module, store: ImageStore) -> Refit:
+    """The refit to outputs of the teacher that are recorded once, for all rows of a sample."""
+    batches = [images for images, _ in store.batches(BATCH)]
+    with full_precision():
+        return Refit(recorded=RecordedOutputs.of(teacher, channel_sets(teacher, batches[0][:1]), batches))
+
+
+def read_rows(path: Path) -> list[list[str]]:
+    """The rows of a file that was written before; none if there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))[1:]
 
 
 if __name__ == "__main__":

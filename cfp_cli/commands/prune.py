@@ -78,7 +78,7 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
 @click.option(
     "--candidates",
     type=click.IntRange(1, 100_000),
-    default=60,
+    default=12,
     show_default=True,
     help="Number of networks that --allocation measured tries.",
 )

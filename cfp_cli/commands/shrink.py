@@ -165,7 +165,7 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
 @click.option(
     "--candidates",
     type=click.IntRange(1, 100_000),
-    default=60,
+    default=12,
     show_default=True,
     help="Number of networks that --allocation measured tries for each compression.",
 )

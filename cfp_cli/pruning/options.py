@@ -45,7 +45,7 @@ class PruneOptions:
     keep: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     published: bool = False
-    candidates: int = 60
+    candidates: int = 12
 
     def __post_init__(self) -> None:
         """Check the values.

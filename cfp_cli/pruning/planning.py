@@ -37,8 +37,6 @@ from cfp_cli.scoring.scores import Scores, SetScores
 
 # A latency is measured, so its target is met within the noise of the measurement and with fewer candidates.
 LATENCY_SEARCH = Search(tolerance=0.03, halvings=8)
-# The allocation `measured` starts at the best of these powers of the redundancy rule; 0 is the uniform allocation.
-START_POWERS = (0.0, 0.5, 1.0)
 
 
 def make_plan(
@@ -182,7 +180,8 @@ class _Planner:
             device = next(self.model.parameters()).device
             loss = MeasuredLoss(self.model, self.graph, [images.to(device) for images, _ in loader])
         best = search(
-            [redundancy_shares(self.scored, power) for power in START_POWERS],
+            # Power 0 is the uniform allocation, and 1/2 the default.
+            lambda power: redundancy_shares(self.scored, power),
             lambda shares: self._solve(by_shares(shares, self.scored, self.limits), tolerance),
             lambda counts: loss(self.select(counts)),
             candidates=self.options.candidates,

@@ -37,7 +37,7 @@ class ShrinkOptions:
     target: Target = "params"
     budgets: tuple[Budget, ...] = ()
     allocation: Allocation = "redundancy"
-    candidates: int = 60
+    candidates: int = 12
     round_to: int | Literal["auto"] = "auto"
     keep: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
