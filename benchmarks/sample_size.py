@@ -34,7 +34,7 @@ from cfp_cli.scoring import covariances
 from cfp_cli.scoring.score import score
 
 # K and the logarithm of P.
-SIZES = ((32, 22), (8, 20), (4, 18))
+SIZES = ((32, 22), (8, 20), (4, 19), (4, 18))
 BATCH = 32
 LITE = "efficientnet-lite0"
 LITE_SIDE = 128

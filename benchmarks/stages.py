@@ -5,7 +5,7 @@
 
 MODEL is the network to prune and the only teacher, DATA its images. The commands print the time of each part with
 `--verbose`. What remains of a command is its start, files and the choice of channels; parts below a hundredth of the
-whole are added to it. `--epochs` shortens the fine-tuning, whose default is 120 epochs.
+whole are added to it. The fine-tuning has `--epochs` epochs of one view; its default is 120 epochs of eight views.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main() -> None:
     commands = {
         "score": [model, data, "--input-size", str(arguments.side)],
         "prune": ["--ratio", "0.95"],
-        "finetune": ["--teachers", model, "--epochs", str(arguments.epochs)],
+        "finetune": ["--teachers", model, "--epochs", str(arguments.epochs), "--views", "1"],
     }
     lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
