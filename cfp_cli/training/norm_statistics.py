@@ -32,13 +32,22 @@ def update_statistics(model: nn.Module, views: ViewSource, options: TrainOptions
         options: the training options; batch size and seed count.
         epoch: index of the epoch; with the seed it decides the sample, so that a resumed run uses the same one.
     """
-    if not any(isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules()):
+    if options.freeze_norm or not any(
+        isinstance(module, _BatchNorm) and module.track_running_stats for module in model.modules()
+    ):
         return
     generator = np.random.default_rng([options.seed, epoch, 1])
     images = generator.permutation(len(views))[:IMAGES]
     chosen = generator.integers(views.views, size=len(images))
     batches = max(len(images) // options.batch_size, 1)
     recalibrate(model, _Batches(views, np.array_split(images, batches), np.array_split(chosen, batches)))
+
+
+def freeze_statistics(model: nn.Module) -> None:
+    """Make all batch norms that have statistics normalise with them, and leave them as they are."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.eval()
 
 
 @dataclass(frozen=True)

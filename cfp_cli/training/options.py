@@ -113,6 +113,14 @@ class TrainOptions:
             "distillation": True,
         },
     )
+    freeze_norm: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep the statistics of batch norm as they are before training. This suits a network that a refit "
+            "has fitted to its original.",
+            "distillation": True,
+        },
+    )
     amp: Amp = field(
         default="off",
         metadata={"help": "Autocast precision. auto is bf16 or fp16 on a GPU and float32 on a CPU."},

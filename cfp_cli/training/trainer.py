@@ -15,6 +15,7 @@ from cfp_cli.models.forward_pass import Flattened
 from cfp_cli.training.ema import Ema
 from cfp_cli.training.loss import Batch, Objective
 from cfp_cli.training.memory_format import memory_format
+from cfp_cli.training.norm_statistics import freeze_statistics
 from cfp_cli.training.options import TrainOptions
 from cfp_cli.training.output_distillation import train_layers
 from cfp_cli.training.precision import autocast_dtype
@@ -86,6 +87,8 @@ class Trainer:
             train_layers(self.model)
         else:
             self.model.train()
+        if self.options.freeze_norm:
+            freeze_statistics(self.model)
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
             with forward_errors(images.shape):
                 output = self._forward(images.to(self.device, memory_format=self._memory_format))

@@ -43,6 +43,26 @@ def test_what_is_saved_has_the_statistics_of_its_weights(tmp_path: Path, ema: fl
     torch.testing.assert_close(norm.running_var, inputs[0].var((0, 2, 3)), rtol=0.15, atol=0.02)
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_frozen_statistics_stay_and_normalise_while_the_weights_change(tmp_path: Path, ema: float) -> None:
+    model = slow_norms(network(norm=True))
+    norm = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes: list[bool] = []
+    norm.register_forward_hook(lambda module, *_: modes.append(module.training))
+    options = TrainOptions.preset("teacher", epochs=2, batch_size=16, ema=ema, freeze_norm=True)
+    fit(model, data(), CrossEntropy(), options, files(tmp_path))
+    after = model.state_dict()
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        names = [each for each in after if each.endswith(name)]
+        assert names
+        assert all(torch.equal(after[each], before[each]) for each in names)
+    weights = [each for each in after if each.endswith("weight")]
+    assert not all(torch.equal(after[each], before[each]) for each in weights)
+    assert modes
+    assert not any(modes)
+
+
 def test_the_estimate_depends_on_seed_and_epoch_alone() -> None:
     pixels, _ = images()
     found = []
