@@ -95,7 +95,7 @@ def main() -> None:
             lines.append({"command": name, "stages": stages(done.stdout.splitlines())})
             print(json.dumps(lines[-1]), flush=True)
     facts = {
-        "title": f"{arguments.model.stem}, {arguments.side} pixels, {arguments.epochs} epoch(s) of fine-tuning",
+        "title": f"{arguments.model.stem}, {arguments.side} pixels, epochs of fine-tuning: {arguments.epochs}",
         "machine": f"{processor()}, {len(os.sched_getaffinity(0))} cores",
         "python": platform.python_version(),
         "threads": arguments.threads,
