@@ -169,7 +169,7 @@ def summary_table(found: Sequence[Summary]) -> Table:
             each.method,
             str(each.seeds),
             f"{each.compression:.1f}x",
-            f"{each.macs / 1e6:.1f} M",
+            f"{each.macs / 1e6:,.1f} M",
             accuracy,
             macro_f1,
             f"{100 * each.lost:.2f}",

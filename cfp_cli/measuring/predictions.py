@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -42,16 +42,12 @@ def predict(
         CfpError: the network fails, or its output is not one tensor [n, classes].
         NotFiniteError: a logit is NaN or infinite.
     """
-    if device is None:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     classes, labels = [torch.empty(0, dtype=torch.int64)], [torch.empty(0, dtype=torch.int64)]
     confidence = [torch.empty(0, dtype=torch.float64)]
-    with evaluating(model), torch.inference_mode():
-        for images, batch_labels in batches:
-            logits = finite_logits(model, images.to(device))
-            classes.append(logits.argmax(1))
-            confidence.append(logits.softmax(1).amax(1))
-            labels.append(batch_labels.cpu())
+    for logits, batch_labels in _logits_by_batch(model, batches, device):
+        classes.append(logits.argmax(1))
+        confidence.append(logits.softmax(1).amax(1))
+        labels.append(batch_labels)
     return Predictions(torch.cat(classes), torch.cat(confidence), torch.cat(labels))
 
 
@@ -59,14 +55,21 @@ def predict_logits(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device | str | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return the logits of labelled images, float64 [N, classes] on the CPU, and their labels; see `predict`."""
+    logits, labels = zip(*_logits_by_batch(model, batches, device), strict=True)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def _logits_by_batch(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device | str | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the logits and the labels of each batch, on the CPU; see `predict`."""
     if device is None:
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    logits, labels = [], []
-    with evaluating(model), torch.inference_mode():
-        for images, batch_labels in batches:
-            logits.append(finite_logits(model, images.to(device)))
-            labels.append(batch_labels.cpu())
-    return torch.cat(logits), torch.cat(labels)
+    with evaluating(model):
+        for images, labels in batches:
+            with torch.inference_mode():
+                logits = finite_logits(model, images.to(device))
+            yield logits, labels.cpu()
 
 
 def finite_logits(network: Callable[[Tensor], Any], images: Tensor) -> Tensor:

@@ -68,10 +68,10 @@ class Validation:
         views = ViewStore(
             dataset.split("val"), preprocessing, augment, count, seed, broken=dataset.broken, progress=progress
         )
-        self._original_views = self._predict(original, views.batches(batch_size))
+        found = self._predict(original, views.batches(batch_size))
         # Without labels the views of an image are taken to have its class.
-        labels = self._original_views.labels if dataset.labelled else self._labels.repeat(views.views)
-        accuracy = float((self._original_views.classes == labels).double().mean())
+        labels = found.labels if dataset.labelled else self._labels.repeat(views.views)
+        accuracy = float((found.classes == labels).double().mean())
         if accuracy < self.metrics.accuracy - _LARGEST_GAP:
             progress.say(
                 f"the original is right on {accuracy:.1%} of flipped, turned and cropped validation images, but on "
@@ -80,24 +80,21 @@ class Validation:
             return
         self.views = 1 + views.views
         self._views = views.batches(batch_size)
+        self._original_views = self._beside(self._original.classes, found.classes)
+        self._labels_views = self._beside(self._labels, self._labels_of(found))
 
     def compare(self, network: nn.Module) -> Compared:
         """Compare a network with the original."""
         predicted = self._predict(network, self._batches)
         on_views = None
         if self._views is not None:
-            views = self._predict(network, self._views)
-            images = len(self._labels)
-            original, small, labels = (
-                torch.cat([first, second]).view(-1, images)
-                for first, second in (
-                    (self._original.classes, self._original_views.classes),
-                    (predicted.classes, views.classes),
-                    (self._labels, self._labels_of(self._original_views)),
-                )
-            )
-            on_views = ComparedViews.of(original, small, labels, self._classes)
+            small = self._beside(predicted.classes, self._predict(network, self._views).classes)
+            on_views = ComparedViews.of(self._original_views, small, self._labels_views, self._classes)
         return Compared.of(self._original.classes, predicted.classes, self._labels, self._classes, on_views)
+
+    def _beside(self, images: Tensor, views: Tensor) -> Tensor:
+        """Values of the images and of their views, [1 + views, N]."""
+        return torch.cat([images, views]).view(-1, len(images))
 
     def _labels_of(self, original: Predictions) -> Tensor:
         return original.labels if self._labelled else original.classes
