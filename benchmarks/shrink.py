@@ -5,8 +5,8 @@
         [further options of cfp shrink, such as --target latency]
 
 It runs the command in an empty run directory, or in RUN, where an earlier command left its candidates, and appends one
-row: the command, wall and CPU seconds, the frontier, and the validation and test figures of the original and of the
-chosen network with their intervals.
+row: the command, wall and CPU seconds, CPU seconds of each part (`benchmarks/shrink_parts.py`), the frontier, and the
+validation and test figures of the original and of the chosen network with their intervals.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 from cfp_cli.foundation.versions import versions
 
+SCRIPT = Path(__file__).with_name("shrink_parts.py")
 POINT = ("compression", "trained", "params", "macs", "latency_ms", "loss", "bound", "passes", "chosen", "seconds")
 
 
@@ -47,13 +48,15 @@ def main() -> None:
     teachers = ["--teachers", *map(str, given.teachers)] if given.teachers else []
     command = ["shrink", str(given.model), str(given.data), *teachers, *options, *further]
     with tempfile.TemporaryDirectory() as empty:
-        run = str(given.run or empty)
+        run = str(given.run or Path(empty) / "run")
         continued = (Path(run) / "shrink.json").exists()
         began = time.perf_counter()
+        parts = Path(empty) / "parts.json"
         done = subprocess.run(
-            [sys.executable, "-m", "cfp_cli", *command, "--json", "--run", run], stdout=subprocess.PIPE, check=False
+            [sys.executable, SCRIPT, parts, *command, "--json", "--run", run], stdout=subprocess.PIPE, check=False
         )
         seconds = time.perf_counter() - began
+        cpu_parts = json.loads(parts.read_text(encoding="utf-8"))
     if done.returncode not in (0, 3):
         raise SystemExit(done.returncode)
     result = json.loads(done.stdout)
@@ -65,6 +68,7 @@ def main() -> None:
         "continued": continued,
         "wall_seconds": round(seconds, 1),
         "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "cpu_parts": cpu_parts,
         "load_after": round(os.getloadavg()[1], 1),
         "peak_mib": used.ru_maxrss // 1024,
         **{

@@ -22,6 +22,8 @@ def kept_epoch(history: History, select: Select, start: str) -> tuple[str, ...]:
             f"no epoch was better than {start}, so its weights are kept; use more --epochs, a lower --lr, or with few "
             "images a smaller --batch-size",
         )
+    if select == "loss":
+        return ()
     values = {row.epoch: getattr(row, select) for row in history.rows}
     if None in values.values():
         # Errors of outputs have no standard error, so the best epoch is kept.

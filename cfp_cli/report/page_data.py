@@ -183,6 +183,7 @@ class PageData:
         frontier: the candidates of `cfp shrink`, if it made the last network.
         max_loss: the loss that it allowed, in points.
         views: views of each validation image that the losses of the candidates are means over.
+        chosen_by_loss: whether the kept epoch is the one with the smallest distillation loss of all.
     """
 
     arch: str
@@ -213,6 +214,7 @@ class PageData:
     frontier: tuple[FrontierPoint, ...] = ()
     max_loss: float = 0.0
     views: int = 1
+    chosen_by_loss: bool = False
 
     @property
     def original(self) -> ModelFacts:

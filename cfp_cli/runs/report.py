@@ -130,6 +130,7 @@ def run_report(
     permission: Permission = NO_PERMISSION,
     device: torch.device,
     progress: Progress = SILENT,
+    split: TestSplit | None = None,
 ) -> Reported:
     """Write the HTML page of a run.
 
@@ -146,6 +147,7 @@ def run_report(
         permission: what the user allows for a model that the run directory names.
         device: where to compute.
         progress: reports progress.
+        split: the test images of the run, if networks were tested on them before; their predictions are reused.
 
     Raises:
         RunError: the run is not scored, or one of its files is missing or has changed since.
@@ -176,7 +178,7 @@ def run_report(
     if finetune is not None:
         finetuned = finetuned_model(run, permission)
         networks.append(_Network("fine-tuned", finetuned, load_teacher(dataset, finetuned, progress).to(device)))
-    test_metrics = TestSplit(run, data, dataset, batch_size, progress)
+    test_metrics = split or TestSplit(run, data, dataset, batch_size, progress)
     models = tuple(_facts(each, test_metrics) for each in networks)
     example, tensor = _example(dataset, scores, Preprocessing.of(spec), image)
     with working(progress, "tracing the network"):
@@ -216,6 +218,7 @@ def run_report(
         max_abs_logit_error=plan.max_abs_logit_error if plan is not None else None,
         epochs=read_csv(recorded_output(run, finetune, "history")) if finetune is not None else (),
         best_epoch=finetune.metrics.best_epoch if finetune is not None and finetune.metrics.best_epoch >= 0 else None,
+        chosen_by_loss=finetune is not None and finetune.arguments.get("select") == "loss",
         latency=latency,
         lineage=spec_of(networks[-1].model).lineage,
         records=[_provenance(each) for each in run.records if not isinstance(each, ReportRecord)],

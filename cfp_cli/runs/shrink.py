@@ -32,7 +32,7 @@ from cfp_cli.runs.said_once import SaidOnce
 from cfp_cli.runs.score import ScoreOptions, run_score
 from cfp_cli.runs.scored_network import ScoredNetwork
 from cfp_cli.runs.shrink_options import ShrinkOptions
-from cfp_cli.runs.shrink_result import finish, frontier_point, over_budget, tested_once, write_chosen
+from cfp_cli.runs.shrink_result import finish, frontier_point, over_budget, test_split, tested_once, write_chosen
 from cfp_cli.runs.shrink_search import Search
 from cfp_cli.runs.shrink_teachers import DefaultTeachers, teaching
 from cfp_cli.runs.shrunk import Shrunk
@@ -82,7 +82,7 @@ def run_shrink(
     workers, device = distributed.join(device)
     if not has_labels(data.path):
         data, options = _without_labels(data, options, progress)
-    validation = _validation(model, replace(data, test=False), options, device, progress)
+    validation = _validation(run, model, replace(data, test=False), options, device, progress)
     _score(run, model, data, options, device, progress)
     scored = ScoredNetwork.open(run, model, permission, device, progress, replace(data, test=False))
     # Only the first process may write to the cache of other commands.
@@ -125,7 +125,8 @@ def _search(
     search.confirm(chosen)
     write_chosen(maker, chosen, out)
     finished = finish(maker, maker.load(out))
-    original_test, test, change = tested_once(maker, chosen, data)
+    split = test_split(maker, data)
+    original_test, test, change = tested_once(maker, chosen, split)
     judged = search.judge(chosen)
     exceeded = over_budget(options.budgets, finished)
     points = tuple(frontier_point(search, each, each is chosen) for each in search.seen)
@@ -167,7 +168,7 @@ def _search(
     # Most of the report is about classes, which images without labels do not have.
     reported = data.labels and if_installed(
         progress,
-        lambda: run_report(run, bench=False, permission=permission, device=device, progress=progress).out,
+        lambda: run_report(run, bench=False, permission=permission, device=device, progress=progress, split=split).out,
     )
     plan = maker.plan(maker.student(chosen))
     return Shrunk(
@@ -204,14 +205,15 @@ def _without_labels(data: DataInput, options: ShrinkOptions, progress: Progress)
 
 
 def _validation(
-    model: ModelInput, data: DataInput, options: ShrinkOptions, device: torch.device, progress: Progress
+    run: Run, model: ModelInput, data: DataInput, options: ShrinkOptions, device: torch.device, progress: Progress
 ) -> Validation:
     """Evaluate the original, and refuse validation images that are too few before any longer work."""
     network, dataset = load_for(data.open(progress), model, progress)
     if not returns_logits(network):
         raise GraphError(f"{model.path} returns no logits [images, classes], which this command needs; use `cfp score`")
+    cache = run.folder / "cache"
     validation = Validation(
-        network.to(device), dataset, options.batch_size, options.training.augment, options.seed, progress
+        network.to(device), dataset, options.batch_size, options.training.augment, options.seed, cache, progress
     )
     options.rule.require_images(validation.metrics)
     return validation

@@ -66,21 +66,28 @@ def over_budget(budgets: tuple[Budget, ...], finished: Finished | None) -> tuple
     return tuple(found)
 
 
-def tested_once(
-    maker: CandidateMaker, chosen: Candidate, data: DataInput
-) -> tuple[Metrics | None, Metrics | None, Interval | None]:
-    """Return test metrics of the original and of the chosen network, and the interval of the change of accuracy.
-
-    All are None without a test split or without labels.
-    """
+def test_split(maker: CandidateMaker, data: DataInput) -> TestSplit | None:
+    """Return the test images; None without a test split or without labels."""
     scored = maker.scored
     source, dataset = scored_data(maker.run, data)
     if "test" not in dataset.splits or not dataset.labelled:
-        return None, None, None
+        return None
     dataset = dataset.in_order(scored.dataset.classes)
-    split = TestSplit(maker.run, source, dataset, maker.options.batch_size, scored.progress)
+    return TestSplit(maker.run, source, dataset, maker.options.batch_size, scored.progress)
+
+
+def tested_once(
+    maker: CandidateMaker, chosen: Candidate, split: TestSplit | None
+) -> tuple[Metrics | None, Metrics | None, Interval | None]:
+    """Return test metrics of the original and of the chosen network, and the interval of the change of accuracy.
+
+    All are None without test images.
+    """
+    if split is None:
+        return None, None, None
+    scored = maker.scored
     path = maker.stored.path(chosen, chosen.checkpoint)
-    network, _ = load_for(dataset, ModelInput(path, maker.permission.arch, known=True), scored.progress)
+    network, _ = load_for(split.dataset, ModelInput(path, maker.permission.arch, known=True), scored.progress)
     pair = ((scored.network, sha256(scored.model.path)), (network.to(scored.device), sha256(path)))
     change = accuracy_change([split.run(*each) for each in pair])
     original, small = (split.of(*each) for each in pair)

@@ -28,7 +28,8 @@ class BestEpoch:
     epochs, the highest score comes from chance on a few images. With teachers the best of these epochs is the one with
     the smallest distillation loss on the validation images, which counts how sure the network is of each image; without
     teachers it is the latest, which was trained longer, at a lower learning rate. If the network before training is a
-    candidate, no epoch with a lower score, or with a larger distillation loss, replaces it.
+    candidate, no epoch with a lower score, or with a larger distillation loss, replaces it. If the distillation loss is
+    the metric, it alone decides.
 
     Args:
         model: the network; its copy holds the weights of the best epoch.
@@ -61,12 +62,12 @@ class BestEpoch:
             epoch: index of the epoch; `START` for the network before training.
             loss: distillation loss on the validation images; None without teachers, or without labels.
         """
-        score = _score(metrics, self._select)
+        score = _score(metrics, self._select, loss)
         if score > self._highest_score:
             self._highest_epoch, self._highest_score = epoch, score
             # The factor is for the difference of two scores, each of which has this error.
             self._highest_error = 0.0
-            if isinstance(metrics, Metrics):
+            if isinstance(metrics, Metrics) and self._select != "loss":
                 self._highest_error = math.sqrt(2) * metrics.standard_error(self._select)
         if epoch == START:
             self._start_score = score
@@ -102,11 +103,14 @@ class BestEpoch:
         self._score, self._loss = state["kept_score"], state["kept_loss"]
 
 
-def _score(metrics: Validation, select: Select) -> float:
+def _score(metrics: Validation, select: Select, loss: float | None) -> float:
     """Return the number of which a larger one is better, not negative."""
-    if isinstance(metrics, Metrics):
-        return metrics.accuracy if select == "accuracy" else metrics.macro_f1
-    return 1 / (1 + metrics)
+    if not isinstance(metrics, Metrics):
+        return 1 / (1 + metrics)
+    if select == "loss":
+        assert loss is not None
+        return 1 / (1 + loss)
+    return metrics.accuracy if select == "accuracy" else metrics.macro_f1
 
 
 @torch.no_grad()

@@ -58,7 +58,8 @@ def seconds_left(rows: Sequence[EpochRow], epochs: int) -> float:
 
 def _best(rows: Sequence[EpochRow], select: Select) -> EpochRow | None:
     def order(row: EpochRow) -> tuple[float, int]:
-        return (getattr(row, select) if row.output_error is None else -row.output_error, row.epoch)
+        smaller_is_better = row.val_loss if select == "loss" and row.output_error is None else row.output_error
+        return (getattr(row, select) if smaller_is_better is None else -smaller_is_better, row.epoch)
 
     return max(rows, key=order, default=None)
 

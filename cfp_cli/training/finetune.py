@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.checkpoints.spec import spec_of
@@ -17,8 +17,6 @@ from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.progress import SILENT, Progress
-from cfp_cli.measuring.metrics import compute_metrics
-from cfp_cli.measuring.predictions import predict_logits
 from cfp_cli.training.classes import require_classes
 from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener
@@ -110,8 +108,8 @@ def finetune(
         cached = [
             Teacher.with_logits(name, network, images, cache_folder, device) for name, network in networks.items()
         ]
-        # Only the first process measures on validation images.
-        validation = _checked(cached, images) if distributed.current().first else ()
+        if distributed.current().first:
+            _check(cached, images)
         labels = images.views(student_preprocessing).labels
         weights = class_weights(labels, len(dataset.classes), draw_probability(options.sampler, labels))
         return Distillation(
@@ -120,7 +118,7 @@ def finetune(
             options.temperature,
             options.label_weight,
             weights,
-            validation,
+            [teacher.val_logits for teacher in cached],
         )
 
     return train_network(
@@ -145,21 +143,10 @@ def finetune(
     )
 
 
-def _checked(teachers: Sequence[Teacher], images: TrainingImages) -> tuple[Tensor, ...]:
-    """Warn about teachers from which a student cannot learn well; return their logits on the validation images."""
-    found = []
+def _check(teachers: Sequence[Teacher], images: TrainingImages) -> None:
+    """Warn about teachers from which a student cannot learn well."""
     for teacher in teachers:
-        batches = images.evaluation_batches("val", teacher.preprocessing)
-        logits, labels = predict_logits(teacher.model, batches)
-        validation = compute_metrics(logits.argmax(1), labels, images.dataset.classes)
-        check_views(
-            teacher.name,
-            teacher.logits,
-            images.views(teacher.preprocessing).labels,
-            validation,
-            images.progress,
-        )
-        found.append(logits)
+        labels = images.views(teacher.preprocessing).labels
+        check_views(teacher.name, teacher.logits, labels, teacher.val, images.progress)
     # The last teacher is the class-balanced one, which must recognise the rare classes.
-    check_classes(teacher.name, validation, images.progress)
-    return tuple(found)
+    check_classes(teachers[-1].name, teachers[-1].val, images.progress)

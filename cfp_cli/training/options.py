@@ -16,7 +16,7 @@ from cfp_cli.foundation.errors import UsageError
 
 Schedule = Literal["cosine", "linear", "constant"]
 Optimizer = Literal["adam", "adamw", "sgd"]
-Select = Literal["accuracy", "macro_f1"]
+Select = Literal["accuracy", "macro_f1", "loss"]
 Amp = Literal["off", "auto", "bf16", "fp16"]
 Preset = Literal["paper", "teacher", "student", "short"]
 
@@ -100,7 +100,8 @@ class TrainOptions:
         default="accuracy",
         metadata={
             "help": "Validation metric by which the kept epoch is chosen: of the epochs within one standard error of "
-            "the best value, the latest, or with teachers the one with the smallest distillation loss."
+            "the best value, the latest, or with teachers the one with the smallest distillation loss. loss: the one "
+            "with the smallest distillation loss of all."
         },
     )
     temperature: float = field(

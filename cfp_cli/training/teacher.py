@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cfp_cli.checkpoints.spec import spec_of
 from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.data.views import ViewStore
+from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.training.teacher_cache import Table, teacher_logits
 from cfp_cli.training.training_images import TrainingImages
 
@@ -23,12 +25,16 @@ class Teacher:
         model: the network.
         preprocessing: the preprocessing of its inputs.
         logits: its logits on every view of every training image, float32 [N, V, classes].
+        val_logits: its logits on the validation images, float32 [N, classes].
+        val: its metrics on these images.
     """
 
     name: str
     model: nn.Module
     preprocessing: Preprocessing
     logits: Table
+    val_logits: Tensor
+    val: Metrics
 
     @classmethod
     def with_logits(
@@ -47,13 +53,21 @@ class Teacher:
             TrainingError: the logits are not finite, or their number is not the number of classes.
         """
         preprocessing = Preprocessing.of(spec_of(model))
-        logits = teacher_logits(
-            model,
-            images.views(preprocessing),
-            len(images.dataset.classes),
-            cache_folder,
-            device=device,
-            progress=images.progress,
-            description=name,
-        )
-        return cls(name, model, preprocessing, logits)
+        classes = images.dataset.classes
+
+        def logits_of(views: ViewStore, description: str) -> Table:
+            return teacher_logits(
+                model,
+                views,
+                len(classes),
+                cache_folder,
+                device=device,
+                progress=images.progress,
+                description=description,
+            )
+
+        validation = images.evaluation_images("val", preprocessing)
+        val_logits = torch.tensor(logits_of(validation, "evaluating")[:, 0])
+        val = compute_metrics(val_logits.argmax(1), validation.labels, classes)
+        logits = logits_of(images.views(preprocessing), name)
+        return cls(name, model, preprocessing, logits, val_logits, val)

@@ -197,7 +197,7 @@ def _compute(
                 outputs = [_distinct(teacher, forward, views.get(*batch), device) for batch in block_batches]
                 table = torch.cat(outputs).view(len(block), views.views, -1)
                 if not bool(torch.isfinite(table).all()):
-                    raise TrainingError("a teacher returns NaN or infinite outputs; train it again")
+                    raise TrainingError("a network returns NaN or infinite outputs; train it again")
                 _write(_part(parts, block), table.numpy())
                 interrupt.check()
             # The end of the progress, after the last batch.

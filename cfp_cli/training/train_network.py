@@ -18,7 +18,7 @@ from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.samplers import Sampler
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution import distributed
-from cfp_cli.foundation.errors import TrainingError
+from cfp_cli.foundation.errors import TrainingError, UsageError
 from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.measuring.metrics import evaluate
 from cfp_cli.measuring.output_error import output_error
@@ -82,6 +82,7 @@ def train_network(
     Raises:
         CheckpointError: the network has no spec.
         DataError: the classes differ, a split is missing, or too many images are broken.
+        UsageError: `select` is the distillation loss, and there are no teachers.
         TrainingError: no parameter requires a gradient; for others see `fit`.
         KeyboardInterrupt: SIGINT or SIGTERM arrived; the state was saved.
     """
@@ -92,6 +93,8 @@ def train_network(
         raise TrainingError(
             "no parameter of the network requires a gradient, so none would be trained; call network.requires_grad_()"
         )
+    if stage == "train" and options.select == "loss":
+        raise UsageError("--select loss is the distillation loss, which needs teachers; pass accuracy or macro_f1")
     if dataset.labelled:
         require_classes(spec.classes, dataset, _NETWORK[stage])
     preprocessing = Preprocessing.of(spec)

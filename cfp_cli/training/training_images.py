@@ -7,7 +7,6 @@ from pathlib import Path
 
 from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.decoding import DEFAULT_BUDGET
-from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.views import ViewStore
 from cfp_cli.foundation.progress import SILENT, Progress
@@ -60,18 +59,22 @@ class TrainingImages:
         """Free the views in every preprocessing but this one, which only teachers needed."""
         self._views = {preprocessing: self._views[preprocessing]}
 
-    def evaluation_batches(self, split: str, preprocessing: Preprocessing) -> Loader:
-        """The images of a split without augmentation, in batches.
+    def evaluation_images(self, split: str, preprocessing: Preprocessing) -> ViewStore:
+        """The images of a split without augmentation: one view of each.
 
         Raises:
             DataError: there is no such split, or too many images are broken.
         """
-        store = load_images(
-            self.dataset,
-            split,
+        return ViewStore(
+            self.dataset.split(split),
             preprocessing,
+            "none",
             cache_folder=self.cache_folder,
             budget=self.budget,
+            broken=self.dataset.broken,
             progress=self.progress,
         )
-        return store.batches(_EVALUATION_BATCH)
+
+    def evaluation_batches(self, split: str, preprocessing: Preprocessing) -> Loader:
+        """The images of `evaluation_images`, in batches."""
+        return self.evaluation_images(split, preprocessing).batches(_EVALUATION_BATCH)

@@ -32,6 +32,12 @@ def test_an_epoch_below_the_best_is_explained_by_the_metric_that_chose_it() -> N
     assert kept_epoch(done, "accuracy", "rl.pt")[0].startswith("epoch 3 is kept: the epoch nearest to the teachers")
 
 
+def test_the_smallest_loss_needs_no_explanation() -> None:
+    done = history(1, (0.5, 0.4), (0.4, 0.3))
+    assert kept_epoch(done, "loss", "rl.pt") == ()
+    assert "no epoch was better" in kept_epoch(history(-1, (), ()), "loss", "rl.pt")[0]
+
+
 @pytest.mark.parametrize("best_epoch", [0, 1])
 def test_a_best_value_needs_no_explanation(best_epoch: int) -> None:
     assert kept_epoch(history(best_epoch, (0.5, 0.5), (0.4, 0.4)), "accuracy", "rl.pt") == ()

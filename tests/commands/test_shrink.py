@@ -25,6 +25,7 @@ from cfp_cli.pruning.frontier import next_compressions
 from cfp_cli.pruning.refit import Refit
 from cfp_cli.runs import candidate_maker, candidate_work, shrink_costs, shrink_search
 from cfp_cli.runs import shrink as shrink_module
+from cfp_cli.runs import tested as tested_module
 from cfp_cli.runs.candidates import Candidate, Candidates
 from cfp_cli.runs.shrink_costs import Costs, Finished
 
@@ -102,6 +103,14 @@ def test_one_command(cfp, tmp_path: Path, varied: Path, images: Path, monkeypatc
         return split(self, name)
 
     monkeypatch.setattr(Dataset, "split", split_at_the_end)
+    tested: list[Any] = []
+    predict = tested_module.predict
+
+    def counted(network: Any, batches: Any) -> Any:
+        tested.append(network)
+        return predict(network, batches)
+
+    monkeypatch.setattr(tested_module, "predict", counted)
     done = cfp("shrink", varied, images, *STRICT, "--teachers", varied, "--run", run)
     assert done.code == 0, done.err
     result = done.json
@@ -124,6 +133,8 @@ def test_one_command(cfp, tmp_path: Path, varied: Path, images: Path, monkeypatc
     assert [each["command"] for each in records][-3:] == ["shrink", "export", "report"]
     page = (run / "report.html").read_text()
     assert page.count('class="chosen"') == 2
+    # The original and the chosen network once, for the result and the report, and the refitted one for the report.
+    assert len(tested) == 2 + chosen[0]["trained"]
     for command in ("export --format onnx --out x.onnx", "report --no-bench"):
         again = cfp(*command.split(), "--run", run)
         assert again.code == 0, again.err

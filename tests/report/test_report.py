@@ -412,6 +412,15 @@ def test_a_fine_tuning_that_kept_the_start_is_shown(contents: PageData) -> None:
     assert "The weights from before the fine-tuning were kept" in shown
 
 
+def test_the_rule_that_chose_the_epoch_is_shown(contents: PageData) -> None:
+    by_loss, by_score = (
+        parsed(page.render_page(replace(contents, best_epoch=1, chosen_by_loss=chosen))).section("curves")
+        for chosen in (True, False)
+    )
+    assert "within one standard error" in by_score
+    assert "within one standard error" not in by_loss
+
+
 def test_a_hundred_classes_fit(contents: PageData) -> None:
     names = [f"class {index}" for index in range(100)]
     each = ClassMetrics(1.0, 1.0, 1.0, 7, 7)

@@ -15,9 +15,17 @@ from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.measuring.loss_rule import LossRule
 from cfp_cli.runs import validation as validation_module
 from cfp_cli.runs.validation import VIEWS, Validation
+from cfp_cli.training.finetune import finetune
+from cfp_cli.training.options import TrainOptions
 
 SIDE, IMAGES = 16, 30
 RULE = LossRule(0.5, 50.0)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """The folder of the original's logits."""
+    return tmp_path / "cache"
 
 
 class Said:
@@ -65,9 +73,9 @@ def reader(rows: slice, columns: slice) -> nn.Module:
 CENTRE, CORNER = (slice(6, 10), slice(6, 10)), (slice(0, 3), slice(0, 3))
 
 
-def test_a_network_that_is_wrong_only_on_views_fails(dataset: Dataset) -> None:
+def test_a_network_that_is_wrong_only_on_views_fails(dataset: Dataset, cache: Path) -> None:
     said = Said()
-    validation = Validation(reader(*CENTRE), dataset, 7, "geometric", 0, said)
+    validation = Validation(reader(*CENTRE), dataset, 7, "geometric", 0, cache, said)
     assert (validation.views, said.lines) == (1 + VIEWS, [])
     same, other = (validation.compare(reader(*where)) for where in (CENTRE, CORNER))
     assert same.metrics == other.metrics == validation.metrics
@@ -76,22 +84,45 @@ def test_a_network_that_is_wrong_only_on_views_fails(dataset: Dataset) -> None:
     assert not RULE.judge(validation.metrics, other).passes
     assert RULE.judge(validation.metrics, other).loss > 20
     # A repeated command makes the same views.
-    again = Validation(reader(*CENTRE), dataset, 64, "geometric", 0, said)
+    again = Validation(reader(*CENTRE), dataset, 64, "geometric", 0, cache, said)
     assert again.compare(reader(*CORNER)) == other
 
 
-def test_views_that_the_original_does_not_know_are_not_used(dataset: Dataset) -> None:
+def test_views_that_the_original_does_not_know_are_not_used(dataset: Dataset, cache: Path) -> None:
     said = Said()
-    validation = Validation(reader(*CORNER), dataset, 7, "geometric", 0, said)
+    validation = Validation(reader(*CORNER), dataset, 7, "geometric", 0, cache, said)
     assert validation.views == 1
     assert "so only these are compared" in " ".join(said.lines)
     compared = validation.compare(reader(*CENTRE))
     assert compared.on_views is None
     assert RULE.judge(validation.metrics, compared).passes
-    assert Validation(reader(*CENTRE), dataset, 7, "none", 0, said).views == 1
+    assert Validation(reader(*CENTRE), dataset, 7, "none", 0, cache, said).views == 1
 
 
-def test_many_images_need_fewer_views(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_images_need_fewer_views(dataset: Dataset, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for most, views in ((3 * IMAGES, 4), (IMAGES - 1, 2)):
         monkeypatch.setattr(validation_module, "VIEWED", most)
-        assert Validation(reader(*CENTRE), dataset, 7, "geometric", 0, Said()).views == views
+        assert Validation(reader(*CENTRE), dataset, 7, "geometric", 0, cache, Said()).views == views
+
+
+def test_a_repeated_command_and_a_finetuning_by_the_original_do_not_run_it_again(
+    dataset: Dataset, cache: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    original = reader(*CENTRE)
+    original.register_forward_hook(lambda _module, _inputs, logits: seen.append(len(logits)))
+    first = Validation(original, dataset, 7, "geometric", 0, cache, Said())
+    assert sum(seen) == IMAGES * (1 + VIEWS)
+    again = Validation(original, dataset, 7, "geometric", 0, cache, Said())
+    assert sum(seen) == IMAGES * (1 + VIEWS)
+    assert again.metrics == first.metrics
+    assert again.compare(reader(*CORNER)) == first.compare(reader(*CORNER))
+    options = TrainOptions.preset("short", epochs=1, views=2)
+    counts = []
+    for number in range(2):
+        files = {each: tmp_path / f"{each}{number}.pt" for each in ("out", "last")}
+        finetune(reader(*CORNER), dataset, [original], options, cache_folder=cache, **files)
+        counts.append(sum(seen) - IMAGES * (1 + VIEWS))
+    # Once on two views of each training image, of which some are equal, and not on the validation images.
+    assert counts[0] == counts[1]
+    assert IMAGES <= counts[0] <= 2 * IMAGES

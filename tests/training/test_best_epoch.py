@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -98,3 +99,25 @@ def test_of_epochs_that_are_as_good_the_one_nearest_to_the_teachers_is_kept() ->
     for epoch in (5, 6, 7):
         best.update(network(epoch), metrics(100), epoch, 0.95)
     assert (best.epoch, best.stopped) == (4, True)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(70, 100), st.floats(0, 1)), min_size=1, max_size=12))
+def test_the_loss_alone_decides_where_it_is_the_metric(epochs: list[tuple[int, float]]) -> None:
+    best = BestEpoch(network(-1), "loss", patience=0)
+    for number, (correct, loss) in enumerate(epochs):
+        # A resumed run decides the same.
+        state, best = best.state(), BestEpoch(network(-1), "loss", patience=0)
+        best.restore(state)
+        best.update(network(number - 1), metrics(correct), number - 1, loss)
+    assert best.model.weight.item() == best.epoch
+    assert epochs[best.epoch + 1][1] == pytest.approx(min(loss for _, loss in epochs), abs=1e-12)
+
+
+def test_with_the_loss_as_metric_a_run_stops_where_it_no_longer_falls() -> None:
+    best = BestEpoch(network(-1), "loss", patience=2)
+    best.update(network(-1), metrics(90), START, 0.5)
+    for epoch, loss in enumerate((0.6, 0.4, 0.41, 0.45)):
+        assert not best.stopped
+        best.update(network(epoch), metrics(99 - epoch), epoch, loss)
+    assert (best.epoch, best.stopped) == (1, True)

@@ -99,3 +99,7 @@ def test_the_star_marks_the_best_epoch_of_the_selected_metric():
     with show_epochs(console, TrainOptions.preset("paper", epochs=5, select="macro_f1")) as listen:
         listen(rows)
     assert [str(cell) for cell in console.view.columns[0].cells] == ["1/5", "*2/5"]
+    rows = [replace(each, val_loss=loss) for each, loss in zip(rows, (0.1, 0.2), strict=True)]
+    with show_epochs(console, TrainOptions.preset("short", epochs=5, select="loss")) as listen:
+        listen(rows)
+    assert [str(cell) for cell in console.view.columns[0].cells] == ["*1/5", "2/5"]

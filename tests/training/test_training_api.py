@@ -138,6 +138,15 @@ def test_the_kept_epoch_is_the_one_nearest_to_the_teachers_on_the_validation_ima
     assert kept <= min(losses)
 
 
+def test_the_distillation_loss_alone_chooses_the_epoch(tmp_path, dataset):
+    options = dataclasses.replace(STUDENT, label_weight=0.0, select="loss")
+    _, history = tune(tmp_path, dataset, options=options)
+    losses = [row.val_loss for row in history.rows]
+    assert losses[history.best_epoch] == min(losses)
+    with pytest.raises(UsageError, match="--select loss is the distillation loss, which needs teachers"):
+        train(network(0), dataset, dataclasses.replace(TEACHER, select="loss"), tmp_path / "rl.pt")
+
+
 def test_student_becomes_its_teacher(tmp_path, dataset):
     teacher, _ = train(network(0), dataset, TEACHER, tmp_path / "rl.pt")
     _, history = tune(tmp_path, dataset, [teacher], TrainOptions.preset("paper", epochs=25, batch_size=16, lr=2e-2))
