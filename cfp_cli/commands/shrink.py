@@ -156,6 +156,11 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
     help="Views of each image in training.",
 )
 @click.option(
+    "--freeze-norm",
+    is_flag=True,
+    help="Keep the statistics of batch norm in the fine-tuning, as `cfp finetune` does with this option.",
+)
+@click.option(
     "--allocation",
     type=click.Choice(ALLOCATIONS),
     default="redundancy",
@@ -194,6 +199,7 @@ def shrink(
     epochs: int,
     lr: float,
     views: int,
+    freeze_norm: bool,
     how: ModelOptions,
     reading: Reading,
     run_folder: Path,
@@ -213,7 +219,7 @@ def shrink(
     from cfp_cli.pruning.frontier import Budget
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.shrink import run_shrink
-    from cfp_cli.runs.shrink_options import ShrinkOptions
+    from cfp_cli.runs.shrink_options import ShrinkOptions, short_training
 
     options = ShrinkOptions(
         rule=LossRule(max_loss, margin, METRICS[metric]),  # type: ignore[arg-type]
@@ -223,14 +229,7 @@ def shrink(
         threads=compute.threads,
         batch=batch,
         finetune=finetune,
-        training=TrainOptions.preset(
-            "short",
-            epochs=epochs,
-            lr=lr,
-            views=views,
-            seed=seed,
-            select="macro_f1" if metric == "macro-f1" else "accuracy",
-        ),
+        training=short_training(epochs=epochs, lr=lr, views=views, freeze_norm=freeze_norm, seed=seed),
         time_limit=time_limit,
         batch_size=compute.batch_size,
         seed=seed,

@@ -14,9 +14,8 @@ from cfp_cli.pruning.frontier import Budget
 from cfp_cli.runs.directory import Run
 from cfp_cli.runs.inputs import DataInput, ModelInput, Permission
 from cfp_cli.runs.shrink import run_shrink
-from cfp_cli.runs.shrink_options import ShrinkOptions
+from cfp_cli.runs.shrink_options import ShrinkOptions, short_training
 from cfp_cli.runs.shrunk import Shrunk
-from cfp_cli.training.options import TrainOptions
 
 
 def shrink(
@@ -65,8 +64,7 @@ def shrink(
         CfpError: an input cannot be used, or a stage fails.
     """
     seed = options.get("seed", 0)
-    select = "macro_f1" if metric == "macro_f1" else "accuracy"
-    training = options.pop("training", None) or TrainOptions.preset("short", seed=seed, select=select)
+    training = options.pop("training", None) or short_training(seed=seed)
     chosen = ShrinkOptions(
         rule=LossRule(max_loss, margin, metric), budgets=tuple(map(Budget.parse, budgets)), training=training, **options
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from cfp_cli.foundation.errors import UsageError
 from cfp_cli.measuring.loss_rule import LossRule
@@ -11,6 +11,14 @@ from cfp_cli.measuring.runtimes import RUNTIMES, Runtime
 from cfp_cli.pruning.frontier import Budget, Cost
 from cfp_cli.pruning.options import TARGETS, Allocation, PruneOptions, Target
 from cfp_cli.training.options import TrainOptions
+
+
+def short_training(**changes: Any) -> TrainOptions:
+    """The options of a fine-tuning of `cfp shrink`: the preset `short`, but the distillation loss chooses the epoch.
+
+    The accuracy on a few hundred images hardly distinguishes the epochs of a short training.
+    """
+    return TrainOptions.preset("short", select="loss", val_views=3, **changes)
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class ShrinkOptions:
     threads: int | None = None
     batch: int = 1
     finetune: bool = True
-    training: TrainOptions = field(default_factory=lambda: TrainOptions.preset("short"))
+    training: TrainOptions = field(default_factory=lambda: short_training())
     time_limit: float | None = None
     batch_size: int = 64
     seed: int = 0

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class TrainingData:
         classes: class names in the order of the logits.
         teacher: the network with whose outputs those of the candidates are compared on the validation images, in place
             of labels; None compares with the labels.
+        val_views: batches of views of the validation images, one view after another, on which the distillation loss is
+            measured too.
     """
 
     views: ViewSource
@@ -64,6 +67,7 @@ class TrainingData:
     validation: Loader
     classes: tuple[str, ...]
     teacher: nn.Module | None = None
+    val_views: Loader | None = None
 
 
 @dataclass(frozen=True)
@@ -299,9 +303,9 @@ class _Run:
         """Measure on the first process, and return the result and the distillation loss on every process."""
         measured: tuple[Validation, float | None] | None = None
         if self.workers.first:
-            loader = _InterruptibleLoader(self.data.validation, interrupt, self.workers)
+            watched = partial(_InterruptibleLoader, interrupt=interrupt, workers=self.workers)
             try:
-                measured = self._measure(candidate, loader)
+                measured = self._measure(candidate, watched)
             except NotFiniteError:
                 self._require(False, "a logit became NaN or infinite")
             error = measured[0] if measured else None
@@ -310,11 +314,14 @@ class _Run:
         assert shared is not None
         return shared
 
-    def _measure(self, network: nn.Module, loader: Loader) -> tuple[Validation, float | None]:
+    def _measure(self, network: nn.Module, watched: Callable[[Loader], Loader]) -> tuple[Validation, float | None]:
+        images = watched(self.data.validation)
         if self.data.teacher is not None:
-            return output_error(network, self.data.teacher, loader, classes=len(self.data.classes)), None
-        logits, labels = predict_logits(network, loader)
+            return output_error(network, self.data.teacher, images, classes=len(self.data.classes)), None
+        logits, labels = predict_logits(network, images)
         metrics = compute_metrics(logits.argmax(1), labels, self.data.classes)
+        if self.data.val_views is not None:
+            logits = torch.cat([logits, predict_logits(network, watched(self.data.val_views))[0]])
         return metrics, self.objective.validation_loss(logits)
 
     def _report(self, row: EpochRow) -> None:
@@ -401,7 +408,7 @@ class _Run:
         model = self.trainer.model
         load_state(model, best)
         model.to(memory_format=torch.contiguous_format).eval()
-        val, _ = self._measure(model, self.data.validation)
+        val, _ = self._measure(model, lambda loader: loader)
         seconds = sum(row.seconds for row in self.rows)
         rows, epoch = tuple(self.rows), self.best.epoch
         if isinstance(val, float):

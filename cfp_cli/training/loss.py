@@ -59,7 +59,7 @@ class Objective(Protocol):
         """The distillation loss on the validation images, the mean over the teachers; None if it is not measured.
 
         Args:
-            logits: float32 [N, classes] of the network on the validation images.
+            logits: float32 [M, classes] of the network on the validation images, and on views of them if there are any.
         """
         ...
 
@@ -138,7 +138,7 @@ class Distillation:
         temperature: temperature T.
         label_weight: weight of the cross-entropy.
         weights: float32 [classes] from `class_weights`; required if `label_weight` is not 0.
-        validation: logits of each teacher on the validation images, float32 [N, classes].
+        validation: logits of each teacher on the validation images, and on views of them, float32 [M, classes].
     """
 
     def __init__(

@@ -114,6 +114,15 @@ class TrainOptions:
             "distillation": True,
         },
     )
+    val_views: int = field(
+        default=0,
+        metadata={
+            "help": "Views of each validation image on which its distillation loss is measured too.",
+            "minimum": 0,
+            "maximum": 1_000,
+            "distillation": True,
+        },
+    )
     freeze_norm: bool = field(
         default=False,
         metadata={

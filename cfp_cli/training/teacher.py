@@ -25,8 +25,9 @@ class Teacher:
         model: the network.
         preprocessing: the preprocessing of its inputs.
         logits: its logits on every view of every training image, float32 [N, V, classes].
-        val_logits: its logits on the validation images, float32 [N, classes].
-        val: its metrics on these images.
+        val_logits: its logits on the validation images and on the views of them, one view after another, float32
+            [(1 + V) N, classes].
+        val: its metrics on the images.
     """
 
     name: str
@@ -69,5 +70,9 @@ class Teacher:
         validation = images.evaluation_images("val", preprocessing)
         val_logits = torch.tensor(logits_of(validation, "evaluating")[:, 0])
         val = compute_metrics(val_logits.argmax(1), validation.labels, classes)
+        views = images.validation_views(preprocessing)
+        if views is not None:
+            table = torch.tensor(logits_of(views, "evaluating"))
+            val_logits = torch.cat([val_logits, table.transpose(0, 1).flatten(0, 1)])
         logits = logits_of(images.views(preprocessing), name)
         return cls(name, model, preprocessing, logits, val_logits, val)

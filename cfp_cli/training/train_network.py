@@ -27,7 +27,7 @@ from cfp_cli.training.history import History
 from cfp_cli.training.loop import Listener, TrainingData, TrainingFiles, fit
 from cfp_cli.training.loss import Objective
 from cfp_cli.training.options import TrainOptions
-from cfp_cli.training.training_images import TrainingImages
+from cfp_cli.training.training_images import EVALUATION_BATCH, TrainingImages
 
 MakeObjective = Callable[[TrainingImages, torch.device], Objective]
 
@@ -102,6 +102,7 @@ def train_network(
     objective = make_objective(images, device)
     views = images.views(preprocessing)
     images.release_other_views(preprocessing)
+    val_views = images.validation_views(preprocessing) if teacher is None and stage == "finetune" else None
     trained_spec = replace(spec, classes=dataset.classes or spec.classes).followed_by(
         stage,
         data=dataset.fingerprint,
@@ -121,6 +122,7 @@ def train_network(
             images.evaluation_batches("val", preprocessing),
             dataset.classes or spec.classes,
             teacher,
+            val_views.batches(EVALUATION_BATCH) if val_views is not None else None,
         ),
         objective,
         options,

@@ -13,7 +13,7 @@ from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.measuring.metrics import Loader
 from cfp_cli.training.options import TrainOptions
 
-_EVALUATION_BATCH = 128
+EVALUATION_BATCH = 128
 
 
 @dataclass
@@ -75,6 +75,27 @@ class TrainingImages:
             progress=self.progress,
         )
 
+    def validation_views(self, preprocessing: Preprocessing) -> ViewStore | None:
+        """The views of the validation images on which the distillation loss is measured; None without any.
+
+        Raises:
+            DataError: there is no validation split, or too many images are broken.
+        """
+        if not self.options.val_views or self.options.augment == "none":
+            return None
+        return ViewStore(
+            self.dataset.split("val"),
+            preprocessing,
+            self.options.augment,
+            self.options.val_views,
+            # Other views than those by which `cfp shrink` judges the result.
+            self.options.seed + 1,
+            self.cache_folder,
+            self.budget,
+            broken=self.dataset.broken,
+            progress=self.progress,
+        )
+
     def evaluation_batches(self, split: str, preprocessing: Preprocessing) -> Loader:
         """The images of `evaluation_images`, in batches."""
-        return self.evaluation_images(split, preprocessing).batches(_EVALUATION_BATCH)
+        return self.evaluation_images(split, preprocessing).batches(EVALUATION_BATCH)

@@ -28,6 +28,7 @@ from cfp_cli.runs import shrink as shrink_module
 from cfp_cli.runs import tested as tested_module
 from cfp_cli.runs.candidates import Candidate, Candidates
 from cfp_cli.runs.shrink_costs import Costs, Finished
+from cfp_cli.runs.shrink_options import short_training
 
 # The fastest fine-tuning, and a margin for 8 validation images.
 STRICT = ("--metric", "agreement", "--max-loss", 1, "--margin", 100, "--epochs", 1, "--views", 1, "--json")
@@ -111,7 +112,7 @@ def test_one_command(cfp, tmp_path: Path, varied: Path, images: Path, monkeypatc
         return predict(network, batches)
 
     monkeypatch.setattr(tested_module, "predict", counted)
-    done = cfp("shrink", varied, images, *STRICT, "--teachers", varied, "--run", run)
+    done = cfp("shrink", varied, images, *STRICT, "--teachers", varied, "--freeze-norm", "--run", run)
     assert done.code == 0, done.err
     result = done.json
     keys = {"out", "compression", "macs_ratio", "latency_ratio", "val", "test", "teacher", "frontier", "seconds"}
@@ -131,6 +132,8 @@ def test_one_command(cfp, tmp_path: Path, varied: Path, images: Path, monkeypatc
     assert {name: value for name, value in evaluated.items() if name != "mistakes"} == result["test"]
     records = json.loads((run / "run.json").read_text())["records"]
     assert [each["command"] for each in records][-3:] == ["shrink", "export", "report"]
+    training = next(each["arguments"] for each in records if each["command"] == "finetune")
+    assert {"select": "loss", "val_views": 3, "freeze_norm": True}.items() <= training.items()
     page = (run / "report.html").read_text()
     assert page.count('class="chosen"') == 2
     # The original and the chosen network once, for the result and the report, and the refitted one for the report.
@@ -168,7 +171,7 @@ def test_an_interrupted_command_goes_on(
     assert sha256(Path("run/shrunk.pt")) == sha256(Path("other/shrunk.pt"))
     measured.clear()
     assert facts(shrink(*teacher, run="other").json) == facts(whole.json)
-    training = cfp_cli.TrainOptions.preset("short", epochs=1, views=1)
+    training = short_training(epochs=1, views=1)
     named = {"metric": "agreement", "max_loss": 1.0, "margin": 100.0, "teachers": [varied], "training": training}
     called = cfp_cli.shrink(varied, images, "other", **named)
     assert facts(called.to_json()) == facts(whole.json)

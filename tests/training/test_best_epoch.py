@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
+from cfp_cli.runs.shrink_options import short_training
 from cfp_cli.training.best_epoch import START, BestEpoch
-from cfp_cli.training.options import TrainOptions
 
 
 def metrics(correct: int, images: int = 100) -> Metrics:
@@ -51,12 +51,12 @@ def test_without_a_start_the_latest_epoch_within_one_standard_error_is_kept() ->
 
 @given(gain=st.integers(0, 60))
 def test_the_preset_of_shrink_stops_where_nothing_is_gained(gain: int) -> None:
-    options = TrainOptions.preset("short")
+    options = short_training()
     best = BestEpoch(network(-1), options.select, options.patience)
-    best.update(network(-1), metrics(90), START)
+    best.update(network(-1), metrics(90), START, 0.5)
     epochs = 0
     while not best.stopped and epochs < options.epochs:
-        best.update(network(epochs), metrics(91 if epochs == gain else 89), epochs)
+        best.update(network(epochs), metrics(90), epochs, 0.4 if epochs == gain else 0.6)
         epochs += 1
     # The network before training counts as an epoch.
     assert epochs == min(gain + 21 if gain < 20 else 20, options.epochs)

@@ -57,7 +57,7 @@ def test_options_without_a_preset_are_refused() -> None:
 
 def test_every_field_is_an_option() -> None:
     for name, left_out in (
-        ("train", {"temperature", "label_weight", "freeze_norm"}),
+        ("train", {"temperature", "label_weight", "freeze_norm", "val_views"}),
         ("finetune", set()),
         ("compare", {"seed"}),
     ):

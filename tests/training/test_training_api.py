@@ -17,6 +17,7 @@ from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import load_images
 from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.data.views import ViewStore
 from cfp_cli.foundation.errors import DataError, TrainingError, UsageError
 from cfp_cli.measuring.metrics import evaluate
 from cfp_cli.models.registry import create
@@ -117,17 +118,22 @@ def test_student_follows_two_teachers(tmp_path, dataset):
     assert data["epochs"] == 4
 
 
-@pytest.mark.parametrize("seed", [1, 5])
-def test_the_kept_epoch_is_the_one_nearest_to_the_teachers_on_the_validation_images(tmp_path, dataset, seed):
+@pytest.mark.parametrize(("seed", "val_views"), [(1, 0), (5, 0), (5, 2)])
+def test_the_kept_epoch_is_the_one_nearest_to_the_teachers_on_the_validation_images(tmp_path, dataset, seed, val_views):
     teachers = [network(1, size=24), network(2)]
     # A rate that changes no prediction, so that all epochs are within one standard error of the best.
-    options = dataclasses.replace(STUDENT, label_weight=0.0, lr=1e-4)
+    augment = "geometric" if val_views else STUDENT.augment
+    options = dataclasses.replace(STUDENT, label_weight=0.0, lr=1e-4, augment=augment, val_views=val_views)
     model, history = tune(tmp_path, dataset, teachers, options, network(seed))
     losses = [row.val_loss for row in history.rows]
 
     def logits(each):
-        images = load_images(dataset, "val", Preprocessing.of(spec_of(each))).batches(8)
-        return torch.cat([each(batch) for batch, _ in images]).double()
+        preprocessing = Preprocessing.of(spec_of(each))
+        batches = list(load_images(dataset, "val", preprocessing).batches(8))
+        if val_views:
+            store = ViewStore(dataset.split("val"), preprocessing, "geometric", val_views, options.seed + 1)
+            batches += store.batches(8)
+        return torch.cat([each(batch) for batch, _ in batches]).double()
 
     with torch.inference_mode():
         student, *targets = (logits(each) for each in (model, *teachers))
