@@ -11,18 +11,64 @@ activation); Beck and Teboulle, A fast iterative shrinkage-thresholding algorith
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 # Steps after the regression.
 STEPS = 6
 TINY = torch.finfo(torch.float32).tiny
-Layer = nn.Conv2d | nn.Linear
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A call of the operator `conv2d` or `linear`.
+
+    Attributes:
+        weight: float32 [outputs, inputs of a group, kernel height, kernel width], or [outputs, inputs]; it is changed.
+        bias: float32 [outputs], or None; it is changed.
+        stride, dilation: of the kernel, vertical and horizontal.
+        padding: zeros left, right, above and below.
+        groups: the groups of the convolution.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, Any], weight: Tensor, bias: Tensor | None) -> Layer:
+        """The layer of an operator call.
+
+        Args:
+            arguments: arguments of the call by name; those of `linear` have no stride.
+            weight: its weight.
+            bias: its bias.
+        """
+        if "stride" not in arguments:
+            return cls(weight, bias)
+        stride, dilation = (_pair(arguments[name]) for name in ("stride", "dilation"))
+        given = arguments["padding"]
+        if given == "same":
+            reach = [step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True)]
+            (above, left), (below, right) = ([each // 2 for each in reach], [each - each // 2 for each in reach])
+        else:
+            above, left = below, right = (0, 0) if given == "valid" else _pair(given)
+        return cls(weight, bias, stride, dilation, (left, right, above, below), int(arguments["groups"]))
+
+
+def _pair(given: int | Sequence[int]) -> tuple[int, int]:
+    """One number for both dimensions, or one for each."""
+    numbers = [given] if isinstance(given, int) else [int(each) for each in given]
+    return numbers[0], numbers[-1]
 
 
 @dataclass(frozen=True)
@@ -75,7 +121,7 @@ class _Passed:
 
 
 def fit_layer(
-    module: Layer,
+    layer: Layer,
     samples: Iterable[tuple[Tensor, Tensor]],
     ridge: float,
     norm: _BatchNorm | None = None,
@@ -84,15 +130,14 @@ def fit_layer(
     """Fit a layer in place.
 
     Args:
-        module: the layer; its present weights are W₀.
+        layer: the layer; its present weights are W₀.
         samples: inputs float32 [groups, samples, inputs of a group] and outputs of the original float32 [samples,
             outputs], in batches; they are read again in each step.
         ridge: weight of the distance from W₀, times the mean square of an input summed over the samples.
         norm: the only reader of the outputs, if that is a batch norm, whose mean then absorbs an offset.
         activation: the only reader of the outputs, behind the norm if there is one; None fits all outputs alike.
     """
-    groups = module.groups if isinstance(module, nn.Conv2d) else 1
-    offset = module.bias is not None or norm is not None
+    groups, offset = layer.groups, layer.bias is not None or norm is not None
 
     def pairs() -> Iterable[tuple[Tensor, Tensor]]:
         for given, wanted in samples:
@@ -106,7 +151,7 @@ def fit_layer(
         cross = cross + (given.transpose(1, 2) @ wanted).double()
         if activation is not None and passed is None:
             passed = _Passed.of(norm, activation, wanted)
-    first = _stacked(module, groups, offset)
+    first = _stacked(layer, offset)
     squares = gram.diagonal(dim1=1, dim2=2)
     held = ridge * squares.mean(1, keepdim=True).expand_as(squares)
     # If all inputs are zero, this keeps the system solvable and the weights unchanged.
@@ -124,53 +169,50 @@ def fit_layer(
             faster = (1 + (1 + 4 * momentum * momentum) ** 0.5) / 2
             moved = following + (momentum - 1) / faster * (following - weight)
             weight, momentum = following, faster
-    _store(module, weight, offset, norm)
+    _store(layer, weight, offset, norm)
 
 
-def _stacked(module: Layer, groups: int, offset: bool) -> Tensor:
+def _stacked(layer: Layer, offset: bool) -> Tensor:
     """The weights, float64 [groups, inputs of a group, outputs of a group], with the offset as the last input."""
-    weight = module.weight.reshape(groups, len(module.weight) // groups, -1).transpose(1, 2).double()
+    weight = layer.weight.reshape(layer.groups, len(layer.weight) // layer.groups, -1).transpose(1, 2).double()
     if not offset:
         return weight
-    bias = module.bias if module.bias is not None else torch.zeros(len(module.weight), device=weight.device)
-    return torch.cat([weight, bias.double().reshape(groups, 1, -1)], 1)
+    bias = layer.bias if layer.bias is not None else torch.zeros(len(layer.weight), device=weight.device)
+    return torch.cat([weight, bias.double().reshape(layer.groups, 1, -1)], 1)
 
 
-def _store(module: Layer, weight: Tensor, offset: bool, norm: _BatchNorm | None) -> None:
+def _store(layer: Layer, weight: Tensor, offset: bool, norm: _BatchNorm | None) -> None:
     if offset:
         found = weight[:, -1].reshape(-1)
         weight = weight[:, :-1]
-        if module.bias is not None:
-            module.bias.copy_(found)
+        if layer.bias is not None:
+            layer.bias.copy_(found)
         else:
             assert norm is not None
             assert norm.running_mean is not None
             norm.running_mean.sub_(found)
-    module.weight.copy_(weight.transpose(1, 2).reshape(module.weight.shape))
+    layer.weight.copy_(weight.transpose(1, 2).reshape(layer.weight.shape))
 
 
-def patches(module: Layer, given: Tensor, positions: Tensor) -> Tensor:
+def patches(layer: Layer, given: Tensor, positions: Tensor) -> Tensor:
     """The inputs of each sampled output, float32 [groups, N · P, inputs of a group].
 
     Args:
-        module: the layer.
+        layer: the layer.
         given: its input: maps [N, C, H, W] of a convolution, or [N, ..., C] of a linear layer.
         positions: indices of the output positions, int64 [P].
     """
-    if isinstance(module, nn.Linear):
+    if layer.weight.ndim == 2:
         return given.reshape(len(given), -1, given.shape[-1])[:, positions].flatten(0, 1)[None]
-    # The operator itself pads with zeros only; another operator before it pads in the other modes.
-    zeros = module.padding_mode == "zeros"
-    padded = functional.pad(given, module._reversed_padding_repeated_twice) if zeros else given
-    reach = [d * (k - 1) + 1 for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-    width = (padded.shape[3] - reach[1]) // module.stride[1] + 1
-    corners = (positions // width * module.stride[0], positions % width * module.stride[1])
-    steps = [
-        torch.arange(k, device=positions.device) * d for k, d in zip(module.kernel_size, module.dilation, strict=True)
-    ]
+    padded = functional.pad(given, layer.padding)
+    kernel = layer.weight.shape[2:]
+    reach = [step * (size - 1) + 1 for step, size in zip(layer.dilation, kernel, strict=True)]
+    width = (padded.shape[3] - reach[1]) // layer.stride[1] + 1
+    corners = (positions // width * layer.stride[0], positions % width * layer.stride[1])
+    steps = [torch.arange(k, device=positions.device) * d for k, d in zip(kernel, layer.dilation, strict=True)]
     rows = corners[0][:, None, None] + steps[0][:, None]
     columns = corners[1][:, None, None] + steps[1][None, :]
     # [N, C, P, kh, kw] -> [groups, N · P, C / groups · kh · kw], the order of the weights.
     found = padded[:, :, rows, columns]
-    found = found.reshape(len(found), module.groups, -1, *found.shape[2:]).permute(1, 0, 3, 2, 4, 5)
+    found = found.reshape(len(found), layer.groups, -1, *found.shape[2:]).permute(1, 0, 3, 2, 4, 5)
     return found.flatten(3).flatten(1, 2)

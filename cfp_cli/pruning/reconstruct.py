@@ -11,7 +11,6 @@ given; Luo et al., ThiNet, ICCV 2017, equation 7.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 
@@ -26,38 +25,20 @@ from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress, working
 from cfp_cli.graph import ChannelGraph, Selection
 from cfp_cli.graph.stream import Stream
-from cfp_cli.graph.trace import TracedGraph, arguments_of, operator_of, shape_of, trace
-from cfp_cli.pruning.layer_fit import Activation, fit_layer, patches
+from cfp_cli.graph.trace import arguments_of, operator_of, trace
+from cfp_cli.pruning.fitted_layers import FittedLayer, fitted_layers, parameter
+from cfp_cli.pruning.layer_fit import Layer, fit_layer, patches
 
 IMAGES = 1024
 POSITIONS = 64
+# Samples for each input of a layer: the error of the fit is then about a hundredth more than with all positions.
+SAMPLES_PER_INPUT = 100
 RIDGE = 1e-3
 # Bytes of the original's sampled outputs that are in memory at once, and of the values that the stopped runs of each
 # network hold, if these are more than the images. A run that holds nothing starts again from its images.
 BUDGET = 1 << 30
 # Bytes of the inputs of one layer's samples that are kept for the steps of its fit; more are computed again.
 SAMPLES = 1 << 29
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """A convolution or linear layer that is fitted.
-
-    Attributes:
-        name: of the module.
-        node: its operator call in the original.
-        outputs: indices of its remaining outputs in the original, int64.
-        positions: number of output positions of one image.
-        norm: the only reader of its outputs, if that is a batch norm, whose mean can absorb an offset; else None.
-        activation: the only reader of its outputs, behind the norm if there is one, if it is a known activation.
-    """
-
-    name: str
-    node: Node
-    outputs: Tensor
-    positions: int
-    norm: str | None
-    activation: Activation | None
 
 
 @dataclass(frozen=True)
@@ -101,12 +82,14 @@ def reconstruct(
         loader: batches of training images float32 [N, 3, H, W] and labels.
         most: largest number of images, to the next batch. Batches are spread over a longer loader, or are the first
             ones if the loader has no length. They are kept in memory.
-        positions: largest number of output positions of a layer that are sampled from each batch.
+        positions: largest number of output positions of a layer that are sampled from each batch. A layer with few
+            inputs, such as a depthwise convolution, needs fewer: `SAMPLES_PER_INPUT` samples for each input of a group.
         ridge: weight of the distance from the sliced weights.
         progress: reports progress over the layers.
 
     Returns:
-        The number of fitted layers: convolutions (2-d, any number of groups) and linear layers that run once a pass.
+        The number of fitted layers: 2-d convolutions with any number of groups, and linear layers. Those whose weight
+        or bias is computed or used more than once keep their sliced weights; a message says so.
 
     Raises:
         DataError: `loader` is empty.
@@ -118,14 +101,15 @@ def reconstruct(
         raise DataError("there are no images to fit the layers to; pass training images")
     targets: dict[str, list[_Target]] = {}
     with evaluating(original), evaluating(pruned), torch.no_grad():
-        layers = _layers(selection, pruned, batches[0][:1])
+        layers, left = fitted_layers(selection, device)
         budget = max(BUDGET, sum(images.nbytes for images in batches))
         before = Stream(selection.graph.traced, batches, budget)
         fitting = _Fitting.of(pruned, batches, budget, ridge)
         for index, layer in enumerate(progress.track(layers, "fitting layers", unit="layer")):
-            if layer.name not in targets:
+            if layer.weight not in targets:
                 targets = _targets(before, layers[index:], positions)
-            fitting.fit(layer, targets.pop(layer.name))
+            fitting.fit(layer, targets.pop(layer.weight))
+    _report(left, len(layers), progress)
     return len(layers)
 
 
@@ -161,7 +145,7 @@ class RecordedOutputs:
             progress: shows that the work is under way.
         """
         with working(progress, "recording the outputs of the original"), evaluating(original), torch.no_grad():
-            layers = _layers(Selection(graph), original, batches[0][:1])
+            layers, left = fitted_layers(Selection(graph), batches[0].device)
             images = sum(map(len, batches))
             width = sum(len(layer.outputs) for layer in layers)
             positions = min(max(BUDGET // (4 * images * max(width, 1)), 1), positions)
@@ -169,17 +153,18 @@ class RecordedOutputs:
             targets: dict[str, list[_Target]] = {}
             while len(targets) < len(layers):
                 targets |= _targets(stream, layers[len(targets) :], positions)
+        _report(left, len(layers), progress)
         return cls(batches, targets)
 
     def fit(self, pruned: nn.Module, selection: Selection, ridge: float = RIDGE, progress: Progress = SILENT) -> int:
         """Fit the layers of a pruned network, in place, as `reconstruct` does; return the number of fitted layers."""
         with evaluating(pruned), torch.no_grad():
-            layers = _layers(selection, pruned, self.batches[0][:1])
+            layers, _ = fitted_layers(selection, self.batches[0].device)
             fitting = _Fitting.of(pruned, self.batches, BUDGET, ridge)
             for layer in progress.track(layers, "fitting layers", unit="layer"):
                 fitting.fit(
                     layer,
-                    [replace(each, values=each.values[..., layer.outputs]) for each in self.targets[layer.name]],
+                    [replace(each, values=each.values[..., layer.outputs]) for each in self.targets[layer.weight]],
                 )
         return len(layers)
 
@@ -203,11 +188,21 @@ class _Fitting:
     @classmethod
     def of(cls, pruned: nn.Module, batches: Sequence[Tensor], budget: int, ridge: float) -> _Fitting:
         stream = Stream(trace(pruned, batches[0][:1]), batches, budget)
-        nodes = {_parameter(stream.traced, node, "weight"): node for node in stream.traced.nodes}
+        nodes = {parameter(stream.traced, node, "weight"): node for node in stream.traced.nodes}
         return cls(pruned, stream, nodes, ridge)
 
-    def fit(self, layer: _Layer, targets: Sequence[_Target]) -> None:
-        _fit(self.pruned, layer, self.stream, self.nodes[f"{layer.name}.weight"], targets, self.ridge)
+    def fit(self, layer: FittedLayer, targets: Sequence[_Target]) -> None:
+        _fit(self.pruned, layer, self.stream, self.nodes[layer.weight], targets, self.ridge)
+
+
+def _report(left: Sequence[str], fitted: int, progress: Progress) -> None:
+    """Say which layers keep their sliced weights."""
+    if left:
+        names = ", ".join(left[:3]) + (" and others" if len(left) > 3 else "")
+        progress.say(
+            f"{len(left)} of {len(left) + fitted} layers keep their sliced weights, because their weights are computed "
+            f"or used more than once: {names}"
+        )
 
 
 def _spread(loader: Iterable[tuple[Tensor, Tensor]], most: int) -> Iterator[Tensor]:
@@ -225,70 +220,15 @@ def _spread(loader: Iterable[tuple[Tensor, Tensor]], most: int) -> Iterator[Tens
             yield images
 
 
-def _layers(selection: Selection, pruned: nn.Module, image: Tensor) -> list[_Layer]:
-    """Layers that can be fitted, in the order in which they run."""
-    graph = selection.graph
-    modules = dict(pruned.named_modules(remove_duplicate=False))
-    weights = [_parameter(graph.traced, node, "weight") for node in graph.traced.nodes]
-    found = []
-    for node, weight in zip(graph.traced.nodes, weights, strict=True):
-        if weight is None or weights.count(weight) > 1 or operator_of(node) not in ("conv2d", "linear"):
-            continue
-        name = weight.removesuffix(".weight")
-        # A subclass may compute more than its operator.
-        if type(modules.get(name)) not in (nn.Conv2d, nn.Linear):
-            continue
-        _, *shape = shape_of(node)
-        width = shape.pop(0 if operator_of(node) == "conv2d" else -1)
-        outputs = selection.slices.get((weight, 0), [np.arange(width)])[0]
-        norm = _norm(graph, node, modules)
-        indices = torch.from_numpy(outputs).to(image.device)
-        found.append(_Layer(name, node, indices, math.prod(shape), norm, _activation(graph, node, norm)))
-    # Some code reads a module's weight and never calls the module.
-    calls: Counter[str] = Counter()
-    handles = [
-        modules[layer.name].register_forward_hook(lambda *_, name=layer.name: calls.update([name])) for layer in found
-    ]
-    try:
-        pruned(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [layer for layer in found if calls[layer.name] == 1]
-
-
-def _parameter(traced: TracedGraph, node: Node, name: str) -> str | None:
-    """Full name of the tensor that an operator takes as `name`."""
-    if node.op != "call_function" or not hasattr(node.target, "_schema"):
-        return None
-    given = arguments_of(node).get(name)
-    source = traced.sources.get(given.name) if isinstance(given, Node) else None
-    return source.name if source is not None else None
-
-
-def _norm(graph: ChannelGraph, node: Node, modules: dict[str, nn.Module]) -> str | None:
-    """The batch norm of a layer's outputs alone, channel by channel; None if there is none."""
-    users = list(node.users)
-    mean = _parameter(graph.traced, users[0], "running_mean") if len(users) == 1 else None
-    if mean is None or arguments_of(users[0])["input"] is not node:
-        return None
-    # After a linear layer of several positions, channels are the last dimension and batch norm takes the second.
-    if operator_of(node) == "linear" and len(shape_of(node)) != 2:
-        return None
-    if sum(_parameter(graph.traced, each, "running_mean") == mean for each in graph.traced.nodes) > 1:
-        return None
-    name = mean.removesuffix(".running_mean")
-    return name if isinstance(modules.get(name), _BatchNorm) else None
-
-
-def _targets(stream: Stream, layers: Sequence[_Layer], positions: int) -> dict[str, list[_Target]]:
+def _targets(stream: Stream, layers: Sequence[FittedLayer], positions: int) -> dict[str, list[_Target]]:
     """Outputs of the next layers in the original: of at least one, and of as many as fit the budget."""
     images = sum(map(len, stream.batches))
-    sizes = np.cumsum([4 * images * min(positions, layer.positions) * len(layer.outputs) for layer in layers])
+    counts = {each.weight: min(positions, each.positions, _needed(each, images)) for each in layers}
+    sizes = np.cumsum([4 * images * counts[layer.weight] * len(layer.outputs) for layer in layers])
     wanted = layers[: max(int((sizes <= BUDGET).sum()), 1)]
-    found: dict[str, list[_Target]] = {layer.name: [] for layer in wanted}
+    found: dict[str, list[_Target]] = {layer.weight: [] for layer in wanted}
     # Each layer has its own generator, so that its positions do not depend on the other layers in the budget.
-    generators = {layer.name: torch.Generator().manual_seed(0) for layer in wanted}
+    generators = {layer.weight: torch.Generator().manual_seed(0) for layer in wanted}
 
     by_node = {layer.node: layer for layer in wanted}
 
@@ -297,13 +237,19 @@ def _targets(stream: Stream, layers: Sequence[_Layer], positions: int) -> dict[s
         if layer is None:
             return
         values = _by_position(node, value)
-        chosen = torch.randperm(values.shape[1], generator=generators[layer.name])[:positions].to(values.device)
-        found[layer.name].append(_Target(chosen, values[:, chosen][..., layer.outputs]))
+        order = torch.randperm(values.shape[1], generator=generators[layer.weight])
+        chosen = order[: counts[layer.weight]].to(values.device)
+        found[layer.weight].append(_Target(chosen, values[:, chosen][..., layer.outputs]))
 
     stop = layers[len(wanted)].node if len(layers) > len(wanted) else None
     for number in range(len(stream.batches)):
         stream.advance(number, stop, take)
     return found
+
+
+def _needed(layer: FittedLayer, images: int) -> int:
+    """Output positions of each image that give enough samples for the inputs of a layer."""
+    return math.ceil(SAMPLES_PER_INPUT * (layer.inputs + 1) / images)
 
 
 def _by_position(node: Node, value: Tensor) -> Tensor:
@@ -313,40 +259,27 @@ def _by_position(node: Node, value: Tensor) -> Tensor:
     return value.flatten(2).transpose(1, 2)
 
 
-def _activation(graph: ChannelGraph, node: Node, norm: str | None) -> Activation | None:
-    """The activation that alone reads a layer's outputs, behind its batch norm; None if there is none."""
-    readers = list(node.users)
-    if norm is not None:
-        readers = list(readers[0].users)
-    if len(readers) != 1 or readers[0].op != "call_function":
-        return None
-    given, name = arguments_of(readers[0]), operator_of(readers[0])
-    if name == "relu":
-        return Activation(0.0, math.inf)
-    if name == "hardtanh":
-        return Activation(float(given["min_val"]), float(given["max_val"]))
-    return None
-
-
 def _fit(
-    pruned: nn.Module, layer: _Layer, stream: Stream, node: Node, targets: Sequence[_Target], ridge: float
+    pruned: nn.Module, layer: FittedLayer, stream: Stream, node: Node, targets: Sequence[_Target], ridge: float
 ) -> None:
     """Fit a layer of the pruned network, whose operator call is `node`."""
-    module = pruned.get_submodule(layer.name)
-    assert isinstance(module, nn.Conv2d | nn.Linear)
     norm = pruned.get_submodule(layer.norm) if layer.norm is not None else None
     assert norm is None or isinstance(norm, _BatchNorm)
-    source = arguments_of(node)["input"]
-    inputs = math.prod(module.weight.shape[1:]) * (module.groups if isinstance(module, nn.Conv2d) else 1)
+    call = arguments_of(node)
+    bias = parameter(stream.traced, node, "bias")
+    operator = Layer.of(
+        call, pruned.get_parameter(layer.weight), pruned.get_parameter(bias) if bias is not None else None
+    )
+    inputs = math.prod(operator.weight.shape[1:]) * operator.groups
     size = sum(4 * inputs * len(each.values) * len(each.positions) for each in targets)
 
     def compute(number: int) -> tuple[Tensor, Tensor]:
         target = targets[number]
-        given = patches(module, stream.advance(number, node).values[source], target.positions)
+        given = patches(operator, stream.advance(number, node).values[call["input"]], target.positions)
         return given, target.values.reshape(-1, target.values.shape[-1])
 
     samples = _Samples(len(targets), compute, [] if size <= SAMPLES else None)
-    fit_layer(module, samples, ridge, norm, layer.activation)
+    fit_layer(operator, samples, ridge, norm, layer.activation)
 
 
 @dataclass(frozen=True)

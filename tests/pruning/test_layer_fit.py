@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.pruning import layer_fit
-from cfp_cli.pruning.layer_fit import Activation, fit_layer
+from cfp_cli.pruning.layer_fit import Activation, Layer, fit_layer
 from cfp_cli.pruning.reconstruct import RecordedOutputs, reconstruct
 
 RELU = Activation(0.0, math.inf)
@@ -62,7 +62,7 @@ def test_the_steps_reach_the_minimum_of_the_convex_problem(monkeypatch: pytest.M
 
     best = minimize(loss, first.numpy().ravel(), jac=True, options={"maxiter": 500, "gtol": 1e-8})
     monkeypatch.setattr(layer_fit, "STEPS", 60)
-    fit_layer(layer, samples(), RIDGE, None, RELU)
+    fit_layer(Layer(layer.weight, layer.bias), samples(), RIDGE, None, RELU)
     found = torch.cat([layer.weight, layer.bias[:, None]], 1).double().numpy().ravel()
     assert loss(found)[0] == pytest.approx(best.fun, rel=1e-4)
 
@@ -81,7 +81,7 @@ def test_the_error_behind_the_activation_falls(activation: Activation, normed: b
             norm.weight.copy_(3 * torch.randn(3))
             norm.bias.copy_(torch.randn(3))
         original = copy.deepcopy(norm)
-        fit_layer(layer, samples(), RIDGE, norm, fitted_to)
+        fit_layer(Layer(layer.weight, layer.bias), samples(), RIDGE, norm, fitted_to)
         errors.append(error(layer, activation, (norm, original) if norm is not None and original is not None else None))
     assert errors[1] < 0.97 * errors[0]
 
@@ -91,12 +91,12 @@ def test_what_can_be_met_exactly_stays_the_regression() -> None:
     weights = torch.randn(5, 3, generator=torch.Generator().manual_seed(3))
     exact = [(x, x[0] @ weights) for x, _ in samples()]
     layer = linear()
-    fit_layer(layer, exact, 1e-9, None, RELU)
+    fit_layer(Layer(layer.weight, layer.bias), exact, 1e-9, None, RELU)
     torch.testing.assert_close(layer.weight, weights.T, rtol=1e-4, atol=1e-4)
     dead = nn.BatchNorm1d(3).eval().requires_grad_(False)
     dead.weight[1] = 0
     layer = linear(bias=False)
-    fit_layer(layer, samples(), RIDGE, dead, RELU)
+    fit_layer(Layer(layer.weight, layer.bias), samples(), RIDGE, dead, RELU)
     assert torch.isfinite(layer.weight).all()
 
 
@@ -124,9 +124,9 @@ def test_only_an_activation_that_alone_reads_a_layer_counts(alone: bool, monkeyp
     seen: dict[int, Activation | None] = {}
     original = layer_fit.fit_layer
 
-    def record(module, samples, ridge, norm, activation):
-        seen[module.weight.shape[0]] = activation
-        original(module, samples, ridge, norm, activation)
+    def record(layer, samples, ridge, norm, activation):
+        seen[len(layer.weight)] = activation
+        original(layer, samples, ridge, norm, activation)
 
     monkeypatch.setattr("cfp_cli.pruning.reconstruct.fit_layer", record)
     RecordedOutputs.of(network, graph, [images]).fit(network, Selection(graph))

@@ -132,21 +132,6 @@ def test_a_residual_network_comes_nearer_to_its_logits() -> None:
     assert errors["reconstructed"] < 0.1 < errors["recalibrated"]
 
 
-@torch.no_grad()
-def test_layers_that_may_do_more_than_their_operator_are_left() -> None:
-    class Doubled(nn.Conv2d):
-        def forward(self, x: Tensor) -> Tensor:
-            return 2 * super().forward(x)
-
-    torch.manual_seed(0)
-    model = Follows(head(Doubled(6, 5, 3), width=5)).eval()
-    graph = channel_sets(model, IMAGES[:1])
-    pruned = rebuild(model, Selection(graph, KEPT))
-    before = pruned.rest[0].weight.clone()
-    assert reconstruct(pruned, model, Selection(graph, KEPT), LOADER) == 2, "the first layer and the last"
-    assert torch.equal(pruned.rest[0].weight, before)
-
-
 class Convolutions(TorchDispatchMode):
     """Counts the convolutions that run."""
 
