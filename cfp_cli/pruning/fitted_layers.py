@@ -45,7 +45,7 @@ class FittedLayer:
 
 
 def fitted_layers(selection: Selection, device: torch.device) -> tuple[list[FittedLayer], list[str]]:
-    """Layers that can be fitted, in the order in which they run, and the weights of those that cannot.
+    """Layers that can be fitted, in the order in which they run, and the weights of the others.
 
     A layer cannot be fitted if its weight or bias is computed from a parameter or used more than once.
 
