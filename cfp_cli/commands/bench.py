@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from cfp_cli.exporting.benchmark import Benchmark
+
+# A median this many times as long as another is slower; less is often the noise of the machine.
+SLOWER = 1.05
 
 
 @click.command(
@@ -106,6 +110,7 @@ def bench(
         [each.to_json() for each in benchmarks],
         cost_table(benchmarks),
         latency_table(benchmarks),
+        *slower_verdicts(benchmarks),
         *following,
     )
 
@@ -147,6 +152,25 @@ def latency_table(benchmarks: list[Benchmark]) -> Table:
             )
         table.add_section()
     return table
+
+
+def slower_verdicts(benchmarks: list[Benchmark]) -> list[str]:
+    """One line for each model that is slower than the first although it has fewer multiply-adds."""
+    first = benchmarks[0]
+    medians = {(each.runtime, each.batch): each.median for each in first.latency_ms}
+    lines = []
+    for model in benchmarks[1:]:
+        slower = [
+            f"{each.runtime} (batch {each.batch})"
+            for each in model.latency_ms
+            if each.median > SLOWER * medians.get((each.runtime, each.batch), math.inf)
+        ]
+        if slower and model.macs < first.macs:
+            lines.append(
+                f"slower: {model.model} has fewer multiply-adds than {first.model} but takes longer in "
+                f"{', '.join(slower)}; if its channel counts are not multiples of 8, use `cfp prune --round-to 8`"
+            )
+    return lines
 
 
 def _ms(value: float) -> str:

@@ -65,16 +65,17 @@ def collapse_verdict(metrics: Metrics, network: str, remedy: str) -> tuple[str, 
     )
 
 
-def guessing_verdict(metrics: Metrics, network: str) -> tuple[str, ...]:
-    """One line if an original network is no better than guessing, else nothing. The cause is often its preprocessing.
+def guessing_verdict(metrics: Metrics, network: str, remedy: str = PREPROCESSING) -> tuple[str, ...]:
+    """One line if a network is no better than guessing, else nothing.
 
     Args:
         metrics: its metrics.
         network: what the line calls it.
+        remedy: what the user can do. The cause is often the preprocessing if the network is an original.
     """
     if not metrics.only_guesses:
         return ()
     return (
         f"no better than guessing: {network} has a balanced accuracy of {metrics.balanced_accuracy:.2%} on "
-        f"{metrics.images} images, and guessing has {metrics.guessing:.2%}; {PREPROCESSING}",
+        f"{metrics.images} images, and guessing has {metrics.guessing:.2%}; {remedy}",
     )

@@ -225,7 +225,7 @@ def prune(
     if done.validation:
         verdicts = (
             *guessing_verdict(done.validation["before"], "the original"),
-            *collapse_verdict(list(done.validation.values())[-1], done.out.name, REMEDY),
+            *pruned_verdict(list(done.validation.values())[-1], done.out.name),
         )
     console.result(
         {
@@ -242,6 +242,16 @@ def prune(
         f"written {done.out}",
         f"next: {finetune_line(run, how.factory)}",
     )
+
+
+def pruned_verdict(metrics: Metrics, name: str) -> tuple[str, ...]:
+    """One line if the pruned network collapsed or is no better than guessing, else nothing.
+
+    Args:
+        metrics: its metrics on the validation images.
+        name: what the line calls it.
+    """
+    return collapse_verdict(metrics, name, REMEDY) or guessing_verdict(metrics, name, REMEDY)
 
 
 def first_round_note(plan: Plan, rounds: int, ratio: float | None) -> str:

@@ -33,6 +33,8 @@ IMAGES = 1024
 POSITIONS = 64
 # Samples for each input of a layer: the error of the fit is then about a hundredth more than with all positions.
 SAMPLES_PER_INPUT = 100
+# Below this, noise more than doubles the squared error of a least-squares fit on new images: it grows as n / (n - p).
+FEWEST_SAMPLES_PER_INPUT = 2
 RIDGE = 1e-3
 # Bytes of the original's sampled outputs that are in memory at once, and of the values that the stopped runs of each
 # network hold, if these are more than the images. A run that holds nothing starts again from its images.
@@ -89,7 +91,8 @@ def reconstruct(
 
     Returns:
         The number of fitted layers: 2-d convolutions with any number of groups, and linear layers. Those whose weight
-        or bias is computed or used more than once keep their sliced weights; a message says so.
+        or bias is computed or used more than once keep their sliced weights; a message says so. Another message says if
+        layers have too few samples.
 
     Raises:
         DataError: `loader` is empty.
@@ -105,11 +108,13 @@ def reconstruct(
         budget = max(BUDGET, sum(images.nbytes for images in batches))
         before = Stream(selection.graph.traced, batches, budget)
         fitting = _Fitting.of(pruned, batches, budget, ridge)
+        few = 0
         for index, layer in enumerate(progress.track(layers, "fitting layers", unit="layer")):
             if layer.weight not in targets:
                 targets = _targets(before, layers[index:], positions)
-            fitting.fit(layer, targets.pop(layer.weight))
+            few += fitting.fit(layer, targets.pop(layer.weight)) < FEWEST_SAMPLES_PER_INPUT
     _report(left, len(layers), progress)
+    _report_few_samples(few, len(layers), progress)
     return len(layers)
 
 
@@ -191,8 +196,9 @@ class _Fitting:
         nodes = {parameter(stream.traced, node, "weight"): node for node in stream.traced.nodes}
         return cls(pruned, stream, nodes, ridge)
 
-    def fit(self, layer: FittedLayer, targets: Sequence[_Target]) -> None:
-        _fit(self.pruned, layer, self.stream, self.nodes[layer.weight], targets, self.ridge)
+    def fit(self, layer: FittedLayer, targets: Sequence[_Target]) -> float:
+        """Fit a layer and return the number of samples for each of its inputs."""
+        return _fit(self.pruned, layer, self.stream, self.nodes[layer.weight], targets, self.ridge)
 
 
 def _report(left: Sequence[str], fitted: int, progress: Progress) -> None:
@@ -202,6 +208,16 @@ def _report(left: Sequence[str], fitted: int, progress: Progress) -> None:
         progress.say(
             f"{len(left)} of {len(left) + fitted} layers keep their sliced weights, because their weights are computed "
             f"or used more than once: {names}"
+        )
+
+
+def _report_few_samples(few: int, fitted: int, progress: Progress) -> None:
+    """Warn of layers whose fit may be worse on new images than no fit."""
+    if few:
+        progress.say(
+            f"warning: the refit has fewer than {FEWEST_SAMPLES_PER_INPUT} samples for each input in {few} of {fitted} "
+            "layers, so it may lower the accuracy; use more training images or larger ones, or compare with "
+            "--no-reconstruct"
         )
 
 
@@ -261,8 +277,8 @@ def _by_position(node: Node, value: Tensor) -> Tensor:
 
 def _fit(
     pruned: nn.Module, layer: FittedLayer, stream: Stream, node: Node, targets: Sequence[_Target], ridge: float
-) -> None:
-    """Fit a layer of the pruned network, whose operator call is `node`."""
+) -> float:
+    """Fit a layer of the pruned network, whose operator call is `node`; return the number of samples for each input."""
     norm = pruned.get_submodule(layer.norm) if layer.norm is not None else None
     assert norm is None or isinstance(norm, _BatchNorm)
     call = arguments_of(node)
@@ -280,6 +296,7 @@ def _fit(
 
     samples = _Samples(len(targets), compute, [] if size <= SAMPLES else None)
     fit_layer(operator, samples, ridge, norm, layer.activation)
+    return sum(len(each.values) * len(each.positions) for each in targets) / math.prod(operator.weight.shape[1:])
 
 
 @dataclass(frozen=True)

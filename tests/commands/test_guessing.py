@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cfp_cli.commands.figures import guessing_verdict
+from cfp_cli.commands.prune import REMEDY, pruned_verdict
 from cfp_cli.commands.shrink_figures import loss_on_test
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 
@@ -32,6 +33,20 @@ def test_the_rule(predicted: list[int], true: list[int], guesses: bool) -> None:
     said = guessing_verdict(measured(predicted, true), "net.pt")
     assert len(said) == guesses
     assert all("net.pt has a balanced accuracy of" in line and "--normalise" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "words"),
+    [
+        ([0, 0, 0, 0, 0, 0], "collapsed: pruned.pt"),
+        ([1, 1, 2, 2, 0, 0], "no better than guessing: pruned.pt"),
+        ([0, 0, 1, 1, 2, 0], None),
+    ],
+)
+def test_a_pruned_network_gets_one_line_and_the_remedy(predicted: list[int], words: str | None) -> None:
+    said = pruned_verdict(measured(predicted, [0, 0, 1, 1, 2, 2]), "pruned.pt")
+    assert len(said) == (words is not None)
+    assert all(line.startswith(str(words)) and line.endswith(REMEDY) for line in said)
 
 
 def test_eval_and_prune_say_it(cfp, model: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

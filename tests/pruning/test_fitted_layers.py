@@ -211,3 +211,13 @@ def test_a_layer_with_few_inputs_takes_few_samples(monkeypatch: pytest.MonkeyPat
     reconstruct(rebuild(network, selection), network, selection, [(images, torch.zeros(40))])
     # 3 inputs and an offset need 400 samples, 9 and an offset 1,000, and 144 more than the 64 positions of an image.
     assert seen == {(16, 3, 1, 1): 400, (16, 1, 3, 3): 1000, (4, 16, 3, 3): 64 * 40}
+
+
+@pytest.mark.parametrize(("images", "warned"), [(8, True), (24, False)])
+def test_layers_with_few_samples_are_reported(images: int, warned: bool) -> None:
+    # The head has six inputs and one output position: 8 images are fewer than two samples for each input.
+    network, selection = around(next(iter(FITTED.values())))
+    heard = Heard()
+    reconstruct(rebuild(network, selection), network, selection, LOADER, most=images, progress=heard)
+    assert [line.startswith("warning: the refit has fewer than 2 samples") for line in heard.lines] == [True] * warned
+    assert all("in 1 of 3 layers" in line for line in heard.lines)
