@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Node
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from cfp_cli.graph import Selection
 from cfp_cli.graph.trace import TracedGraph, arguments_of, operator_of, shape_of
 from cfp_cli.pruning.layer_fit import Activation
+from cfp_cli.pruning.norm_calls import Readers, changeable_norms
+
+# Layers that keep their sliced weights whatever their weights are.
+_OTHER_LAYERS = ("conv1d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class FittedLayer:
         outputs: indices of its remaining outputs in the original, int64.
         inputs: inputs of one group in the original: of one of its outputs, the number of weights.
         positions: number of output positions of one image.
-        norm: the only reader of its outputs, if that is a batch norm, whose mean can absorb an offset; else None.
+        norm: the only reader of its outputs, if that is a batch norm that may be changed; else None.
+            Its mean can absorb an offset.
         activation: the only reader of its outputs, behind the norm if there is one, if it is a known activation.
     """
 
@@ -47,32 +50,34 @@ class FittedLayer:
 def fitted_layers(selection: Selection, device: torch.device) -> tuple[list[FittedLayer], list[str]]:
     """Layers that can be fitted, in the order in which they run, and the weights of the others.
 
-    A layer cannot be fitted if its weight or bias is computed from a parameter or used more than once.
+    A layer cannot be fitted if its weight or bias is computed from a parameter or used more than once, or if it is
+    another convolution than a 2-d one. A computed weight has the name of the parameter that it is computed from.
 
     Args:
         selection: the kept units.
         device: device of the indices.
     """
     traced = selection.graph.traced
-    modules = dict(traced.model.named_modules(remove_duplicate=False))
-    tensors = Counter(id(_tensor(traced, node)) for node in traced.nodes if _is_parameter(traced, node))
+    norms, readers = changeable_norms(traced), Readers(traced)
     found, left = [], []
     for node in traced.nodes:
-        if operator_of(node) not in ("conv2d", "linear"):
+        operator = operator_of(node)
+        if operator in _OTHER_LAYERS:
+            left.append(_read_parameter(traced, node))
+        if operator not in ("conv2d", "linear"):
             continue
         given = arguments_of(node)
-        own = [given["weight"]] + ([given["bias"]] if given["bias"] is not None else [])
         weight = parameter(traced, node, "weight")
-        if weight is None or any(
-            not _is_parameter(traced, each) or len(each.users) > 1 or tensors[id(_tensor(traced, each))] > 1
-            for each in own
-        ):
-            left.append(weight or node.name)
+        own = [given["weight"]] + ([given["bias"]] if given["bias"] is not None else [])
+        if weight is None or any(not _is_parameter(traced, each) or readers.own(each) is None for each in own):
+            left.append(_read_parameter(traced, node))
             continue
-        _, *shape = shape_of(node)
-        width = shape.pop(0 if operator_of(node) == "conv2d" else -1)
+        shape = list(shape_of(node))
+        width = shape.pop(-3 if operator == "conv2d" else -1)
+        # A layer that reads a parameter and not the images may have no dimension of images.
+        shape = shape[1:] if operator == "linear" or len(shape) == 3 else shape
         outputs = selection.slices.get((weight, 0), [np.arange(width)])[0]
-        norm = _norm(traced, node, modules)
+        norm = _norm(norms, node)
         last = node if norm is None else next(iter(node.users))
         indices = torch.from_numpy(outputs).to(device)
         inputs = math.prod(shape_of(given["weight"])[1:])
@@ -84,8 +89,14 @@ def _is_parameter(traced: TracedGraph, node: Node) -> bool:
     return node.op == "placeholder" and traced.sources[node.name].kind == "parameter"
 
 
-def _tensor(traced: TracedGraph, node: Node) -> Tensor:
-    return traced.model.get_parameter(traced.sources[node.name].name)
+def _read_parameter(traced: TracedGraph, node: Node) -> str:
+    """Full name of the weight of a layer, or of the first parameter that it is computed from; else of its node."""
+    pending = [arguments_of(node)["weight"]]
+    for each in pending:
+        if _is_parameter(traced, each):
+            return traced.sources[each.name].name
+        pending.extend(read for read in each.all_input_nodes if read not in pending)
+    return node.name
 
 
 def parameter(traced: TracedGraph, node: Node, name: str) -> str | None:
@@ -97,19 +108,14 @@ def parameter(traced: TracedGraph, node: Node, name: str) -> str | None:
     return source.name if source is not None else None
 
 
-def _norm(traced: TracedGraph, node: Node, modules: Mapping[str, nn.Module]) -> str | None:
-    """The batch norm of a layer's outputs alone, channel by channel; None if there is none."""
+def _norm(norms: Mapping[Node, str], node: Node) -> str | None:
+    """The batch norm of a layer's outputs alone, channel by channel; None if there is none that may be changed."""
     users = list(node.users)
-    mean = parameter(traced, users[0], "running_mean") if len(users) == 1 else None
-    if mean is None or arguments_of(users[0])["input"] is not node:
+    name = norms.get(users[0]) if len(users) == 1 else None
+    if name is None or arguments_of(users[0])["input"] is not node:
         return None
     # After a linear layer of several positions, channels are the last dimension and batch norm takes the second.
-    if operator_of(node) == "linear" and len(shape_of(node)) != 2:
-        return None
-    if sum(parameter(traced, each, "running_mean") == mean for each in traced.nodes) > 1:
-        return None
-    name = mean.removesuffix(".running_mean")
-    return name if isinstance(modules.get(name), _BatchNorm) else None
+    return None if operator_of(node) == "linear" and len(shape_of(node)) != 2 else name
 
 
 def _activation(node: Node) -> Activation | None:

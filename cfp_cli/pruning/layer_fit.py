@@ -103,10 +103,10 @@ class _Passed:
         if norm is not None:
             assert norm.running_mean is not None
             assert norm.running_var is not None
-            scale = scale / (norm.running_var + norm.eps).sqrt()
-            scale = scale if norm.weight is None else scale * norm.weight
-            shift = -norm.running_mean * scale
-            shift = shift if norm.bias is None else shift + norm.bias
+            scale = scale / (norm.running_var + norm.eps).sqrt().to(scale)
+            scale = scale if norm.weight is None else scale * norm.weight.to(scale)
+            shift = -norm.running_mean.to(scale) * scale
+            shift = shift if norm.bias is None else shift + norm.bias.to(scale)
         # [groups, 1, outputs of a group], beside values [groups, samples, outputs of a group].
         return cls(scale.reshape(len(wanted), 1, -1), shift.reshape(len(wanted), 1, -1), activation)
 
@@ -169,6 +169,8 @@ def fit_layer(
             faster = (1 + (1 + 4 * momentum * momentum) ** 0.5) / 2
             moved = following + (momentum - 1) / faster * (following - weight)
             weight, momentum = following, faster
+    # Inputs whose squares exceed the range of float32 have no solution.
+    weight = torch.where(weight.to(layer.weight.dtype).isfinite().all(), weight, first)
     _store(layer, weight, offset, norm)
 
 
@@ -199,9 +201,10 @@ def patches(layer: Layer, given: Tensor, positions: Tensor) -> Tensor:
 
     Args:
         layer: the layer.
-        given: its input: maps [N, C, H, W] of a convolution, or [N, ..., C] of a linear layer.
+        given: its input: maps [N, C, H, W] of a convolution, or [N, ..., C] of a linear layer; N may be missing.
         positions: indices of the output positions, int64 [P].
     """
+    given = with_images(given, layer.weight.ndim).float()
     if layer.weight.ndim == 2:
         return given.reshape(len(given), -1, given.shape[-1])[:, positions].flatten(0, 1)[None]
     padded = functional.pad(given, layer.padding)
@@ -216,3 +219,11 @@ def patches(layer: Layer, given: Tensor, positions: Tensor) -> Tensor:
     found = padded[:, :, rows, columns]
     found = found.reshape(len(found), layer.groups, -1, *found.shape[2:]).permute(1, 0, 3, 2, 4, 5)
     return found.flatten(3).flatten(1, 2)
+
+
+def with_images(value: Tensor, dimensions: int) -> Tensor:
+    """A value with a dimension of images in front, if it has fewer than `dimensions`.
+
+    A layer that reads a parameter, not the images, may have none.
+    """
+    return value if value.ndim >= dimensions else value[None]

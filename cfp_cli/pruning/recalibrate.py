@@ -11,7 +11,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.foundation.progress import SILENT, Progress
+from cfp_cli.graph.trace import TracedGraph
 from cfp_cli.models.forward_pass import run_network
+from cfp_cli.pruning.norm_calls import changeable_norms
 
 
 def recalibrate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: Progress = SILENT) -> int:
@@ -49,21 +51,26 @@ def recalibrate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progr
     return len(norms)
 
 
-def absorb_statistics(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], progress: Progress = SILENT) -> int:
+def absorb_statistics(
+    model: nn.Module, traced: TracedGraph, loader: Iterable[tuple[Tensor, Tensor]], progress: Progress = SILENT
+) -> int:
     """Set running mean and variance of batch norms to those of their inputs, in place, without a change of the outputs.
 
     Weight and bias of each batch norm absorb the change of its statistics. The network computes the same in evaluation,
     and nearly the same in training. A batch norm without weight and bias is skipped, as is one that runs more than once
-    a pass.
+    a pass, computes something else than its module says, or has a tensor that other code reads.
+
+    Args:
+        model: the network.
+        traced: the network, or the original that it was pruned from.
+        loader: batches of images and labels.
+        progress: reports progress over the batches.
 
     Returns:
         The number of batch norms that were re-estimated.
     """
-    norms = [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats and module.affine
-    ]
+    modules = map(model.get_submodule, changeable_norms(traced).values())
+    norms = [module for module in modules if isinstance(module, _BatchNorm) and module.affine]
     moments: dict[_BatchNorm, list[Tensor]] = {norm: [] for norm in norms}
     counts: dict[_BatchNorm, int] = dict.fromkeys(norms, 0)
 
@@ -90,7 +97,11 @@ def absorb_statistics(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]],
             if len(found) != batches:
                 continue
             mean, square = torch.stack(found).sum(0) / counts[norm]
-            _set_statistics(norm, mean, (square - mean.square()).clamp_min(0))
+            variance = (square - mean.square()).clamp_min(0)
+            assert norm.running_var is not None
+            if not variance.to(norm.running_var.dtype).isfinite().all():
+                continue
+            _set_statistics(norm, mean, variance)
             changed += 1
     return changed
 

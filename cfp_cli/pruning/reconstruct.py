@@ -27,7 +27,7 @@ from cfp_cli.graph import ChannelGraph, Selection
 from cfp_cli.graph.stream import Stream
 from cfp_cli.graph.trace import arguments_of, operator_of, trace
 from cfp_cli.pruning.fitted_layers import FittedLayer, fitted_layers, parameter
-from cfp_cli.pruning.layer_fit import Layer, fit_layer, patches
+from cfp_cli.pruning.layer_fit import Layer, fit_layer, patches, with_images
 
 IMAGES = 1024
 POSITIONS = 64
@@ -91,8 +91,8 @@ def reconstruct(
 
     Returns:
         The number of fitted layers: 2-d convolutions with any number of groups, and linear layers. Those whose weight
-        or bias is computed or used more than once keep their sliced weights; a message says so. Another message says if
-        layers have too few samples.
+        or bias is computed or used more than once, and other convolutions, keep their sliced weights; a message names
+        them. Another message says if layers have too few samples.
 
     Raises:
         DataError: `loader` is empty.
@@ -204,10 +204,11 @@ class _Fitting:
 def _report(left: Sequence[str], fitted: int, progress: Progress) -> None:
     """Say which layers keep their sliced weights."""
     if left:
-        names = ", ".join(left[:3]) + (" and others" if len(left) > 3 else "")
+        weights = list(dict.fromkeys(left))
+        names = ", ".join(weights[:3]) + (" and others" if len(weights) > 3 else "")
         progress.say(
             f"{len(left)} of {len(left) + fitted} layers keep their sliced weights, because their weights are computed "
-            f"or used more than once: {names}"
+            f"or used more than once, or because they are no 2-d convolutions: {names}"
         )
 
 
@@ -271,8 +272,9 @@ def _needed(layer: FittedLayer, images: int) -> int:
 def _by_position(node: Node, value: Tensor) -> Tensor:
     """Values [N, positions, channels] of a convolution [N, C, H, W] or of a linear layer [N, ..., C]."""
     if operator_of(node) == "linear":
+        value = with_images(value, 2).float()
         return value.reshape(len(value), -1, value.shape[-1])
-    return value.flatten(2).transpose(1, 2)
+    return with_images(value, 4).float().flatten(2).transpose(1, 2)
 
 
 def _fit(

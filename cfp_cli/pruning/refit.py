@@ -61,7 +61,7 @@ class Refit:
                 else:
                     reconstruct(pruned, original, selection, loader, progress=progress)
                 if self.recalibrate:
-                    absorb_statistics(pruned, loader, progress)
+                    absorb_statistics(pruned, selection.graph.traced, loader, progress)
             elif self.recalibrate:
                 recalibrate(pruned, loader, progress)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from cfp_cli.foundation.progress import Silent
 from cfp_cli.graph import Selection, channel_sets
@@ -18,6 +19,7 @@ from cfp_cli.pruning.fitted_layers import fitted_layers
 from cfp_cli.pruning.layer_fit import Layer, patches
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.reconstruct import RecordedOutputs, reconstruct
+from cfp_cli.pruning.refit import Refit
 
 IMAGES = torch.rand(24, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 LOADER = [(images, torch.zeros(len(images))) for images in IMAGES.split(8)]
@@ -72,6 +74,15 @@ class Tied(nn.Module):
         return self.one(x).relu() - self.two(x.relu())
 
 
+class Sliced(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.rand(9, 8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.rows[:6])
+
+
 class ReadElsewhere(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -79,6 +90,22 @@ class ReadElsewhere(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x) + self.layer.bias.mean()
+
+
+class OfParameter(nn.Module):
+    """Scales its maps by layers that read parameters without a dimension of images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.gate, self.map = nn.Conv2d(8, 6, 3, padding=1), nn.Linear(5, 6), nn.Conv2d(2, 6, 3, padding=1)
+        self.vector, self.image = nn.Parameter(torch.rand(5)), nn.Parameter(torch.rand(2, 8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) * self.gate(self.vector)[:, None, None].sigmoid() * self.map(self.image).sigmoid()
+
+
+def flattened(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Flatten(2), layer, nn.Unflatten(2, (8, 8)))
 
 
 FITTED: dict[str, Callable[[], nn.Module]] = {
@@ -91,6 +118,10 @@ LEFT: dict[str, Callable[[], nn.Module]] = {
     "computed weight": lambda: Standardised(8, 6, 3),
     "runs twice": Twice,
     "tied weights": Tied,
+    "spectral norm": lambda: spectral_norm(nn.Conv2d(8, 6, 3, padding=1)),
+    "slice of a parameter": Sliced,
+    "1-d": lambda: flattened(nn.Conv1d(8, 6, 3, padding=1)),
+    "transposed": lambda: nn.ConvTranspose2d(8, 6, 2),
     "bias that other code reads": ReadElsewhere,
 }
 
@@ -148,10 +179,30 @@ def test_layers_that_keep_their_weights_are_reported(name: str) -> None:
     assert all(torch.equal(value, before[key]) for key, value in pruned.layer.state_dict().items())
     assert len(heard.lines) == 1
     assert "keep their sliced weights" in heard.lines[0]
-    assert "layer" in heard.lines[0]
+    names = heard.lines[0].rpartition(": ")[2].split(", ")
+    assert len(names) == len(set(names))
+    assert set(names) <= dict(network.named_parameters()).keys()
+    assert all(each.startswith("layer.") for each in names)
     recorded = Heard()
     RecordedOutputs.of(network, selection.graph, [images for images, _ in LOADER], progress=recorded)
     assert heard.lines == recorded.lines
+
+
+@pytest.mark.parametrize("size", [1.0, 1e20])
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@torch.no_grad()
+def test_a_refit_keeps_what_is_right(size: float, precision: torch.dtype) -> None:
+    """Also for layers that read parameters, in float64, and for values whose squares overflow."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(6)
+    norm.running_mean.normal_()
+    network = Around(nn.Sequential(OfParameter(), nn.ReLU(), nn.Conv2d(6, 6, 1, bias=False), norm)).to(precision).eval()
+    images = size * IMAGES.to(precision)
+    loader = [(each, torch.zeros(8)) for each in images.split(8)]
+    selection = Selection(channel_sets(network, images[:1]))
+    pruned = rebuild(network, selection)
+    Refit().apply(pruned, network, selection, loader)
+    torch.testing.assert_close(pruned(images), network(images), rtol=1e-3, atol=1e-3 * size)
 
 
 def test_projections_of_attention_are_fitted() -> None:

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cfp_cli.foundation.errors import DataError
 from cfp_cli.graph import Selection, channel_sets
+from cfp_cli.graph.trace import trace
 from cfp_cli.models.registry import create
 from cfp_cli.pruning import reconstruct as module
 from cfp_cli.pruning.rebuild import rebuild
@@ -194,7 +195,7 @@ def test_recalibrated_norms_compute_the_same_from_their_own_inputs() -> None:
     plain = nn.BatchNorm2d(5, affine=False)
     model = nn.Sequential(nn.Conv2d(3, 5, 3), norm(5), nn.ReLU(), nn.Conv2d(5, 5, 3), norm(5), plain).eval()
     before = model(IMAGES)
-    assert absorb_statistics(model, [(IMAGES, torch.zeros(len(IMAGES)))]) == 2, (
+    assert absorb_statistics(model, trace(model, IMAGES), [(IMAGES, torch.zeros(len(IMAGES)))]) == 2, (
         "the last has no weight to take anything up"
     )
     torch.testing.assert_close(model(IMAGES), before, rtol=1e-4, atol=1e-5)
@@ -210,7 +211,9 @@ def test_recalibrated_norms_compute_the_same_from_their_own_inputs() -> None:
 def test_a_norm_is_recalibrated_on_every_image_alike() -> None:
     model = nn.Sequential(nn.BatchNorm2d(1)).eval()
     absorb_statistics(
-        model, [(torch.zeros(99, 1, 2, 2), torch.zeros(99)), (torch.full((1, 1, 2, 2), 100.0), torch.zeros(1))]
+        model,
+        trace(model, torch.zeros(1, 1, 2, 2)),
+        [(torch.zeros(99, 1, 2, 2), torch.zeros(99)), (torch.full((1, 1, 2, 2), 100.0), torch.zeros(1))],
     )
     assert float(model[0].running_mean) == pytest.approx(1.0)
     assert float(model[0].running_var) == pytest.approx(99.0)
@@ -264,5 +267,5 @@ def test_layers_that_are_called_by_name_are_fitted_and_recalibrated() -> None:
     wanted = model(IMAGES)
     before = float((pruned(IMAGES) - wanted).square().mean())
     assert reconstruct(pruned, model, Selection(graph, KEPT), LOADER) == 3
-    assert absorb_statistics(pruned, LOADER) == 1
+    assert absorb_statistics(pruned, graph.traced, LOADER) == 1
     assert float((pruned(IMAGES) - wanted).square().mean()) < before
