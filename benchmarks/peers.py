@@ -1,6 +1,7 @@
 """cfp beside other ways to a small network, at equal multiply-adds: Torch-Pruning, a small architecture, int8.
 
-    python benchmarks/peers.py make TEACHER DATA [--arch A] [--cl CL.pt] [--keep 0.25] [--epochs 15] [--seeds 0 1 2]
+    python benchmarks/peers.py make TEACHER DATA [--arch A] [--cl CL.pt] [--keep 0.25] [--epochs 15] [--lr 3e-4]
+        [--seeds 0 1 2] [--methods NAME...]
     python benchmarks/peers.py latency [--threads 2]     # on an idle machine
     python benchmarks/peers.py table
 
@@ -40,6 +41,7 @@ from cfp_cli.measuring.latency import time_in_turns
 from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.measuring.predictions import predict
 from cfp_cli.models.registry import create
+from cfp_cli.training.options import PRESETS
 
 RESULTS = Path(__file__).parent / "results" / "peers.jsonl"
 SCORED, BATCH, CALIBRATION = 640, 32, 128
@@ -132,21 +134,24 @@ METHODS: dict[str, tuple[Callable[[Work], nn.Module], bool]] = {
     "MobileNetV3-Small, distilled": (small_architecture, True),
 }
 ORIGINAL = "original"
+# What a row is known by.
+FACTS = ("network", "data", "keep", "epochs", "lr", "seed", "method")
 
 
 def make(arguments: argparse.Namespace) -> None:
     """Make, train, export and measure the networks."""
     dataset = open_dataset(arguments.data)
     teachers = [load(path, arguments.arch) for path in (arguments.teacher, arguments.cl) if path]
-    done = {(row["network"], row["data"], row["keep"], row["epochs"], row["seed"], row["method"]) for row in rows()}
+    done = {tuple(row[name] for name in FACTS if name in row) for row in rows()}
     for seed in arguments.seeds:
         work = Work(teachers[0], dataset, seed, arguments.keep)
-        for method in (ORIGINAL, *METHODS):
+        for method in (ORIGINAL, *arguments.methods):
             facts = {
                 "network": arguments.teacher.stem,
                 "data": arguments.data.name,
                 "keep": arguments.keep,
                 "epochs": arguments.epochs,
+                "lr": arguments.lr,
                 "seed": seed,
                 "method": method,
             }
@@ -155,16 +160,18 @@ def make(arguments: argparse.Namespace) -> None:
             folder = arguments.folder / f"{arguments.teacher.stem}-{seed}"
             folder.mkdir(parents=True, exist_ok=True)
             began = time.process_time()
-            network = teachers[0] if method == ORIGINAL else trained(work, method, teachers, arguments.epochs, folder)
+            network = teachers[0] if method == ORIGINAL else trained(work, method, teachers, arguments, folder)
             row = facts | measured(work, network, folder / f"{method.replace(' ', '-').replace(',', '')}.onnx")
             append(row | {"cpu_seconds": round(time.process_time() - began)})
 
 
-def trained(work: Work, method: str, teachers: list[nn.Module], epochs: int, folder: Path) -> nn.Module:
+def trained(
+    work: Work, method: str, teachers: list[nn.Module], arguments: argparse.Namespace, folder: Path
+) -> nn.Module:
     """Make a network with a method and train it."""
     prune, distilled = METHODS[method]
     network = prune(work)
-    options = cfp.TrainOptions.preset("short", epochs=epochs, seed=work.seed)
+    options = cfp.TrainOptions.preset("short", epochs=arguments.epochs, lr=arguments.lr, seed=work.seed)
     out = folder / "trained.pt"
     # A network of Torch-Pruning has no plan, so its checkpoint could not be loaded; the module has the kept weights.
     if distilled:
@@ -256,17 +263,18 @@ def table() -> None:
     cells: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in rows():
         if row["method"] != "latency":
-            cells.setdefault((row["network"], row["method"]), []).append(row)
-    print("| network | method | seeds | parameters | multiply-adds | bytes | test macro-F1 | int8: bytes | macro-F1 |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for (network, method), group in cells.items():
+            cells.setdefault((row["network"], row["method"], f"{row['lr']:g}"), []).append(row)
+    columns = ("network", "method", "rate", "seeds", "parameters", "multiply-adds", "bytes", "test macro-F1")
+    print("|", " | ".join((*columns, "int8: bytes", "macro-F1")), "|")
+    print("|" + "---|" * (len(columns) + 2))
+    for (network, method, rate), group in cells.items():
         mean = {name: statistics.mean(row[name] for row in group) for name in ("params", "macs", "bytes")}
         scores = [100 * row["test"]["macro_f1"] for row in group]
         spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
         small = statistics.mean(row["int8"]["bytes"] for row in group)
         small_f1 = 100 * statistics.mean(row["int8"]["test"]["macro_f1"] for row in group)
         print(
-            f"| {network} | {method} | {len(group)} | {mean['params']:,.0f} | {mean['macs'] / 1e6:.1f} M "
+            f"| {network} | {method} | {rate} | {len(group)} | {mean['params']:,.0f} | {mean['macs'] / 1e6:.1f} M "
             f"| {mean['bytes']:,.0f} | {statistics.mean(scores):.2f}{spread} | {small:,.0f} | {small_f1:.2f} |"
         )
 
@@ -282,6 +290,8 @@ def main() -> None:
     making.add_argument("--cl", type=Path)
     making.add_argument("--keep", type=float, default=0.25, help="share of the multiply-adds to keep")
     making.add_argument("--epochs", type=int, default=15)
+    making.add_argument("--lr", type=float, default=PRESETS["short"]["lr"])
+    making.add_argument("--methods", nargs="+", default=list(METHODS), help="names of `METHODS`")
     making.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     timing = commands.add_parser("latency")
     for each in (making, timing):

@@ -166,7 +166,15 @@ class _Run:
     ) -> None:
         self.workers = distributed.current()
         example = data.views.get(np.array([0, len(data.views) - 1]), np.zeros(2, np.int64))
-        self.trainer = Trainer(model, options, device, self.workers, example, all_outputs=data.teacher is not None)
+        self.trainer = Trainer(
+            model,
+            options,
+            device,
+            self.workers,
+            example,
+            student=objective.teachers > 0,
+            all_outputs=data.teacher is not None,
+        )
         self.data, self.objective, self.options, self.files, self.device = data, objective, options, files, device
         self.listen, self.progress = listen, progress
         self.identity = {**identity, "world_size": self.workers.world_size, **options.to_json()}

@@ -43,13 +43,6 @@ def update_statistics(model: nn.Module, views: ViewSource, options: TrainOptions
     recalibrate(model, _Batches(views, np.array_split(images, batches), np.array_split(chosen, batches)))
 
 
-def freeze_statistics(model: nn.Module) -> None:
-    """Make all batch norms that have statistics normalise with them, and leave them as they are."""
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and module.track_running_stats:
-            module.eval()
-
-
 @dataclass(frozen=True)
 class _Batches:
     """Batches of views, without labels."""

@@ -168,14 +168,3 @@ def _cache_limit(folder: Path) -> int:
     """The largest size of cached outputs in bytes."""
     folder.mkdir(parents=True, exist_ok=True)
     return min(MOST_CACHED, shutil.disk_usage(folder).free // 2)
-
-
-def train_layers(model: nn.Module) -> None:
-    """Put layers such as batch norm and dropout into training mode, and the network's own modules into eval mode.
-
-    Detectors and networks of other libraries return other tensors in training, so that they could not be compared.
-    """
-    model.eval()
-    for module in model.modules():
-        if type(module).__module__.startswith("torch.nn."):
-            module.training = True

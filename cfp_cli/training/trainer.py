@@ -15,10 +15,9 @@ from cfp_cli.models.forward_pass import Flattened
 from cfp_cli.training.ema import Ema
 from cfp_cli.training.loss import Batch, Objective
 from cfp_cli.training.memory_format import memory_format
-from cfp_cli.training.norm_statistics import freeze_statistics
 from cfp_cli.training.options import TrainOptions
-from cfp_cli.training.output_distillation import train_layers
 from cfp_cli.training.precision import autocast_dtype
+from cfp_cli.training.training_mode import set_training_mode
 
 
 class Trainer:
@@ -30,6 +29,7 @@ class Trainer:
         device: the device of the computation.
         workers: the processes that share each batch.
         images: two training images float32 [2, C, H, W], on which the memory format is tried.
+        student: the network learns from teachers.
         all_outputs: the loss reads the list of all outputs, not logits.
 
     Raises:
@@ -44,6 +44,7 @@ class Trainer:
         workers: Workers,
         images: Tensor,
         *,
+        student: bool = False,
         all_outputs: bool = False,
     ) -> None:
         self._memory_format = memory_format(model, device, images)
@@ -53,7 +54,7 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
         self._optimizer = _optimizer(self.model, options)
         self._ema = Ema(self.model, options.ema) if options.ema else None
-        self._all_outputs = all_outputs
+        self._student, self._all_outputs = student, all_outputs
         self._forward = workers.wrap(Flattened(self.model) if all_outputs else self.model, device)
         if options.compile:
             self._forward = torch.compile(self._forward)  # type: ignore[assignment]
@@ -83,12 +84,7 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = lr
         torch.manual_seed(seed)
-        if self._all_outputs:
-            train_layers(self.model)
-        else:
-            self.model.train()
-        if self.options.freeze_norm:
-            freeze_statistics(self.model)
+        set_training_mode(self.model, student=self._student, freeze_norm=self.options.freeze_norm)
         with torch.autocast(self.device.type, dtype=self._dtype, enabled=self._dtype is not None):
             with forward_errors(images.shape):
                 output = self._forward(images.to(self.device, memory_format=self._memory_format))

@@ -15,7 +15,6 @@ from tiny_net import tiny
 from torch import Tensor, nn
 
 from cfp_cli.checkpoints.spec import ModelSpec, describe
-from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.without_labels import open_without_labels
 from cfp_cli.foundation.errors import TrainingError, UsageError
 from cfp_cli.measuring.output_error import output_error
@@ -23,7 +22,7 @@ from cfp_cli.training.finetune import finetune
 from cfp_cli.training.history import History, read_csv
 from cfp_cli.training.loss import Batch, kd
 from cfp_cli.training.options import TrainOptions
-from cfp_cli.training.output_distillation import OutputDistillation, require_equal_outputs, train_layers
+from cfp_cli.training.output_distillation import OutputDistillation
 
 SIZE = (16, 16)
 OPTIONS = TrainOptions.preset("student", epochs=3, batch_size=6, views=2, lr=2e-2, warmup=0.0, ema=0.0)
@@ -228,15 +227,6 @@ def test_what_does_not_fit_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         run(folder, tmp_path, [teacher()], dense(2), options=options)
-
-
-def test_only_layers_of_torch_are_in_training_mode() -> None:
-    model = Dense(drop=0.5).train()
-    train_layers(model)
-    assert not model.training
-    assert model.drop.training
-    assert model.norm.training
-    require_equal_outputs(model, [model], [Preprocessing(SIZE)] * 2)
 
 
 def test_the_error_of_the_outputs_is_relative_to_their_spread() -> None:
