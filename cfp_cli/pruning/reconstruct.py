@@ -208,7 +208,7 @@ def _report(left: Sequence[str], fitted: int, progress: Progress) -> None:
         names = ", ".join(weights[:3]) + (" and others" if len(weights) > 3 else "")
         progress.say(
             f"{len(left)} of {len(left) + fitted} layers keep their sliced weights, because their weights are computed "
-            f"or used more than once, or because they are no 2-d convolutions: {names}"
+            f"or used more than once, or because they are 1-d, 3-d or transposed convolutions: {names}"
         )
 
 
