@@ -300,7 +300,11 @@ def last(files: Files) -> Iterator[Mutation]:
 
 
 def caches(files: Files) -> Iterator[Mutation]:
-    (path,) = (files.run / "cache").glob("*.npy")
+    for path in sorted((files.run / "cache").glob("*.npy")):
+        yield from _cache(files, path)
+
+
+def _cache(files: Files, path: Path) -> Iterator[Mutation]:
     table = np.load(path)
     changed = {
         "short": table[:-1],

@@ -221,34 +221,46 @@ def test_a_changed_history_is_not_shown(files: Files) -> None:
         run_report(Run.open(files.run), bench=False, device=CPU)
 
 
+def caches(files: Files) -> dict[tuple[int, ...], Path]:
+    """The cached logits of teachers on training views and on validation images, by the shape of the table."""
+    return {np.load(path).shape: path for path in sorted((files.run / "cache").glob("*.npy"))}
+
+
 def test_permuted_logits_of_a_teacher_are_computed_again(files: Files) -> None:
-    (cache,) = (files.run / "cache").glob("*.npy")
-    whole, weights = cache.read_bytes(), fingerprint(load(files.run / "finetuned.pt"))
-    table = np.load(cache)
-    with cache.open("wb") as file:
-        np.save(file, table[::-1])
-        file.write(whole[-32:])
-    said: list[str] = []
+    weights = fingerprint(load(files.run / "finetuned.pt"))
+    assert len(caches(files)) == 2
+    for cache in caches(files).values():
+        whole, table = cache.read_bytes(), np.load(cache)
+        with cache.open("wb") as file:
+            np.save(file, table[::-1])
+            file.write(whole[-32:])
+        said: list[str] = []
 
-    class Listening(Silent):
-        def say(self, message: str) -> None:
-            said.append(message)
+        class Listening(Silent):
+            def say(self, message: str, said: list[str] = said) -> None:
+                said.append(message)
 
-    run = Run.open(files.run)
-    run_finetune(run, None, None, [ModelInput(files.model)], OPTIONS, device=CPU, progress=Listening())
-    assert any(f"{cache} is damaged: its content does not match its hash" in text for text in said)
-    assert cache.read_bytes() == whole
-    assert fingerprint(load(files.run / "finetuned.pt")) == weights
+        run = Run.open(files.run)
+        run_finetune(run, None, None, [ModelInput(files.model)], OPTIONS, device=CPU, progress=Listening())
+        assert any(f"{cache} is damaged: its content does not match its hash" in text for text in said)
+        assert cache.read_bytes() == whole
+        assert fingerprint(load(files.run / "finetuned.pt")) == weights
 
 
 def test_the_logits_of_one_teacher_are_not_those_of_another(files: Files) -> None:
-    (cache,) = (files.run / "cache").glob("*.npy")
-    whole = cache.read_bytes()
+    own = caches(files)
+    whole = {shape: path.read_bytes() for shape, path in own.items()}
+    for path in own.values():
+        path.rename(path.with_suffix(".own"))
     run_finetune(Run.open(files.run), None, None, [ModelInput(files.other)], OPTIONS, device=CPU)
-    (added,) = set((files.run / "cache").glob("*.npy")) - {cache}
-    cache.write_bytes(added.read_bytes())
+    added = caches(files)
+    assert set(added) == set(own)
+    for shape, path in own.items():
+        path.with_suffix(".own").unlink()
+        assert path != added[shape]
+        path.write_bytes(added[shape].read_bytes())
     run_finetune(Run.open(files.run), None, None, [ModelInput(files.model)], OPTIONS, device=CPU)
-    assert cache.read_bytes() == whole
+    assert {shape: path.read_bytes() for shape, path in own.items()} == whole
 
 
 def test_an_output_without_a_record_of_it_is_refused(files: Files) -> None:
