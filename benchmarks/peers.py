@@ -21,6 +21,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,11 @@ class Work:
         return Selection(channel_sets(network, next(iter(self.sampled.batches(1)))[0])).macs
 
 
-def by_cfp(work: Work) -> nn.Module:
-    """`cfp score` and `cfp prune --target macs`."""
+def by_cfp(work: Work, multiple: int = 1) -> nn.Module:
+    """`cfp score` and `cfp prune --target macs --round-to MULTIPLE`."""
     batches = list(work.sampled.batches(BATCH))
     scores = cfp.score(work.network, batches)
-    pruned, plan = cfp.prune(work.network, scores, 1 - work.share, loader=batches, target="macs")
+    pruned, plan = cfp.prune(work.network, scores, 1 - work.share, loader=batches, target="macs", round_to=multiple)
     return describe(pruned, replace(spec_of(work.network), plan=plan.to_json()))
 
 
@@ -127,6 +128,7 @@ TAYLOR = by_torch_pruning(lambda: tp.importance.GroupTaylorImportance(), gradien
 # How a network is made, and whether it is distilled or trained on labels.
 METHODS: dict[str, tuple[Callable[[Work], nn.Module], bool]] = {
     "cfp": (by_cfp, True),
+    "cfp --round-to 8": (partial(by_cfp, multiple=8), True),
     "Torch-Pruning, group norm, own recipe": (GROUP_NORM, False),
     "Torch-Pruning, group norm, distilled": (GROUP_NORM, True),
     "Torch-Pruning, Taylor, own recipe": (TAYLOR, False),
@@ -155,7 +157,7 @@ def make(arguments: argparse.Namespace) -> None:
                 "seed": seed,
                 "method": method,
             }
-            if tuple(facts.values()) in done or (method == ORIGINAL and seed != arguments.seeds[0]):
+            if tuple(facts.values()) in done or (method == ORIGINAL and any(row["method"] == method for row in rows())):
                 continue
             folder = arguments.folder / f"{arguments.teacher.stem}-{seed}"
             folder.mkdir(parents=True, exist_ok=True)
