@@ -1,15 +1,17 @@
 """cfp beside other ways to a small network, at equal multiply-adds: Torch-Pruning, a small architecture, int8.
 
-    python benchmarks/peers.py make TEACHER DATA [--arch A] [--cl CL.pt] [--keep 0.25] [--epochs 15] [--lr 3e-4]
+    python benchmarks/peers.py make TEACHER DATA [--arch A] [--cl CL.pt] [--keep 0.5 0.25 0.1] [--epochs 15] [--lr 3e-4]
         [--seeds 0 1 2] [--methods NAME...]
     python benchmarks/peers.py latency [--threads 2]     # on an idle machine
     python benchmarks/peers.py table
+    python benchmarks/peers.py figures
 
-`make` prunes TEACHER to a share of its multiply-adds with each method of `METHODS`, trains each network for the same
+`make` prunes TEACHER to shares of its multiply-adds with each method of `METHODS`, trains each network for the same
 number of epochs of the same views, and exports it to ONNX, as it is and in int8. The epoch is chosen on the validation
 images; test images are read once for each network. Torch-Pruning's own recipe trains on labels; each of its networks
-is also trained as cfp trains its own. `latency` times the files of one seed in turns. Rows are appended to
-`results/peers.jsonl`, and finished ones are skipped.
+is also trained as cfp trains its own. `latency` times the files of the first seed in turns. Rows are appended to
+`results/peers.jsonl`, and finished ones are skipped. `figures` draws test macro-F1 against multiply-adds and against
+latency, as SVG in `docs/figures`.
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ import copy
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch_pruning as tp
+from plot import Axis, Point, line_plot
 from torch import Tensor, nn
 
 import cfp_cli as cfp
@@ -42,9 +46,11 @@ from cfp_cli.measuring.latency import time_in_turns
 from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.measuring.predictions import predict
 from cfp_cli.models.registry import create
+from cfp_cli.pruning.options import Allocation
 from cfp_cli.training.options import PRESETS
 
 RESULTS = Path(__file__).parent / "results" / "peers.jsonl"
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 SCORED, BATCH, CALIBRATION = 640, 32, 128
 SMALL = "torchvision:mobilenet_v3_small"
 
@@ -73,11 +79,19 @@ class Work:
         return Selection(channel_sets(network, next(iter(self.sampled.batches(1)))[0])).macs
 
 
-def by_cfp(work: Work, multiple: int = 1) -> nn.Module:
-    """`cfp score` and `cfp prune --target macs --round-to MULTIPLE`."""
+def by_cfp(work: Work, multiple: int = 1, allocation: Allocation = "redundancy") -> nn.Module:
+    """`cfp score` and `cfp prune --target macs --round-to MULTIPLE --allocation ALLOCATION`."""
     batches = list(work.sampled.batches(BATCH))
     scores = cfp.score(work.network, batches)
-    pruned, plan = cfp.prune(work.network, scores, 1 - work.share, loader=batches, target="macs", round_to=multiple)
+    pruned, plan = cfp.prune(
+        work.network,
+        scores,
+        1 - work.share,
+        loader=batches,
+        target="macs",
+        round_to=multiple,
+        allocation=allocation,
+    )
     return describe(pruned, replace(spec_of(work.network), plan=plan.to_json()))
 
 
@@ -129,13 +143,15 @@ TAYLOR = by_torch_pruning(lambda: tp.importance.GroupTaylorImportance(), gradien
 METHODS: dict[str, tuple[Callable[[Work], nn.Module], bool]] = {
     "cfp": (by_cfp, True),
     "cfp --round-to 8": (partial(by_cfp, multiple=8), True),
+    "cfp --round-to 8 --allocation uniform": (partial(by_cfp, multiple=8, allocation="uniform"), True),
     "Torch-Pruning, group norm, own recipe": (GROUP_NORM, False),
     "Torch-Pruning, group norm, distilled": (GROUP_NORM, True),
     "Torch-Pruning, Taylor, own recipe": (TAYLOR, False),
     "Torch-Pruning, Taylor, distilled": (TAYLOR, True),
     "MobileNetV3-Small, distilled": (small_architecture, True),
 }
-ORIGINAL = "original"
+ORIGINAL, LATENCY = "original", "latency"
+BATCHES = (1, 16)
 # What a row is known by.
 FACTS = ("network", "data", "keep", "epochs", "lr", "seed", "method")
 
@@ -144,31 +160,42 @@ def make(arguments: argparse.Namespace) -> None:
     """Make, train, export and measure the networks."""
     dataset = open_dataset(arguments.data)
     teachers = [load(path, arguments.arch) for path in (arguments.teacher, arguments.cl) if path]
-    done = {tuple(row[name] for name in FACTS if name in row) for row in rows()}
-    for seed in arguments.seeds:
-        work = Work(teachers[0], dataset, seed, arguments.keep)
-        for method in (ORIGINAL, *arguments.methods):
-            facts = {
-                "network": arguments.teacher.stem,
-                "data": arguments.data.name,
-                "keep": arguments.keep,
-                "epochs": arguments.epochs,
-                "lr": arguments.lr,
-                "seed": seed,
-                "method": method,
-            }
-            if tuple(facts.values()) in done or (method == ORIGINAL and any(row["method"] == method for row in rows())):
-                continue
-            folder = arguments.folder / f"{arguments.teacher.stem}-{seed}"
-            folder.mkdir(parents=True, exist_ok=True)
-            began = time.process_time()
-            network = teachers[0] if method == ORIGINAL else trained(work, method, teachers, arguments, folder)
-            row = facts | measured(work, network, folder / f"{method.replace(' ', '-').replace(',', '')}.onnx")
-            append(row | {"cpu_seconds": round(time.process_time() - began)})
+    name = arguments.teacher.stem
+    known = list(rows())
+    done = {tuple(row[fact] for fact in FACTS if fact in row) for row in known}
+    if not any(row["network"] == name and row["method"] == ORIGINAL for row in known):
+        work = Work(teachers[0], dataset, arguments.seeds[0], 1.0)
+        append({"network": name, "data": arguments.data.name, "method": ORIGINAL} | timed(work, ORIGINAL, arguments))
+    for seed, keep, method in product(arguments.seeds, arguments.keep, arguments.methods):
+        values = (name, arguments.data.name, keep, arguments.epochs, arguments.lr, seed, method)
+        if values not in done:
+            work = Work(teachers[0], dataset, seed, keep)
+            append(dict(zip(FACTS, values, strict=True)) | timed(work, method, arguments, teachers))
+
+
+def timed(work: Work, method: str, arguments: argparse.Namespace, teachers: Sequence[nn.Module] = ()) -> dict[str, Any]:
+    """Train the network of a method if there are teachers, measure it, and count the processor seconds."""
+    began = time.process_time()
+    folder = arguments.folder / arguments.teacher.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    network = trained(work, method, teachers, arguments, folder) if teachers else work.network
+    file = folder / file_name(method, work.share, work.seed)
+    return measured(work, network, file) | {"cpu_seconds": round(time.process_time() - began)}
+
+
+def file_name(method: str, keep: float, seed: int) -> str:
+    """The ONNX file of a network."""
+    plain = method.replace(" ", "-").replace(",", "")
+    return f"{plain}.onnx" if method == ORIGINAL else f"{plain}-{keep:g}-{seed}.onnx"
+
+
+def int8_name(file: str) -> str:
+    """The int8 file beside an ONNX file."""
+    return file.replace(".onnx", ".int8.onnx")
 
 
 def trained(
-    work: Work, method: str, teachers: list[nn.Module], arguments: argparse.Namespace, folder: Path
+    work: Work, method: str, teachers: Sequence[nn.Module], arguments: argparse.Namespace, folder: Path
 ) -> nn.Module:
     """Make a network with a method and train it."""
     prune, distilled = METHODS[method]
@@ -184,7 +211,7 @@ def trained(
             options,
             out=out,
             last=folder / "last.pt",
-            cache_folder=folder / "cache",
+            cache_folder=arguments.folder / "cache",
         )
     else:
         network, _ = cfp.train(network, work.dataset, options, out, keep_start=True)
@@ -199,13 +226,13 @@ def measured(work: Work, network: nn.Module, path: Path) -> dict[str, Any]:
     images: Tensor = torch.cat([batch for batch, _ in calibration.batches(BATCH)])
     exported = export(network, path)
     test = stores["test"].batches(BATCH)
-    int8 = export(network, path.with_suffix(".int8.onnx"), int8=True, calibration=images, evaluation=test)
+    int8 = export(network, path.with_name(int8_name(path.name)), int8=True, calibration=images, evaluation=test)
     return {
         "params": sum(parameter.numel() for parameter in network.parameters()),
         "macs": work.multiply_adds(network),
         "bytes": exported.bytes,
-        "val": figures(evaluate(network, stores["val"].batches(BATCH))),
-        "test": figures(evaluate(network, test)),
+        "val": scores_of(evaluate(network, stores["val"].batches(BATCH))),
+        "test": scores_of(evaluate(network, test)),
         "test_classes": predict(network, test).classes.tolist(),
         "int8": {
             "bytes": int8.bytes,
@@ -214,7 +241,7 @@ def measured(work: Work, network: nn.Module, path: Path) -> dict[str, Any]:
     }
 
 
-def figures(metrics: Metrics) -> dict[str, float]:
+def scores_of(metrics: Metrics) -> dict[str, float]:
     """Accuracy and macro-F1."""
     return {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1}
 
@@ -223,15 +250,13 @@ def latency(arguments: argparse.Namespace) -> None:
     """Time the files of the first seed in turns, for one image and for 16."""
     import onnxruntime
 
-    found = {(row["network"], row["method"]): row for row in rows() if "latency_ms" not in row}
-    for network in dict.fromkeys(name for name, _ in found):
-        folder = arguments.folder / f"{network}-0"
-        files = sorted(folder.glob("*.onnx"))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = arguments.threads
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = arguments.threads
+    for folder in sorted(each for each in arguments.folder.iterdir() if each.is_dir()):
+        files = sorted(each for each in folder.glob("*.onnx") if each.stem.split(".int8")[0].endswith(("-0", ORIGINAL)))
         sessions = {path.name: onnxruntime.InferenceSession(path, options) for path in files}
-        row: dict[str, Any] = {"network": network, "method": "latency", "threads": arguments.threads}
-        for batch in (1, 16):
+        row: dict[str, Any] = {"network": folder.name, "method": LATENCY, "threads": arguments.threads}
+        for batch in BATCHES:
             passes = {name: one_pass(session, batch) for name, session in sessions.items()}
             for run in passes.values():
                 run()
@@ -262,23 +287,78 @@ def append(row: dict[str, Any]) -> None:
 
 def table() -> None:
     """Print the rows as Markdown: means over the seeds."""
-    cells: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in rows():
-        if row["method"] != "latency":
-            cells.setdefault((row["network"], row["method"], f"{row['lr']:g}"), []).append(row)
     columns = ("network", "method", "rate", "seeds", "parameters", "multiply-adds", "bytes", "test macro-F1")
     print("|", " | ".join((*columns, "int8: bytes", "macro-F1")), "|")
     print("|" + "---|" * (len(columns) + 2))
-    for (network, method, rate), group in cells.items():
+    for (network, method, _, rate), group in cells().items():
         mean = {name: statistics.mean(row[name] for row in group) for name in ("params", "macs", "bytes")}
-        scores = [100 * row["test"]["macro_f1"] for row in group]
-        spread = f" ± {statistics.stdev(scores):.2f}" if len(scores) > 1 else ""
+        score, deviation = macro_f1(group)
+        spread = f" ± {deviation:.2f}" if deviation else ""
         small = statistics.mean(row["int8"]["bytes"] for row in group)
         small_f1 = 100 * statistics.mean(row["int8"]["test"]["macro_f1"] for row in group)
         print(
-            f"| {network} | {method} | {rate} | {len(group)} | {mean['params']:,.0f} | {mean['macs'] / 1e6:.1f} M "
-            f"| {mean['bytes']:,.0f} | {statistics.mean(scores):.2f}{spread} | {small:,.0f} | {small_f1:.2f} |"
+            f"| {network} | {method} | {rate:g} | {len(group)} | {mean['params']:,.0f} | {mean['macs'] / 1e6:.1f} M "
+            f"| {mean['bytes']:,.0f} | {score:.2f}{spread} | {small:,.0f} | {small_f1:.2f} |"
         )
+
+
+def cells() -> dict[tuple[str, str, float, float], list[dict[str, Any]]]:
+    """Rows of all seeds by network, method, kept share and learning rate; the largest share first."""
+    found: dict[tuple[str, str, float, float], list[dict[str, Any]]] = {}
+    for row in sorted(rows(), key=lambda row: -float(row.get("keep", 1))):
+        if row["method"] != LATENCY:
+            key = (row["network"], row["method"], row.get("keep", 1.0), row.get("lr", 0.0))
+            found.setdefault(key, []).append(row)
+    return found
+
+
+def macro_f1(group: Sequence[dict[str, Any]], split: str = "test") -> tuple[float, float]:
+    """Mean and standard deviation of the macro-F1 of a split in per cent; the deviation of one row is 0."""
+    scores = [100 * row[split]["macro_f1"] for row in group]
+    return statistics.mean(scores), statistics.stdev(scores) if len(scores) > 1 else 0.0
+
+
+def figures() -> None:
+    """Draw the test macro-F1 against multiply-adds and, where files were timed, against latency of one image.
+
+    Of several learning rates, the one with the best macro-F1 on the validation images is drawn.
+    """
+    best: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
+    for (network, method, keep, _), group in cells().items():
+        known = best.get((network, method, keep))
+        if known is None or macro_f1(group, "val") > macro_f1(known, "val"):
+            best[network, method, keep] = group
+    times = {row["network"]: row["latency_ms_1"] for row in rows() if row["method"] == LATENCY}
+    for name in dict.fromkeys(network for network, _, _ in best):
+        macs: dict[str, list[Point]] = {}
+        latencies: dict[str, list[Point]] = {}
+        for (network, method, keep), group in best.items():
+            if network != name:
+                continue
+            macs.setdefault(method, []).append((statistics.mean(row["macs"] for row in group) / 1e6, *macro_f1(group)))
+            file = file_name(method, keep, 0)
+            int8 = [row["int8"] for row in group]
+            for series, timed_file, kept in ((method, file, group), (f"{method}, int8", int8_name(file), int8)):
+                if timed_file in times.get(name, {}):
+                    latencies.setdefault(series, []).append((times[name][timed_file], *macro_f1(kept)))
+        draw(name, "multiply-adds", "million multiply-adds", macs)
+        draw(name, "latency", "milliseconds for one image", latencies)
+
+
+def draw(network: str, kind: str, label: str, series: dict[str, list[Point]]) -> None:
+    """Write one figure, unless there is nothing to draw."""
+    if not series:
+        return
+    points = [point for each in series.values() for point in each]
+    across = [point[0] for point in points]
+    low = min(point[1] - point[2] for point in points)
+    line_plot(
+        FIGURES / f"peers-{network}-{kind}.svg",
+        f"{network}: test macro-F1 against {kind}",
+        Axis(label, 0.9 * min(across), 1.1 * max(across), log=True),
+        Axis("test macro-F1, %", max(0.0, low - 1), 100.0),
+        series,
+    )
 
 
 def main() -> None:
@@ -290,7 +370,7 @@ def main() -> None:
     making.add_argument("data", type=Path)
     making.add_argument("--arch")
     making.add_argument("--cl", type=Path)
-    making.add_argument("--keep", type=float, default=0.25, help="share of the multiply-adds to keep")
+    making.add_argument("--keep", type=float, nargs="+", default=[0.25], help="shares of the multiply-adds to keep")
     making.add_argument("--epochs", type=int, default=15)
     making.add_argument("--lr", type=float, default=PRESETS["short"]["lr"])
     making.add_argument("--methods", nargs="+", default=list(METHODS), help="names of `METHODS`")
@@ -299,10 +379,12 @@ def main() -> None:
     for each in (making, timing):
         each.add_argument("--threads", type=int, default=2)
         each.add_argument("--folder", type=Path, default=Path("cfp-peers"))
-    commands.add_parser("table")
+    printing: dict[str, Callable[[], None]] = {"table": table, "figures": figures}
+    for name in printing:
+        commands.add_parser(name)
     arguments = parser.parse_args()
-    if arguments.command == "table":
-        table()
+    if arguments.command in printing:
+        printing[arguments.command]()
         return
     choose_device("cpu", arguments.threads)
     make(arguments) if arguments.command == "make" else latency(arguments)
