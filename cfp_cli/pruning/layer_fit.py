@@ -1,6 +1,7 @@
 """Fit the weights of one layer to its outputs in the original.
 
-The weights are the solution of a ridge regression. If an activation such as ReLU reads the outputs, only what passes it
+The weights are the solution of a ridge regression, whose weight is the one with the smallest error on samples that were
+not fitted. If an activation such as ReLU reads the outputs, only what passes it
 has to be right: where the original is below zero, any output below zero is as good. A few steps of a convex problem, of
 which the regression is the first, therefore follow.
 
@@ -11,6 +12,7 @@ activation); Beck and Teboulle, A fast iterative shrinkage-thresholding algorith
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+# Weights of the distance from W₀ that are tried, times the mean square of an input summed over the samples. The
+# smallest is best where there are many samples; with the largest the weights stay almost as they are.
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Steps after the regression.
 STEPS = 6
 TINY = torch.finfo(torch.float32).tiny
@@ -120,12 +125,46 @@ class _Passed:
         return torch.where(self.scale == 0, 0.0, (right - target) / self.scale)
 
 
+class _Sums:
+    """XᵀX, float64 [groups, inputs, inputs], and XᵀY, float64 [groups, inputs, outputs], summed over samples."""
+
+    def __init__(self) -> None:
+        self.gram = self.cross = torch.zeros(())
+
+    def add(self, given: Tensor, wanted: Tensor) -> None:
+        """Add samples, float32 [groups, samples, inputs] and [groups, samples, outputs]."""
+        self.gram = self.gram + (given.transpose(1, 2) @ given).double()
+        self.cross = self.cross + (given.transpose(1, 2) @ wanted).double()
+
+
+def _penalty(gram: Tensor, ridge: float, offset: bool) -> Tensor:
+    """What is added to XᵀX for the distance from W₀, [groups, inputs, inputs]; an offset, the last input, has none."""
+    squares = gram.diagonal(dim1=1, dim2=2)
+    held = ridge * squares.mean(1, keepdim=True).repeat(1, squares.shape[1])
+    if offset:
+        held[:, -1] = 0
+    # If all inputs are zero, this keeps the system solvable and the weights unchanged.
+    return torch.diag_embed(held.clamp_min(TINY))
+
+
+def _error(halves: tuple[_Sums, _Sums], first: Tensor, ridge: float, offset: bool) -> float:
+    """Squared error on each half of the samples of weights that are fitted to the other, without a constant."""
+    error = 0.0
+    for fitted, unused in (halves, halves[::-1]):
+        factor, failed = torch.linalg.cholesky_ex(fitted.gram + _penalty(fitted.gram, ridge, offset))
+        if failed.any():
+            return math.inf
+        weight = first + torch.cholesky_solve(fitted.cross - fitted.gram @ first, factor)
+        error += float((weight * (unused.gram @ weight - 2 * unused.cross)).sum())
+    return error if math.isfinite(error) else math.inf
+
+
 def fit_layer(
     layer: Layer,
     samples: Iterable[tuple[Tensor, Tensor]],
-    ridge: float,
     norm: _BatchNorm | None = None,
     activation: Activation | None = None,
+    ridges: Sequence[float] = RIDGES,
 ) -> None:
     """Fit a layer in place.
 
@@ -133,9 +172,11 @@ def fit_layer(
         layer: the layer; its present weights are W₀.
         samples: inputs float32 [groups, samples, inputs of a group] and outputs of the original float32 [samples,
             outputs], in batches; they are read again in each step.
-        ridge: weight of the distance from W₀, times the mean square of an input summed over the samples.
         norm: the only reader of the outputs, if that is a batch norm, whose mean then absorbs an offset.
         activation: the only reader of the outputs, behind the norm if there is one; None fits all outputs alike.
+        ridges: weights of the distance from W₀ that are tried, times the mean square of an input summed over the
+            samples. An offset may be at any distance. Each weight is fitted to one half of each batch and measured on
+            the other, and the one with the smallest error is taken.
     """
     groups, offset = layer.groups, layer.bias is not None or norm is not None
 
@@ -144,18 +185,18 @@ def fit_layer(
             ones = [given.new_ones(*given.shape[:2], 1)] if offset else []
             yield torch.cat([given, *ones], 2), wanted.reshape(len(wanted), groups, -1).transpose(0, 1)
 
-    gram = cross = torch.zeros(())
+    halves = (_Sums(), _Sums())
     passed: _Passed | None = None
     for given, wanted in pairs():
-        gram = gram + (given.transpose(1, 2) @ given).double()
-        cross = cross + (given.transpose(1, 2) @ wanted).double()
+        middle = given.shape[1] // 2
+        halves[0].add(given[:, :middle], wanted[:, :middle])
+        halves[1].add(given[:, middle:], wanted[:, middle:])
         if activation is not None and passed is None:
             passed = _Passed.of(norm, activation, wanted)
     first = _stacked(layer, offset)
-    squares = gram.diagonal(dim1=1, dim2=2)
-    held = ridge * squares.mean(1, keepdim=True).expand_as(squares)
-    # If all inputs are zero, this keeps the system solvable and the weights unchanged.
-    system = torch.linalg.lu_factor(gram + torch.diag_embed(held.clamp_min(TINY)))
+    ridge = ridges[0] if len(ridges) == 1 else min(ridges, key=lambda each: _error(halves, first, each, offset))
+    gram, cross = (halves[0].gram + halves[1].gram, halves[0].cross + halves[1].cross)
+    system = torch.linalg.lu_factor(gram + _penalty(gram, ridge, offset))
     rest = cross - gram @ first
     weight = first + torch.linalg.lu_solve(*system, rest)
     if passed is not None:

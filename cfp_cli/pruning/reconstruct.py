@@ -27,7 +27,7 @@ from cfp_cli.graph import ChannelGraph, Selection
 from cfp_cli.graph.stream import Stream
 from cfp_cli.graph.trace import arguments_of, operator_of, trace
 from cfp_cli.pruning.fitted_layers import FittedLayer, fitted_layers, parameter
-from cfp_cli.pruning.layer_fit import Layer, fit_layer, patches, with_images
+from cfp_cli.pruning.layer_fit import RIDGES, Layer, fit_layer, patches, with_images
 
 IMAGES = 1024
 POSITIONS = 64
@@ -35,7 +35,6 @@ POSITIONS = 64
 SAMPLES_PER_INPUT = 100
 # Below this, noise more than doubles the squared error of a least-squares fit on new images: it grows as n / (n - p).
 FEWEST_SAMPLES_PER_INPUT = 2
-RIDGE = 1e-3
 # Bytes of the original's sampled outputs that are in memory at once, and of the values that the stopped runs of each
 # network hold, if these are more than the images. A run that holds nothing starts again from its images.
 BUDGET = 1 << 30
@@ -64,14 +63,15 @@ def reconstruct(
     *,
     most: int = IMAGES,
     positions: int = POSITIONS,
-    ridge: float = RIDGE,
+    ridges: Sequence[float] = RIDGES,
     progress: Progress = SILENT,
 ) -> int:
     """Fit the layers of a pruned network, in place, in the order in which they run.
 
     Weights are W = argmin Σ ‖Y − X W‖² + λ ‖W − W₀‖² over sampled output positions of all images, where X are the
-    layer's inputs in the pruned network, Y its kept outputs in the original, W₀ the sliced weights, and λ is `ridge`
-    times the mean square of an input summed over the samples. Batch norm keeps the statistics that were sliced; see
+    layer's inputs in the pruned network, Y its kept outputs in the original, W₀ the sliced weights, and λ is one of
+    `ridges` times the mean square of an input summed over the samples: the one with the smallest error on samples that
+    were not fitted. Batch norm keeps the statistics that were sliced; see
     `recalibrate` for new ones.
 
     Both networks run once: all batches stop before a layer, and continue when it is fitted. Batches whose values do not
@@ -86,7 +86,7 @@ def reconstruct(
             ones if the loader has no length. They are kept in memory.
         positions: largest number of output positions of a layer that are sampled from each batch. A layer with few
             inputs, such as a depthwise convolution, needs fewer: `SAMPLES_PER_INPUT` samples for each input of a group.
-        ridge: weight of the distance from the sliced weights.
+        ridges: weights of the distance from the sliced weights that are tried for each layer.
         progress: reports progress over the layers.
 
     Returns:
@@ -107,7 +107,7 @@ def reconstruct(
         layers, left = fitted_layers(selection, device)
         budget = max(BUDGET, sum(images.nbytes for images in batches))
         before = Stream(selection.graph.traced, batches, budget)
-        fitting = _Fitting.of(pruned, batches, budget, ridge)
+        fitting = _Fitting.of(pruned, batches, budget, ridges)
         few = 0
         for index, layer in enumerate(progress.track(layers, "fitting layers", unit="layer")):
             if layer.weight not in targets:
@@ -161,11 +161,13 @@ class RecordedOutputs:
         _report(left, len(layers), progress)
         return cls(batches, targets)
 
-    def fit(self, pruned: nn.Module, selection: Selection, ridge: float = RIDGE, progress: Progress = SILENT) -> int:
+    def fit(
+        self, pruned: nn.Module, selection: Selection, ridges: Sequence[float] = RIDGES, progress: Progress = SILENT
+    ) -> int:
         """Fit the layers of a pruned network, in place, as `reconstruct` does; return the number of fitted layers."""
         with evaluating(pruned), torch.no_grad():
             layers, _ = fitted_layers(selection, self.batches[0].device)
-            fitting = _Fitting.of(pruned, self.batches, BUDGET, ridge)
+            fitting = _Fitting.of(pruned, self.batches, BUDGET, ridges)
             for layer in progress.track(layers, "fitting layers", unit="layer"):
                 fitting.fit(
                     layer,
@@ -182,23 +184,23 @@ class _Fitting:
         pruned: the network.
         stream: its runs.
         nodes: its operator calls, by the name of the weight that they take.
-        ridge: weight of the distance from the sliced weights.
+        ridges: weights of the distance from the sliced weights that are tried for each layer.
     """
 
     pruned: nn.Module
     stream: Stream
     nodes: Mapping[str | None, Node]
-    ridge: float
+    ridges: Sequence[float]
 
     @classmethod
-    def of(cls, pruned: nn.Module, batches: Sequence[Tensor], budget: int, ridge: float) -> _Fitting:
+    def of(cls, pruned: nn.Module, batches: Sequence[Tensor], budget: int, ridges: Sequence[float]) -> _Fitting:
         stream = Stream(trace(pruned, batches[0][:1]), batches, budget)
         nodes = {parameter(stream.traced, node, "weight"): node for node in stream.traced.nodes}
-        return cls(pruned, stream, nodes, ridge)
+        return cls(pruned, stream, nodes, ridges)
 
     def fit(self, layer: FittedLayer, targets: Sequence[_Target]) -> float:
         """Fit a layer and return the number of samples for each of its inputs."""
-        return _fit(self.pruned, layer, self.stream, self.nodes[layer.weight], targets, self.ridge)
+        return _fit(self.pruned, layer, self.stream, self.nodes[layer.weight], targets, self.ridges)
 
 
 def _report(left: Sequence[str], fitted: int, progress: Progress) -> None:
@@ -278,7 +280,12 @@ def _by_position(node: Node, value: Tensor) -> Tensor:
 
 
 def _fit(
-    pruned: nn.Module, layer: FittedLayer, stream: Stream, node: Node, targets: Sequence[_Target], ridge: float
+    pruned: nn.Module,
+    layer: FittedLayer,
+    stream: Stream,
+    node: Node,
+    targets: Sequence[_Target],
+    ridges: Sequence[float],
 ) -> float:
     """Fit a layer of the pruned network, whose operator call is `node`; return the number of samples for each input."""
     norm = pruned.get_submodule(layer.norm) if layer.norm is not None else None
@@ -297,7 +304,7 @@ def _fit(
         return given, target.values.reshape(-1, target.values.shape[-1])
 
     samples = _Samples(len(targets), compute, [] if size <= SAMPLES else None)
-    fit_layer(operator, samples, ridge, norm, layer.activation)
+    fit_layer(operator, samples, norm, layer.activation, ridges)
     return sum(len(each.values) * len(each.positions) for each in targets) / math.prod(operator.weight.shape[1:])
 
 

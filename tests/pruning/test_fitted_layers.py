@@ -164,7 +164,7 @@ def test_a_dropped_channel_is_made_up_for(name: str) -> None:
     network, selection = around(FITTED[name])
     pruned, heard = rebuild(network, selection), Heard()
     assert float((pruned(IMAGES) - network(IMAGES)).abs().max()) > 1e-3
-    assert reconstruct(pruned, network, selection, LOADER, ridge=1e-9, progress=heard) == 3
+    assert reconstruct(pruned, network, selection, LOADER, ridges=[1e-9], progress=heard) == 3
     torch.testing.assert_close(pruned(IMAGES), network(IMAGES), rtol=1e-3, atol=1e-3)
     assert not heard.lines
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.pruning import layer_fit
-from cfp_cli.pruning.layer_fit import Activation, Layer, fit_layer
+from cfp_cli.pruning.layer_fit import RIDGES, Activation, Layer, fit_layer
 from cfp_cli.pruning.reconstruct import RecordedOutputs, reconstruct
 
 RELU = Activation(0.0, math.inf)
@@ -56,13 +56,13 @@ def test_the_steps_reach_the_minimum_of_the_convex_problem(monkeypatch: pytest.M
         weight = torch.from_numpy(flat).view(3, 6).requires_grad_()
         found = given @ weight.T
         wrong = torch.where(target <= 0, found.clamp(min=0), found - target)
-        total = (wrong**2).sum() + held * ((weight - first) ** 2).sum()
+        total = (wrong**2).sum() + held * ((weight - first)[:, :-1] ** 2).sum()
         total.backward()
         return float(total.detach()), weight.grad.numpy().ravel()
 
     best = minimize(loss, first.numpy().ravel(), jac=True, options={"maxiter": 500, "gtol": 1e-8})
     monkeypatch.setattr(layer_fit, "STEPS", 60)
-    fit_layer(Layer(layer.weight, layer.bias), samples(), RIDGE, None, RELU)
+    fit_layer(Layer(layer.weight, layer.bias), samples(), None, RELU, [RIDGE])
     found = torch.cat([layer.weight, layer.bias[:, None]], 1).double().numpy().ravel()
     assert loss(found)[0] == pytest.approx(best.fun, rel=1e-4)
 
@@ -81,9 +81,52 @@ def test_the_error_behind_the_activation_falls(activation: Activation, normed: b
             norm.weight.copy_(3 * torch.randn(3))
             norm.bias.copy_(torch.randn(3))
         original = copy.deepcopy(norm)
-        fit_layer(Layer(layer.weight, layer.bias), samples(), RIDGE, norm, fitted_to)
+        fit_layer(Layer(layer.weight, layer.bias), samples(), norm, fitted_to)
         errors.append(error(layer, activation, (norm, original) if norm is not None and original is not None else None))
     assert errors[1] < 0.97 * errors[0]
+
+
+def noisy(count: int, weights: Tensor, noise: float, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Two batches of `count` samples whose outputs are those of weights and an offset of 2, with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    given = torch.randn(2, 1, count, weights.shape[1], generator=generator)
+    return [(x, x[0] @ weights.T + 2 + noise * torch.randn(count, len(weights), generator=generator)) for x in given]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_few_samples_keep_the_weights_near_where_they_were(seed: int) -> None:
+    """With fewer samples than inputs a plain regression fits the noise, and is worse on new samples than no fit."""
+    torch.manual_seed(seed)
+    sliced = nn.Linear(40, 4).requires_grad_(False)
+    truth = sliced.weight + 0.02 * torch.randn(4, 40)
+    errors = {}
+    for name, ridges in (("plain", RIDGES[:1]), ("chosen", RIDGES)):
+        layer = copy.deepcopy(sliced)
+        fit_layer(Layer(layer.weight, layer.bias), noisy(16, truth, 1.0, seed), ridges=ridges)
+        errors[name] = sum(float((layer(x[0]) - y).square().mean()) for x, y in noisy(500, truth, 0.0, seed + 100))
+    assert errors["chosen"] < 0.25 * errors["plain"]
+
+
+def test_many_samples_choose_the_regression() -> None:
+    truth = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    layers = [nn.Linear(6, 4).requires_grad_(False)]
+    layers.append(copy.deepcopy(layers[0]))
+    for layer, ridges in zip(layers, (RIDGES, RIDGES[:1]), strict=True):
+        fit_layer(Layer(layer.weight, layer.bias), noisy(2000, truth, 0.1, 1), ridges=ridges)
+    assert torch.equal(layers[0].weight, layers[1].weight)
+    torch.testing.assert_close(layers[0].weight, truth, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("ridge", [1e-3, 1e6])
+def test_an_offset_is_fitted_however_near_the_weights_stay(ridge: float, normed: bool) -> None:
+    """Where an offset is free, the mean error of each output is zero."""
+    layer = linear(bias=not normed)
+    norm = nn.BatchNorm1d(3, affine=False).eval().requires_grad_(False) if normed else None
+    fit_layer(Layer(layer.weight, layer.bias), noisy(50, torch.ones(3, 5), 0.5, 2), norm, ridges=[ridge])
+    moved = torch.zeros(3) if norm is None else norm.running_mean
+    mean = sum((layer(x[0]) - moved - y).mean(0) for x, y in noisy(50, torch.ones(3, 5), 0.5, 2))
+    torch.testing.assert_close(mean, torch.zeros(3), rtol=0, atol=1e-4)
 
 
 def test_what_can_be_met_exactly_stays_the_regression() -> None:
@@ -91,12 +134,12 @@ def test_what_can_be_met_exactly_stays_the_regression() -> None:
     weights = torch.randn(5, 3, generator=torch.Generator().manual_seed(3))
     exact = [(x, x[0] @ weights) for x, _ in samples()]
     layer = linear()
-    fit_layer(Layer(layer.weight, layer.bias), exact, 1e-9, None, RELU)
+    fit_layer(Layer(layer.weight, layer.bias), exact, None, RELU, [1e-9])
     torch.testing.assert_close(layer.weight, weights.T, rtol=1e-4, atol=1e-4)
     dead = nn.BatchNorm1d(3).eval().requires_grad_(False)
     dead.weight[1] = 0
     layer = linear(bias=False)
-    fit_layer(Layer(layer.weight, layer.bias), samples(), RIDGE, dead, RELU)
+    fit_layer(Layer(layer.weight, layer.bias), samples(), dead, RELU)
     assert torch.isfinite(layer.weight).all()
 
 
@@ -124,9 +167,9 @@ def test_only_an_activation_that_alone_reads_a_layer_counts(alone: bool, monkeyp
     seen: dict[int, Activation | None] = {}
     original = layer_fit.fit_layer
 
-    def record(layer, samples, ridge, norm, activation):
+    def record(layer, samples, norm, activation, ridges):
         seen[len(layer.weight)] = activation
-        original(layer, samples, ridge, norm, activation)
+        original(layer, samples, norm, activation, ridges)
 
     monkeypatch.setattr("cfp_cli.pruning.reconstruct.fit_layer", record)
     RecordedOutputs.of(network, graph, [images]).fit(network, Selection(graph))

@@ -76,7 +76,7 @@ def test_what_the_kept_channels_tell_is_told_again(model: nn.Module) -> None:
     pruned = rebuild(model, Selection(graph, KEPT))
     wanted = model(IMAGES)
     assert float((pruned(IMAGES) - wanted).abs().max()) > 1e-2
-    assert reconstruct(pruned, model, Selection(graph, KEPT), LOADER, ridge=1e-9) >= 2
+    assert reconstruct(pruned, model, Selection(graph, KEPT), LOADER, ridges=[1e-9]) >= 2
     torch.testing.assert_close(pruned(IMAGES), wanted, rtol=1e-3, atol=1e-3)
 
 
@@ -93,7 +93,7 @@ def test_weights_are_the_ridge_solution(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(module, "BUDGET", budget)
         pruned = rebuild(model, Selection(graph, kept))
         sliced = pruned[0][2].weight.double().clone()
-        reconstruct(pruned, model, Selection(graph, kept), LOADER, positions=10_000, ridge=0.1)
+        reconstruct(pruned, model, Selection(graph, kept), LOADER, positions=10_000, ridges=[0.1])
         found.append(pruned)
     assert torch.equal(found[0][0][2].weight, found[1][0][2].weight)
     given = F.relu(found[0][0][0](IMAGES)).double()
@@ -128,7 +128,8 @@ def test_a_residual_network_comes_nearer_to_its_logits() -> None:
         if name == "recalibrated":
             recalibrate(pruned, loader)
         else:
-            reconstruct(pruned, model, Selection(graph, kept), loader)
+            # The error is that of the fitted images, which a larger ridge does not make smallest.
+            reconstruct(pruned, model, Selection(graph, kept), loader, ridges=[1e-3])
         errors[name] = float((pruned(images) - wanted).square().mean() / wanted.var())
     assert errors["reconstructed"] < 0.1 < errors["recalibrated"]
 
