@@ -78,9 +78,10 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
 @click.option(
     "--margin",
     type=FiniteRange(0, 100),
-    default=5.0,
+    default=3.0,
     show_default=True,
-    help="The validation images must rule out a loss of accuracy of more than --max-loss plus this many points.",
+    help="How many points more than --max-loss the changed predictions may add to the largest loss of accuracy that "
+    "the validation images do not rule out.",
 )
 @click.option(
     "--metric",

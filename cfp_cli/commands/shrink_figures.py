@@ -27,7 +27,8 @@ def frontier_table(done: Shrunk) -> Table:
     rule = (
         f"loss: {NAMES[metrics.metric]} on {compared_images(metrics)}, in points; at most: loss of accuracy with 95 % "
         f"confidence; a network passes with a loss up to {metrics.max_loss:g} (--max-loss) and at most "
-        f"{metrics.max_loss + metrics.margin:g} (--max-loss plus --margin)"
+        f"{done.judged.allowed:.2f}, {metrics.max_loss + metrics.margin:g} (--max-loss plus --margin) more than "
+        "with the original's predictions"
     )
     timed, sized = (any(getattr(each, name) for each in metrics.frontier) for name in ("latency_ms", "bytes"))
     estimates = [*(["ms (about)"] if timed else []), *(["bytes (about)"] if sized else [])]
@@ -105,7 +106,7 @@ def verdict(done: Shrunk) -> list[str]:
         f"it {change(judged.loss)} of {NAMES[metrics.metric]} on {compared_images(metrics)}; {metrics.max_loss:g} "
         f"may be lost, one image is {100 / images:.2f}",
         f"with 95 % confidence it loses at most {judged.bound:.2f} points of {bounded} on images like these; "
-        f"{metrics.max_loss + metrics.margin:g} may be lost",
+        f"{judged.unchanged:.2f} with the same predictions as the original, and {judged.allowed:.2f} is allowed",
     ]
     if judged.passes:
         return lines

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from cfp_cli.foundation.errors import TargetError, UsageError
+from cfp_cli.foundation.errors import UsageError
 from cfp_cli.measuring.compared import Compared
 from cfp_cli.measuring.intervals import largest_loss
 from cfp_cli.measuring.metrics import Metrics
@@ -19,10 +18,20 @@ LOOKS = 16
 
 @dataclass(frozen=True)
 class Judged:
-    """The judgement on a network: `loss` and `bound` in points, and whether it passes."""
+    """The judgement on a network, in points.
+
+    Attributes:
+        loss: the measured loss.
+        bound: largest loss of accuracy that the images do not rule out.
+        unchanged: the bound of a network with the same predictions as the original.
+        allowed: largest bound with which the network passes.
+        passes: whether it passes.
+    """
 
     loss: float
     bound: float
+    unchanged: float
+    allowed: float
     passes: bool
 
 
@@ -30,18 +39,19 @@ class Judged:
 class LossRule:
     """The rule by which a network passes: a small measured loss, and no evidence that the real loss may be large.
 
-    A network passes if the metric is at most `max_loss` points below the original's on the same images, and if these
-    images rule out a loss of accuracy of more than `max_loss` plus `margin` points: with 95 % confidence for all
-    `LOOKS` networks together. With the metric `agreement` the original's predictions are the labels.
+    A network passes if the metric is at most `max_loss` points below the original's on the same images, and if the
+    bound of its loss of accuracy is at most `max_loss` plus `margin` points above that of a network with the same
+    predictions. The bound is the largest loss that the images do not rule out with 95 % confidence for all `LOOKS`
+    networks together. With the metric `agreement` the original's predictions are the labels.
 
     Attributes:
         max_loss: largest loss in points.
-        margin: how many points the bound may lie above `max_loss`.
+        margin: how many points more than `max_loss` the changed predictions may add to the bound.
         metric: what is compared.
     """
 
     max_loss: float = 0.5
-    margin: float = 5.0
+    margin: float = 3.0
     metric: LossMetric = "macro_f1"
 
     def __post_init__(self) -> None:
@@ -67,6 +77,7 @@ class LossRule:
         if self.metric == "agreement":
             loss = 100 * network.changed / images
             bound = 100 * largest_loss(images - network.changed, network.changed, 0, 0, LOOKS)
+            unchanged = 100 * largest_loss(images, 0, 0, 0, LOOKS)
         else:
             if self.metric == "accuracy":
                 loss = 100 * (counts.lost - counts.gained) / images
@@ -76,25 +87,22 @@ class LossRule:
                 loss = 100 * (original.macro_f1 - network.metrics.macro_f1)
             # An image counts once, however many views it has: errors on its views occur together.
             bound = 100 * largest_loss(*counts, LOOKS)
+            unchanged = 100 * largest_loss(counts.both + counts.lost, 0, 0, counts.gained + counts.neither, LOOKS)
+        allowed = unchanged + self.max_loss + self.margin
         # Means of ratios carry rounding errors.
-        return Judged(loss, bound, loss <= self.max_loss + 1e-9 and bound <= self.max_loss + self.margin)
+        return Judged(loss, bound, unchanged, allowed, loss <= self.max_loss + 1e-9 and bound <= allowed + 1e-9)
 
-    def require_images(self, original: Metrics) -> None:
-        """Check that enough images were compared for a network to pass at all.
+    def certainty(self, original: Metrics) -> str | None:
+        """A warning if the images are so few that they say little about any network; else None.
 
         Args:
-            original: metrics of the original.
-
-        Raises:
-            TargetError: not even a network with the same predictions would pass.
+            original: metrics of the original on them.
         """
-        right = round(original.accuracy * original.images)
-        wrong = original.images - right
-        same = (original.images, 0, 0, 0) if self.metric == "agreement" else (right, 0, 0, wrong)
-        bound = 100 * largest_loss(*same, LOOKS)
-        if bound > self.max_loss + self.margin:
-            raise TargetError(
-                f"{original.images} validation images are too few: even a network with the same predictions may lose "
-                f"{bound:.1f} points, more than {self.max_loss + self.margin:g}; add images, or pass "
-                f"--margin {math.ceil(10 * (bound - self.max_loss)) / 10:g}"
-            )
+        right = original.images if self.metric == "agreement" else round(original.accuracy * original.images)
+        same = 100 * largest_loss(right, 0, 0, original.images - right, LOOKS)
+        if same <= self.max_loss + self.margin:
+            return None
+        return (
+            f"warning: {original.images} validation images are few: even of a network with the same predictions they "
+            f"rule out only a loss of more than {same:.1f} points of accuracy; more images make the result surer"
+        )

@@ -24,7 +24,7 @@ def shrink(
     run: str | Path,
     *,
     max_loss: float = 0.5,
-    margin: float = 5.0,
+    margin: float = 3.0,
     metric: LossMetric = "macro_f1",
     budgets: Sequence[str] = (),
     teachers: Sequence[str | Path] = (),
@@ -43,7 +43,8 @@ def shrink(
         data: folder or list of the images.
         run: run directory; the result is `RUN/shrunk.pt`.
         max_loss: largest loss in points, on the validation images and on views of them.
-        margin: the validation images must rule out a loss of accuracy of more than `max_loss` plus this many points.
+        margin: how many points more than `max_loss` the changed predictions may add to the largest loss that the
+            validation images do not rule out.
         metric: `macro_f1`, `accuracy`, or `agreement` with the original.
         budgets: what the result may cost at most, such as `params<=400k` or `latency<=2ms`.
         teachers: files of one or two teachers; empty uses `model`, and if the classes are unbalanced also a

@@ -250,7 +250,7 @@ class ShrinkMetrics:
     Attributes:
         frontier: the candidates, in the order of their measurement.
         max_loss: largest loss that was allowed, in points of `metric` on the validation images.
-        margin: how many points the bound of the loss may lie above `max_loss`.
+        margin: how many points more than `max_loss` the changed predictions may add to the bound.
         metric: the metric of the loss.
         met: whether the chosen network is within the loss and the budgets.
         original_val: metrics of the original on the validation split.

@@ -207,7 +207,7 @@ def _without_labels(data: DataInput, options: ShrinkOptions, progress: Progress)
 def _validation(
     run: Run, model: ModelInput, data: DataInput, options: ShrinkOptions, device: torch.device, progress: Progress
 ) -> Validation:
-    """Evaluate the original, and refuse validation images that are too few before any longer work."""
+    """Evaluate the original, and warn of few validation images before any longer work."""
     network, dataset = load_for(data.open(progress), model, progress)
     if not returns_logits(network):
         raise GraphError(f"{model.path} returns no logits [images, classes], which this command needs; use `cfp score`")
@@ -215,7 +215,8 @@ def _validation(
     validation = Validation(
         network.to(device), dataset, options.batch_size, options.training.augment, options.seed, cache, progress
     )
-    options.rule.require_images(validation.metrics)
+    if warning := options.rule.certainty(validation.metrics):
+        progress.say(warning)
     return validation
 
 

@@ -247,7 +247,7 @@ class Search:
             f"{self._named(compression)}, {how}: {cost_texts(self.costs(candidate))}, "
             f"loss {judged.loss:.2f} points (allowed "
             f"{allowed:g}), at most {judged.bound:.2f} with 95 % confidence (allowed "
-            f"{allowed + self.options.rule.margin:g}): {passes}{self._outlook(candidate.trained, left)}"
+            f"{judged.allowed:.2f}): {passes}{self._outlook(candidate.trained, left)}"
         )
 
     def _named(self, compression: float) -> str:

@@ -72,6 +72,7 @@ class Shrunk:
             "met": metrics.met,
             "loss": self.judged.loss,
             "bound": self.judged.bound,
+            "unchanged_bound": self.judged.unchanged,
             "views": metrics.views,
             "compression": self.compression,
             "macs_ratio": self.macs_ratio,

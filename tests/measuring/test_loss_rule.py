@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from cfp_cli.foundation.errors import TargetError, UsageError
+from cfp_cli.foundation.errors import UsageError
 from cfp_cli.foundation.typed_json import FieldError
 from cfp_cli.measuring.compared import Compared
 from cfp_cli.measuring.intervals import largest_loss, paired_difference
-from cfp_cli.measuring.loss_rule import LOOKS, LossRule
+from cfp_cli.measuring.loss_rule import LOOKS, LossMetric, LossRule
 from cfp_cli.measuring.metrics import compute_metrics
 
 CLASSES = ("a", "b", "c")
@@ -48,7 +48,7 @@ def test_equal_predictions_pass_and_a_larger_loss_fails(images: int) -> None:
 
 
 def test_many_changed_predictions_fail_without_a_loss() -> None:
-    rule = LossRule(0.5, 5.0, "accuracy")
+    rule = LossRule(0.5, metric="accuracy")
     steady, changed = judge(rule, 150, 1, 1), judge(rule, 150, 12, 12)
     assert steady.loss == changed.loss == 0
     assert steady.passes
@@ -74,12 +74,31 @@ def test_the_bound_holds_for_all_looks_together() -> None:
     assert missed <= 15
 
 
-def test_too_few_images_are_refused_with_the_margin_that_they_need() -> None:
-    labels = torch.arange(60) % 3
-    metrics = compute_metrics(labels, labels, CLASSES)
-    with pytest.raises(TargetError, match=r"60 validation images are too few.*--margin 10\.6") as refused:
-        LossRule().require_images(metrics)
-    LossRule(margin=float(str(refused.value).split()[-1])).require_images(metrics)
+@pytest.mark.parametrize("metric", ["macro_f1", "accuracy", "agreement"])
+@pytest.mark.parametrize("images", [8, 60, 20_000])
+def test_a_network_with_the_same_predictions_passes_however_few_images_there_are(
+    images: int, metric: LossMetric
+) -> None:
+    rule = LossRule(0.0, 0.0, metric)
+    judged = judge(rule, images)
+    assert judged.passes
+    assert judged.bound == judged.unchanged == judged.allowed
+
+
+def test_a_margin_counts_what_changed_predictions_add_to_the_bound() -> None:
+    network = judge(LossRule(0.5, 3.0, "accuracy"), 150, 3, 3)
+    added = network.bound - judge(LossRule(0.5, 3.0, "accuracy"), 150, wrong=3).unchanged
+    assert added == pytest.approx(network.bound - network.unchanged)
+    assert judge(LossRule(0.5, added - 0.49, "accuracy"), 150, 3, 3).passes
+    assert not judge(LossRule(0.5, added - 0.51, "accuracy"), 150, 3, 3).passes
+
+
+def test_few_images_are_warned_of() -> None:
+    for images, few in ((60, True), (5000, False)):
+        labels = torch.arange(images) % 3
+        warning = LossRule().certainty(compute_metrics(labels, labels, CLASSES))
+        assert (warning is not None) == few
+        assert warning is None or "60 validation images are few" in warning
 
 
 def test_wrong_values_are_refused() -> None:
