@@ -1,9 +1,9 @@
 """Fit the weights of one layer to its outputs in the original.
 
-The weights are the solution of a ridge regression, whose weight is the one with the smallest error on samples that were
-not fitted. If an activation such as ReLU reads the outputs, only what passes it
-has to be right: where the original is below zero, any output below zero is as good. A few steps of a convex problem, of
-which the regression is the first, therefore follow.
+The weights are the solution of a ridge regression, whose ridge is chosen by the error on samples that were not fitted.
+If an activation such as ReLU reads the outputs, only what passes it has to be right: where the original is below zero,
+any output below zero is as good. A few steps of a convex problem, of which the regression is the first, therefore
+follow.
 
 Source: Zhang et al., Accelerating very deep convolutional networks, TPAMI 2016, section 3.2 (outputs behind the
 activation); Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm, SIAM J. Imaging Sciences 2009
@@ -25,6 +25,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 # Weights of the distance from W₀ that are tried, times the mean square of an input summed over the samples. The
 # smallest is best where there are many samples; with the largest the weights stay almost as they are.
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+# An error that is larger by this part is as good.
+NEAR = 0.03
+ROUNDING = 1e-6
 # Steps after the regression.
 STEPS = 6
 TINY = torch.finfo(torch.float32).tiny
@@ -126,15 +129,22 @@ class _Passed:
 
 
 class _Sums:
-    """XᵀX, float64 [groups, inputs, inputs], and XᵀY, float64 [groups, inputs, outputs], summed over samples."""
+    """Sums over samples: XᵀX [groups, inputs, inputs], XᵀY [groups, inputs, outputs], both float64, and Y's squares."""
 
     def __init__(self) -> None:
         self.gram = self.cross = torch.zeros(())
+        self.squares = 0.0
 
     def add(self, given: Tensor, wanted: Tensor) -> None:
         """Add samples, float32 [groups, samples, inputs] and [groups, samples, outputs]."""
         self.gram = self.gram + (given.transpose(1, 2) @ given).double()
         self.cross = self.cross + (given.transpose(1, 2) @ wanted).double()
+        self.squares += float(wanted.double().square().sum())
+
+    def error(self, weight: Tensor) -> float:
+        """Squared error of weights on the samples; infinite where it is no number."""
+        found = self.squares + float((weight * (self.gram @ weight - 2 * self.cross)).sum())
+        return found if math.isfinite(found) else math.inf
 
 
 def _penalty(gram: Tensor, ridge: float, offset: bool) -> Tensor:
@@ -147,16 +157,22 @@ def _penalty(gram: Tensor, ridge: float, offset: bool) -> Tensor:
     return torch.diag_embed(held.clamp_min(TINY))
 
 
-def _error(halves: tuple[_Sums, _Sums], first: Tensor, ridge: float, offset: bool) -> float:
-    """Squared error on each half of the samples of weights that are fitted to the other, without a constant."""
-    error = 0.0
+def _choose(halves: tuple[_Sums, _Sums], first: Tensor, ridges: Sequence[float], offset: bool) -> float:
+    """The smallest of the ridges whose error is near the smallest error, on samples that were not fitted.
+
+    The weights of a half of the samples need a larger ridge than those of all, so a small difference does not count.
+    """
+    errors = dict.fromkeys(ridges, 0.0)
     for fitted, unused in (halves, halves[::-1]):
-        factor, failed = torch.linalg.cholesky_ex(fitted.gram + _penalty(fitted.gram, ridge, offset))
-        if failed.any():
-            return math.inf
-        weight = first + torch.cholesky_solve(fitted.cross - fitted.gram @ first, factor)
-        error += float((weight * (unused.gram @ weight - 2 * unused.cross)).sum())
-    return error if math.isfinite(error) else math.inf
+        rest = fitted.cross - fitted.gram @ first
+        for ridge in ridges:
+            factor, failed = torch.linalg.cholesky_ex(fitted.gram + _penalty(fitted.gram, ridge, offset))
+            weight = first + torch.cholesky_solve(rest, factor)
+            errors[ridge] += math.inf if failed.any() else unused.error(weight)
+    # Sums of squares in float32 are no more exact.
+    rounding = ROUNDING * sum(each.squares for each in halves)
+    best = min(errors.values())
+    return min(ridge for ridge, error in errors.items() if error <= (1 + NEAR) * max(best, 0.0) + rounding)
 
 
 def fit_layer(
@@ -175,8 +191,8 @@ def fit_layer(
         norm: the only reader of the outputs, if that is a batch norm, whose mean then absorbs an offset.
         activation: the only reader of the outputs, behind the norm if there is one; None fits all outputs alike.
         ridges: weights of the distance from W₀ that are tried, times the mean square of an input summed over the
-            samples. An offset may be at any distance. Each weight is fitted to one half of each batch and measured on
-            the other, and the one with the smallest error is taken.
+            samples. An offset may be at any distance. Each is fitted to one half of each batch and measured on the
+            other, and the smallest one is taken whose error is at most `NEAR` larger than the smallest error.
     """
     groups, offset = layer.groups, layer.bias is not None or norm is not None
 
@@ -194,8 +210,8 @@ def fit_layer(
         if activation is not None and passed is None:
             passed = _Passed.of(norm, activation, wanted)
     first = _stacked(layer, offset)
-    ridge = ridges[0] if len(ridges) == 1 else min(ridges, key=lambda each: _error(halves, first, each, offset))
-    gram, cross = (halves[0].gram + halves[1].gram, halves[0].cross + halves[1].cross)
+    ridge = ridges[0] if len(ridges) == 1 else _choose(halves, first, ridges, offset)
+    gram, cross = halves[0].gram + halves[1].gram, halves[0].cross + halves[1].cross
     system = torch.linalg.lu_factor(gram + _penalty(gram, ridge, offset))
     rest = cross - gram @ first
     weight = first + torch.linalg.lu_solve(*system, rest)
