@@ -21,6 +21,7 @@ METHOD_LABELS = {
     "cfp-round-8": "cfp, multiples of eight",
     "cfp-rounds": "cfp, three rounds",
     "cfp-rank": "cfp by rank",
+    "cfp-uniform": "cfp, one rate",
     "cfp-rank-uniform": "cfp by rank, one rate",
     "cfp-rank-two": "cfp by rank, two clusters",
     "cfp-rank-round-8": "cfp by rank, multiples of eight",

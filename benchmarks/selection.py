@@ -1,13 +1,15 @@
 """Distillation loss of pruned and refitted networks, by method of channel selection.
 
     python benchmarks/selection.py DATA --teacher RL.pt --ratio 0.99 --methods cfp cfp-rank random-redundancy
-        [--targets params macs] [--steps 0 6] [--seeds 0 1 2] [--images 640] [--threads 2] [--folder FOLDER]
-        [--out FILE]
+        [--targets params macs] [--steps 0 6] [--near 0.03 inf] [--arch A] [--seeds 0 1 2] [--images 640]
+        [--threads 2] [--folder FOLDER] [--out FILE]
 
 The script trains nothing and reads no test image. It measures the distillation loss (T = 2) between the teacher and the
 pruned network on the validation images and on the training images outside the scored sample, which no weight was fitted
 to. This loss separates methods that accuracy does not separate. The default method was chosen by it. `--steps` are
-those of the refit behind activations; 0 is the plain regression. A repeated command measures only rows that FILE lacks.
+those of the refit behind activations; 0 is the plain regression. `--near` is how much larger than the smallest error
+that of a layer's ridge may be; inf takes the smallest ridge for all layers. A repeated command measures only rows that
+FILE lacks.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ TEMPERATURE = 2.0
 # As `Students` has it: the sampled positions are the same for all images of a batch.
 BATCH = 64
 COLUMNS = (
-    *("target", "ratio", "seed", "method", "steps", "val_loss", "unused_train_loss"),
+    *("target", "ratio", "seed", "method", "steps", "near", "val_loss", "unused_train_loss"),
     *("compression", "macs", "cpu_seconds"),
 )
 
@@ -67,6 +69,8 @@ def main() -> None:
         "--targets", nargs="+", choices=["params", "macs"], default=["params"], help="what ratio counts"
     )
     parser.add_argument("--steps", type=int, nargs="+", default=[layer_fit.STEPS], help="steps of the refit")
+    parser.add_argument("--near", type=float, nargs="+", default=[layer_fit.NEAR], help="tolerance of the ridge")
+    parser.add_argument("--arch")
     parser.add_argument("--methods", nargs="+", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--images", type=int, default=640, help="size of the scored sample; fewer than train/ has")
@@ -75,7 +79,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection.csv"))
     arguments = parser.parse_args()
     device = choose_device("cpu", arguments.threads)
-    teacher = load(arguments.teacher)
+    teacher = load(arguments.teacher, arguments.arch)
     dataset = open_dataset(arguments.data)
     preprocessing = Preprocessing.of(spec_of(teacher))
     val = load_images(dataset, "val", preprocessing)
@@ -86,11 +90,12 @@ def main() -> None:
         unused = ImageStore([item for item in dataset.split("train") if item.path not in used], preprocessing)
         expected = [logits(teacher, store) for store in (val, unused)]
         students.refit = recorded_refit(teacher, sample(dataset, arguments.images, seed, preprocessing))
-        for target, method, steps in product(arguments.targets, chosen(arguments.methods), arguments.steps):
-            key = [target, str(arguments.ratio), str(seed), method.name, str(steps)]
+        variants = product(arguments.targets, chosen(arguments.methods), arguments.steps, arguments.near)
+        for target, method, steps, near in variants:
+            key = [target, str(arguments.ratio), str(seed), method.name, str(steps), str(near)]
             if any(row[: len(key)] == key for row in rows):
                 continue
-            layer_fit.STEPS = steps
+            layer_fit.STEPS, layer_fit.NEAR = steps, near
             began = time.process_time()
             student, made = students.make(method, arguments.ratio, seed, 0, target=target)
             seconds = time.process_time() - began

@@ -46,6 +46,7 @@ _RANK = replace(_CFP, name="cfp-rank", richness="rank", source="as cfp, with the
 _ALL = (
     _CFP,
     replace(_CFP, name="cfp-measured", allocation="measured", source="as cfp, with the allocation of smallest loss"),
+    replace(_CFP, name="cfp-uniform", allocation="uniform", source="as cfp, with one rate for all layers"),
     replace(_CFP, name="cfp-no-clusters", clusters="1", source="as cfp, with one cluster a layer"),
     replace(_CFP, name="cfp-round-8", round_to=8, source="as cfp, with kept counts in multiples of eight"),
     replace(_CFP, name="cfp-rounds", rounds=3, source="as cfp, in three rounds with recoveries between them"),
