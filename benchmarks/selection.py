@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 import time
 from itertools import product
 from pathlib import Path
@@ -95,7 +96,8 @@ def main() -> None:
             key = [target, str(arguments.ratio), str(seed), method.name, str(steps), str(near)]
             if any(row[: len(key)] == key for row in rows):
                 continue
-            layer_fit.STEPS, layer_fit.NEAR = steps, near
+            # A product of inf and zero is no number.
+            layer_fit.STEPS, layer_fit.NEAR = steps, min(near, sys.float_info.max)
             began = time.process_time()
             student, made = students.make(method, arguments.ratio, seed, 0, target=target)
             seconds = time.process_time() - began
