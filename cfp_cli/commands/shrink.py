@@ -80,8 +80,8 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
     type=FiniteRange(0, 100),
     default=3.0,
     show_default=True,
-    help="How many points more than --max-loss the changed predictions may add to the largest loss of accuracy that "
-    "the validation images do not rule out.",
+    help="Points by which the 95 % bound of the accuracy loss may exceed --max-loss plus the bound of an unchanged "
+    "network.",
 )
 @click.option(
     "--metric",

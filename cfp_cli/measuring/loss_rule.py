@@ -46,7 +46,7 @@ class LossRule:
 
     Attributes:
         max_loss: largest loss in points.
-        margin: how many points more than `max_loss` the changed predictions may add to the bound.
+        margin: points by which the bound may exceed `max_loss` plus the bound of an unchanged network.
         metric: what is compared.
     """
 

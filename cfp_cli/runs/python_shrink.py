@@ -43,8 +43,8 @@ def shrink(
         data: folder or list of the images.
         run: run directory; the result is `RUN/shrunk.pt`.
         max_loss: largest loss in points, on the validation images and on views of them.
-        margin: how many points more than `max_loss` the changed predictions may add to the largest loss that the
-            validation images do not rule out.
+        margin: points by which the 95 % bound of the accuracy loss may exceed `max_loss` plus the bound of an unchanged
+            network.
         metric: `macro_f1`, `accuracy`, or `agreement` with the original.
         budgets: what the result may cost at most, such as `params<=400k` or `latency<=2ms`.
         teachers: files of one or two teachers; empty uses `model`, and if the classes are unbalanced also a

@@ -250,7 +250,7 @@ class ShrinkMetrics:
     Attributes:
         frontier: the candidates, in the order of their measurement.
         max_loss: largest loss that was allowed, in points of `metric` on the validation images.
-        margin: how many points more than `max_loss` the changed predictions may add to the bound.
+        margin: points by which the bound of the loss may exceed `max_loss` plus the bound of an unchanged network.
         metric: the metric of the loss.
         met: whether the chosen network is within the loss and the budgets.
         original_val: metrics of the original on the validation split.
