@@ -27,7 +27,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "short": {
         "epochs": 40,
         "batch_size": 64,
-        "lr": 3e-4,
+        "lr": 1e-3,
         "warmup": 1.0,
         "augment": "geometric",
         "ema": 0.99,
