@@ -330,7 +330,7 @@ def explained_variance(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     """For each channel, the fraction of the variance of all channels that the channels selected before it leave.
 
     Channels are selected one after another. The next channel is the one that lets the linear regression of all channels
-    on the selected channels explain most. All channels have the same weight, whatever their variance.
+    on the selected channels explain most. A channel that hardly varies counts as little as it varies.
 
     Source: greedy column subset selection, Farahat, Ghodsi and Kamel, Efficient greedy feature selection for
     unsupervised learning, Knowledge and Information Systems 2013.

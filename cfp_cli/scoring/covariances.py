@@ -1,4 +1,4 @@
-"""Correlations of the units of each channel set, from a sample of its feature maps of limited size."""
+"""Covariances of the units of each channel set, from a sample of its feature maps of limited size."""
 
 from __future__ import annotations
 
@@ -140,10 +140,11 @@ class Covariances:
         for own, other in zip(self.accumulators(), others, strict=True):
             own.merge(other)
 
-    def take_correlation(self, index: int, dead: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Sum over the taps of the correlations of a set's units [size, size]; frees the memory of the set.
+    def take(self, index: int, dead: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Sum over the taps of the covariances of a set's units [size, size]; frees the memory of the set.
 
-        The correlation is 0 for units that a tap does not contain, and for constant and dead units.
+        Those of a tap are divided by the mean variance of its units, so that all taps count alike. The covariance is 0
+        for units that a tap does not contain, and for dead units.
         """
         size = self._sizes[index]
         total: NDArray[np.float64] | None = None
@@ -151,17 +152,15 @@ class Covariances:
         for node, parts in self._parts.items():
             self._parts[node] = [part for part in parts if part.set != index]
         for part in taken:
-            correlation = part.accumulator.covariance()
-            deviation = np.sqrt(np.diag(correlation))
-            scale = np.divide(1, deviation, out=np.zeros(len(deviation)), where=deviation > 0)
-            correlation *= scale[:, None]
-            correlation *= scale
+            covariance = part.accumulator.covariance()
+            mean = float(np.diag(covariance).mean())
+            covariance /= mean if mean > 0 else 1.0
             if len(part.units) < size:
                 # The units are ascending, so that those of a tap with all units are in order.
                 square = np.zeros((size, size))
-                square[np.ix_(part.units, part.units)] = correlation
-                correlation = square
-            total = correlation if total is None else np.add(total, correlation, out=total)
+                square[np.ix_(part.units, part.units)] = covariance
+                covariance = square
+            total = covariance if total is None else np.add(total, covariance, out=total)
         assert total is not None, "only sets with a tap are scored"
         # Padding makes the map of a dead unit vary over its positions.
         total[dead] = 0

@@ -143,7 +143,7 @@ def score(
     for index in scored_sets(graph):
         dead = dead_units(graph, index, dead_channels)
         if covariances is not None:
-            explained[index] = cfp_core.explained_variance(covariances.take_correlation(index, dead))
+            explained[index] = cfp_core.explained_variance(covariances.take(index, dead))
         sets.append(set_scores(graph, index, results, similarity, explained.get(index), dead))
         freed.add(_DOUBLE * graph.sets[index].size ** 2)
     return Scores(

@@ -75,7 +75,7 @@ class SetScores:
         name: name of the set in the channel graph.
         richness: richness of every channel, float64 [C]. With one tap it is the richness at the tap, with several the
             mean over the taps after scaling to mean 1 per tap. `explained-variance` is instead computed from the sum of
-            the taps' correlations, over a sample of positions.
+            the taps' covariances, over a sample of positions.
         distance: condensed distances, float32 [C(C-1)/2]: the mean over the taps.
         norm: mean norm of every channel's maps divided by their height, float64 [C].
         effective: how many channels vary independently over the images, between 1 and C: the effective rank of their

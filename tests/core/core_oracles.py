@@ -116,7 +116,7 @@ def explained_variance(values: NDArray[np.float64], most: int | None = None) -> 
     are made.
     """
     channels = values.shape[1]
-    whole = (values - values.mean(axis=0)) / values.std(axis=0)
+    whole = values - values.mean(axis=0)
     shares, chosen = np.zeros(channels), []
 
     def left(columns: list[int]) -> float:

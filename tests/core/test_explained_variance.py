@@ -32,7 +32,8 @@ def test_shares_equal_their_definition(seed: int, channels: int) -> None:
     # Two channels explain each other equally well; the shares are the same in either order.
     np.testing.assert_allclose(np.sort(found), np.sort(oracle.explained_variance(values)), rtol=1e-6, atol=1e-6)
     if channels > 2:
-        assert np.argsort(-found)[0] == np.argmax(np.square(np.corrcoef(values.T)).sum(axis=0))
+        matrix = np.cov(values.T)
+        assert np.argsort(-found)[0] == np.argmax(np.square(matrix).sum(axis=0) / np.diag(matrix))
 
 
 @pytest.mark.parametrize("channels", [300, 777])
@@ -54,7 +55,21 @@ def test_low_rank_channels_equal_their_definition() -> None:
 
 
 def test_independent_channels_explain_themselves_only() -> None:
-    np.testing.assert_allclose(cfp_core.explained_variance(np.diag([4.0, 1.0, 9.0, 2.0])), [1, 0.75, 0.5, 0.25])
+    np.testing.assert_allclose(cfp_core.explained_variance(np.diag([4.0, 1.0, 9.0, 2.0])), [7 / 16, 1 / 16, 1, 3 / 16])
+
+
+@pytest.mark.parametrize("factor", [1e-12, 1e12])
+def test_a_common_scale_changes_nothing(factor: float) -> None:
+    matrix = np.cov(table(8, 40).T)
+    np.testing.assert_allclose(cfp_core.explained_variance(factor * matrix), cfp_core.explained_variance(matrix))
+
+
+def test_a_channel_that_hardly_varies_comes_last() -> None:
+    """However little the others say about it: noise that nothing reads is not worth a channel."""
+    rng = np.random.default_rng(9)
+    values = np.concatenate([table(9, 6), 1e-3 * rng.standard_normal((200, 1))], axis=1)
+    found = cfp_core.explained_variance(np.cov(values.T))
+    assert np.argmin(found) == 6
 
 
 def test_a_scaled_copy_explains_nothing_more() -> None:

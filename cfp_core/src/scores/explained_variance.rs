@@ -1,6 +1,6 @@
 //! Explained variance: greedy selection of the channels that explain most of the variance of all channels.
 //!
-//! The residual E of the correlations is updated in blocks. Within a block, the sums of squares that the selection needs follow
+//! The residual E of the covariances is updated in blocks. Within a block, the sums of squares that the selection needs follow
 //! from one product of E with a vector for each selected channel, for which float32 is enough. The matrix itself is updated once
 //! for the whole block, in float64.
 
@@ -10,7 +10,7 @@ use crate::error::CoreError;
 use crate::products::{accumulate, Tile};
 use crate::threads;
 
-/// A channel counts as explained when less than this fraction of its variance remains: the rest is rounding error.
+/// A channel counts as explained when less than this fraction of its own variance remains: the rest is rounding error.
 const EXPLAINED: f64 = 1e-9;
 /// Selection ends when less than this fraction of the total variance remains: the order of further channels is arbitrary.
 const NEGLIGIBLE: f64 = 1e-6;
@@ -34,8 +34,8 @@ const ALIGNED: usize = 16;
 ///
 /// Channels are selected one after another. The next channel is the one that lets the linear regression of all channels on the
 /// selected channels explain most: with R the covariance matrix of the regression residuals, the channel j with the largest sum
-/// over i of R\[i, j\]^2 / R\[j, j\]. All variances are first scaled to one. The first channel gets 1; constant channels, and
-/// channels left when the variance is explained, get 0.
+/// over i of R\[i, j\]^2 / R\[j, j\]. A channel that hardly varies counts as little as it varies. The first channel gets 1; constant
+/// channels, and channels left when the variance is explained, get 0.
 ///
 /// Source: greedy column subset selection, Farahat, Ghodsi and Kamel, Efficient greedy feature selection for unsupervised
 /// learning, Knowledge and Information Systems 2013, whose recursion for the sums of squares is used.
@@ -53,7 +53,7 @@ pub fn explained_variance(covariance: &[f64], channels: usize) -> Result<Vec<f64
         return Err(CoreError::Option("a covariance is not finite; check the feature maps".into()));
     }
     let mut shares = vec![0.0; channels];
-    let mut residual = Residual::of_correlations(covariance, channels);
+    let mut residual = Residual::of(covariance, channels);
     let total = residual.remaining();
     let mut remaining = total;
     while remaining > NEGLIGIBLE * total {
@@ -76,6 +76,8 @@ struct Row {
     channel: usize,
     /// Its variance.
     variance: f64,
+    /// Its variance before any channel was selected.
+    whole: f64,
     /// Sum of the squares of its covariances.
     squares: f64,
     /// It was selected, or it is explained.
@@ -85,6 +87,10 @@ struct Row {
 impl Row {
     fn close(&mut self) {
         (self.variance, self.squares, self.closed) = (0.0, 0.0, true);
+    }
+
+    fn is_explained(&self) -> bool {
+        self.variance <= EXPLAINED * self.whole
     }
 }
 
@@ -104,22 +110,22 @@ struct Residual {
 }
 
 impl Residual {
-    /// The correlations of the channels that vary.
-    fn of_correlations(covariance: &[f64], channels: usize) -> Self {
-        let varying: Vec<(usize, f64)> = (0..channels)
-            .map(|channel| (channel, covariance[channel * (channels + 1)]))
-            .filter(|&(_, variance)| variance > f64::MIN_POSITIVE)
-            .map(|(channel, variance)| (channel, variance.sqrt().recip()))
-            .collect();
+    /// The covariances of the channels that vary, in units of the largest variance, which float32 can hold.
+    fn of(covariance: &[f64], channels: usize) -> Self {
+        let variance = |channel: usize| covariance[channel * (channels + 1)];
+        let largest = (0..channels).map(variance).fold(0.0, f64::max);
+        let varying: Vec<usize> =
+            (0..channels).filter(|&channel| variance(channel) > NEGLIGIBLE * EXPLAINED * largest).collect();
+        let scale = largest.recip();
         let stride = varying.len().next_multiple_of(ALIGNED);
         let mut matrix = vec![0.0; varying.len() * stride];
         let mut rows = Vec::with_capacity(varying.len());
-        for (line, &(channel, scale)) in matrix.chunks_exact_mut(stride.max(1)).zip(&varying) {
-            for (value, &(other, other_scale)) in line.iter_mut().zip(&varying) {
-                *value = covariance[channel * channels + other] * scale * other_scale;
+        for (line, &channel) in matrix.chunks_exact_mut(stride.max(1)).zip(&varying) {
+            for (value, &other) in line.iter_mut().zip(&varying) {
+                *value = covariance[channel * channels + other] * scale;
             }
-            let squares = sum_of_squares(line);
-            rows.push(Row { channel, variance: line[rows.len()], squares, closed: false });
+            let (squares, variance) = (sum_of_squares(line), line[rows.len()]);
+            rows.push(Row { channel, variance, whole: variance, squares, closed: false });
         }
         let at_start = rows.iter().map(|row| row.variance).sum();
         let rounded = matrix.iter().map(|&value| value as f32).collect();
@@ -162,7 +168,7 @@ impl Residual {
         for ((row, &value), &product) in self.rows.iter_mut().zip(&factor).zip(&product) {
             row.squares = (row.squares + value * (square * value - 2.0 * product)).max(0.0);
             row.variance -= value * value;
-            if row.closed || row.variance <= EXPLAINED {
+            if row.closed || row.is_explained() {
                 row.close();
             }
         }
@@ -206,7 +212,7 @@ impl Residual {
                 if !row.closed {
                     row.variance = line[index * ROWS + offset];
                     row.squares = sum_of_squares(line);
-                    if row.variance <= EXPLAINED {
+                    if row.is_explained() {
                         row.close();
                     }
                 }
@@ -350,20 +356,23 @@ mod tests {
 
     #[test]
     fn independent_channels_explain_themselves_only() {
-        assert_eq!(shares(&[4.0, 0.0, 0.0, 0.25], 2), [1.0, 0.5]);
+        assert_eq!(shares(&[4.0, 0.0, 0.0, 1.0], 2), [1.0, 0.2]);
+        assert_eq!(shares(&[1.0, 0.0, 0.0, 4.0], 2), [0.2, 1.0]);
     }
 
     #[test]
     fn a_copy_explains_nothing_more() {
         assert_eq!(shares(&[1.0, -3.0, -3.0, 9.0], 2), [1.0, 0.0]);
+        assert_eq!(shares(&[1.0, -1.0, -1.0, 1.0], 2), [1.0, 0.0]);
     }
 
     #[test]
     fn a_sum_of_channels_is_selected_first() {
-        // The third channel is the sum of the first two, which are independent: it explains half of each.
+        // The third channel is the sum of the first two, which are independent: it explains half of each. Of the variance of 4,
+        // 1 remains.
         let shares = shares(&[1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 2.0], 3);
         assert!((shares[2] - 1.0).abs() < 1e-12);
-        assert!((shares[0] - 1.0 / 3.0).abs() < 1e-12);
+        assert!((shares[0] - 1.0 / 4.0).abs() < 1e-12);
         assert!(shares[1].abs() < 1e-12);
     }
 
