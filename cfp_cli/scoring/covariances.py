@@ -143,8 +143,8 @@ class Covariances:
     def take(self, index: int, dead: NDArray[np.int64]) -> NDArray[np.float64]:
         """Sum over the taps of the covariances of a set's units [size, size]; frees the memory of the set.
 
-        Those of a tap are divided by the mean variance of its units, so that all taps have the same weight. The covariance is 0
-        for units that a tap does not contain, and for dead units.
+        Those of a tap are divided by the mean variance of its units, so that all taps have the same weight. The
+        covariance is 0 for units that a tap does not contain, and for dead units.
         """
         size = self._sizes[index]
         total: NDArray[np.float64] | None = None
