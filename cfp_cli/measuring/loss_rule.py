@@ -77,7 +77,7 @@ class LossRule:
         if self.metric == "agreement":
             loss = 100 * network.changed / images
             bound = 100 * largest_loss(images - network.changed, network.changed, 0, 0, LOOKS)
-            unchanged = 100 * largest_loss(images, 0, 0, 0, LOOKS)
+            right = float(images)
         else:
             if self.metric == "accuracy":
                 loss = 100 * (counts.lost - counts.gained) / images
@@ -87,7 +87,8 @@ class LossRule:
                 loss = 100 * (original.macro_f1 - network.metrics.macro_f1)
             # An image counts once, however many views it has: errors on its views occur together.
             bound = 100 * largest_loss(*counts, LOOKS)
-            unchanged = 100 * largest_loss(counts.both + counts.lost, 0, 0, counts.gained + counts.neither, LOOKS)
+            right = counts.both + counts.lost
+        unchanged = _unchanged(right, images - right)
         allowed = unchanged + self.max_loss + self.margin
         # Means of ratios carry rounding errors.
         return Judged(loss, bound, unchanged, allowed, loss <= self.max_loss + 1e-9 and bound <= allowed + 1e-9)
@@ -99,10 +100,15 @@ class LossRule:
             original: metrics of the original on them.
         """
         right = original.images if self.metric == "agreement" else round(original.accuracy * original.images)
-        same = 100 * largest_loss(right, 0, 0, original.images - right, LOOKS)
+        same = _unchanged(right, original.images - right)
         if same <= self.max_loss + self.margin:
             return None
         return (
             f"warning: {original.images} validation images are few: even of a network with the same predictions they "
             f"rule out only a loss of more than {same:.1f} points of accuracy; more images make the result surer"
         )
+
+
+def _unchanged(right: float, wrong: float) -> float:
+    """The bound of a network with the original's predictions, of which so many are right and wrong, in points."""
+    return 100 * largest_loss(right, 0, 0, wrong, LOOKS)

@@ -20,7 +20,7 @@ from cfp_cli.foundation.progress import working
 from cfp_cli.graph import Selection
 from cfp_cli.measuring.runtimes import Runtime
 from cfp_cli.pruning.frontier import START
-from cfp_cli.pruning.layer_fit import STEPS
+from cfp_cli.pruning.layer_fit import NEAR, RIDGES, STEPS
 from cfp_cli.pruning.measured import MeasuredLoss
 from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
@@ -80,7 +80,7 @@ class CandidatePlans:
             "scores": sha256(self.run.scores),
             "data": [scored.dataset.fingerprint, dict(scored.dataset.split_origin)],
             "images": IMAGES,
-            "steps": STEPS,
+            "fit": [STEPS, *RIDGES, NEAR],
             "prune": replace(options.prune(2.0, self.round_to), ratio=0.0).__dict__,
             "seed": options.seed,
             "batch_size": options.batch_size,
