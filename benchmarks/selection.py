@@ -18,6 +18,7 @@ import argparse
 import csv
 import sys
 import time
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution.device import choose_device
 from cfp_cli.execution.full_precision import full_precision
 from cfp_cli.graph import channel_sets
-from cfp_cli.pruning import layer_fit
+from cfp_cli.pruning.layer_fit import BEST_FIT
 from cfp_cli.pruning.reconstruct import RecordedOutputs
 from cfp_cli.pruning.refit import Refit
 
@@ -69,8 +70,8 @@ def main() -> None:
     parser.add_argument(
         "--targets", nargs="+", choices=["params", "macs"], default=["params"], help="what ratio counts"
     )
-    parser.add_argument("--steps", type=int, nargs="+", default=[layer_fit.STEPS], help="steps of the refit")
-    parser.add_argument("--near", type=float, nargs="+", default=[layer_fit.NEAR], help="tolerance of the ridge")
+    parser.add_argument("--steps", type=int, nargs="+", default=[BEST_FIT.steps], help="steps of the refit")
+    parser.add_argument("--near", type=float, nargs="+", default=[BEST_FIT.near], help="tolerance of the ridge")
     parser.add_argument("--arch")
     parser.add_argument("--methods", nargs="+", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -90,14 +91,15 @@ def main() -> None:
         used = set(sample(dataset, arguments.images, seed, preprocessing).paths)
         unused = ImageStore([item for item in dataset.split("train") if item.path not in used], preprocessing)
         expected = [logits(teacher, store) for store in (val, unused)]
-        students.refit = recorded_refit(teacher, sample(dataset, arguments.images, seed, preprocessing))
+        recorded = recorded_outputs(teacher, sample(dataset, arguments.images, seed, preprocessing))
         variants = product(arguments.targets, chosen(arguments.methods), arguments.steps, arguments.near)
         for target, method, steps, near in variants:
             key = [target, str(arguments.ratio), str(seed), method.name, str(steps), str(near)]
             if any(row[: len(key)] == key for row in rows):
                 continue
             # A product of inf and zero is no number.
-            layer_fit.STEPS, layer_fit.NEAR = steps, min(near, sys.float_info.max)
+            fit = replace(BEST_FIT, steps=steps, near=min(near, sys.float_info.max))
+            students.refit = Refit(recorded=recorded, fit=fit)
             began = time.process_time()
             student, made = students.make(method, arguments.ratio, seed, 0, target=target)
             seconds = time.process_time() - began
@@ -110,11 +112,11 @@ def main() -> None:
                 csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
 
 
-def recorded_refit(teacher: nn.Module, store: ImageStore) -> Refit:
-    """The refit to outputs of the teacher that are recorded once, for all rows of a sample."""
+def recorded_outputs(teacher: nn.Module, store: ImageStore) -> RecordedOutputs:
+    """The outputs of the teacher's layers, which are recorded once for all rows of a sample."""
     batches = [images for images, _ in store.batches(BATCH)]
     with full_precision():
-        return Refit(recorded=RecordedOutputs.of(teacher, channel_sets(teacher, batches[0][:1]), batches))
+        return RecordedOutputs.of(teacher, channel_sets(teacher, batches[0][:1]), batches)
 
 
 def read_rows(path: Path) -> list[list[str]]:

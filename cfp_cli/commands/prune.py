@@ -70,17 +70,17 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
 @click.option(
     "--allocation",
     type=click.Choice(ALLOCATIONS),
-    default="redundancy",
-    show_default=True,
-    help="How the ratio is spread over the channel sets: more from redundant sets, one fraction for all, or by trial "
-    "(measured): of many networks, take the one whose outputs are nearest to the original's.",
+    default=None,
+    show_default="measured, or redundancy for fewer than 32 training images",
+    help="How the ratio is spread over the channel sets. redundancy: more is removed from redundant sets; uniform: one "
+    "fraction for all; measured: of several networks, take the one whose outputs are nearest to the original's.",
 )
 @click.option(
     "--candidates",
     type=click.IntRange(1, 100_000),
-    default=12,
+    default=4,
     show_default=True,
-    help="Number of networks that --allocation measured tries.",
+    help="Number of networks that --allocation measured tries. With more it also tries sets one by one.",
 )
 @click.option(
     "--clusters",

@@ -164,14 +164,14 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
 @click.option(
     "--allocation",
     type=click.Choice(ALLOCATIONS),
-    default="redundancy",
-    show_default=True,
+    default=None,
+    show_default="measured, or redundancy for fewer than 32 training images",
     help="How what is removed is spread over the channel sets, as in `cfp prune`.",
 )
 @click.option(
     "--candidates",
     type=click.IntRange(1, 100_000),
-    default=12,
+    default=4,
     show_default=True,
     help="Number of networks that --allocation measured tries for each compression.",
 )

@@ -19,7 +19,7 @@ class Method:
         criterion: what ranks channels: `scores` (richness of the feature maps) or one of `criteria.CRITERIA`.
         richness: of the feature maps, as `score` takes it.
         clusters: cluster rule; `1` ranks across the whole layer.
-        allocation: how the ratio is spread over the layers.
+        allocation: how the ratio is spread over the layers, as in `PruneOptions`.
         published: keep in each cluster what the published results kept.
         round_to: kept counts are multiples of this number.
         rounds: number of rounds, with a recovery between two of them. The recoveries use epochs of the fine-tuning.
@@ -31,7 +31,7 @@ class Method:
     criterion: str = "scores"
     richness: Richness = DEFAULT_RICHNESS
     clusters: str = "1"
-    allocation: Allocation = "uniform"
+    allocation: Allocation | None = "uniform"
     published: bool = False
     round_to: int = 1
     rounds: int = 1
@@ -40,12 +40,12 @@ class Method:
 
 
 _CFP = Method(
-    "cfp", clusters="adaptive:2", allocation="redundancy", source="Wang et al. 2023, with own richness and allocation"
+    "cfp", clusters="adaptive:2", allocation=None, source="Wang et al. 2023, with own richness and allocation"
 )
 _RANK = replace(_CFP, name="cfp-rank", richness="rank", source="as cfp, with the paper's richness")
 _ALL = (
     _CFP,
-    replace(_CFP, name="cfp-measured", allocation="measured", source="as cfp, with the allocation of smallest loss"),
+    replace(_CFP, name="cfp-redundancy", allocation="redundancy", source="as cfp, with the allocation by redundancy"),
     replace(_CFP, name="cfp-uniform", allocation="uniform", source="as cfp, with one rate for all layers"),
     replace(_CFP, name="cfp-no-clusters", clusters="1", source="as cfp, with one cluster a layer"),
     replace(_CFP, name="cfp-round-8", round_to=8, source="as cfp, with kept counts in multiples of eight"),
@@ -64,9 +64,16 @@ _ALL = (
         source="Wang et al. 2023, as the published scripts keep",
     ),
     Method("hrank", richness="rank", source="Lin et al., HRank, CVPR 2020"),
-    Method("hrank-redundancy", richness="rank", allocation="redundancy", source="as cfp-rank, without clusters"),
-    Method("l1-redundancy", "l1", allocation="redundancy", source="as l1, with cfp's allocation"),
-    Method("random-redundancy", "random", allocation="redundancy", source="as random, with cfp's allocation"),
+    Method(
+        "hrank-redundancy",
+        richness="rank",
+        allocation="redundancy",
+        source="as hrank, with the allocation by redundancy",
+    ),
+    Method("l1-redundancy", "l1", allocation="redundancy", source="as l1, with the allocation by redundancy"),
+    Method(
+        "random-redundancy", "random", allocation="redundancy", source="as random, with the allocation by redundancy"
+    ),
     Method("similarity", "random", clusters="adaptive:2", source="clusters of cfp, a random channel of each"),
     Method("random", "random"),
     Method("l1", "l1", source="Li et al., Pruning filters for efficient ConvNets, ICLR 2017"),

@@ -22,15 +22,28 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-# Weights of the distance from W₀ that are tried, times the mean square of an input summed over the samples. The
-# smallest is best where there are many samples; with the largest the weights stay almost as they are.
-RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-# An error that is larger by this part is as good.
-NEAR = 0.1
 ROUNDING = 1e-6
-# Steps after the regression.
-STEPS = 6
 TINY = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a layer is fitted.
+
+    Attributes:
+        ridges: weights of the distance from W₀ that are tried, times the mean square of an input summed over the
+            samples. The smallest is best where there are many samples; with the largest the weights stay almost as they
+            are.
+        near: an error on samples that were not fitted is as good as the best one if it is larger by at most this part.
+        steps: steps after the regression, if there is an activation.
+    """
+
+    ridges: Sequence[float] = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    near: float = 0.1
+    steps: int = 6
+
+
+BEST_FIT = FitOptions()
 
 
 @dataclass(frozen=True)
@@ -129,22 +142,42 @@ class _Passed:
 
 
 class _Sums:
-    """Sums over samples: XᵀX [groups, inputs, inputs], XᵀY [groups, inputs, outputs], both float64, and Y's squares."""
+    """Sums over samples: XᵀX [groups, inputs, inputs], XᵀY [groups, inputs, outputs], both float64, and Y's squares.
 
-    def __init__(self) -> None:
+    Args:
+        offset: whether X has a last input that is one.
+    """
+
+    def __init__(self, offset: bool) -> None:
+        self._offset = offset
         self.gram = self.cross = torch.zeros(())
         self.squares = 0.0
 
     def add(self, given: Tensor, wanted: Tensor) -> None:
         """Add samples, float32 [groups, samples, inputs] and [groups, samples, outputs]."""
-        self.gram = self.gram + (given.transpose(1, 2) @ given).double()
-        self.cross = self.cross + (given.transpose(1, 2) @ wanted).double()
+        gram = _products(given, given, self._offset)
+        if self._offset:
+            ones = gram.new_full((len(given), 1, 1), given.shape[1])
+            gram = torch.cat([gram, torch.cat([gram[:, -1:].transpose(1, 2), ones], 1)], 2)
+        self.gram = self.gram + gram
+        self.cross = self.cross + _products(given, wanted, self._offset)
         self.squares += float(wanted.double().square().sum())
 
     def error(self, weight: Tensor) -> float:
         """Squared error of weights on the samples; infinite where it is no number."""
         found = self.squares + float((weight * (self.gram @ weight - 2 * self.cross)).sum())
         return found if math.isfinite(found) else math.inf
+
+
+def _products(given: Tensor, values: Tensor, offset: bool) -> Tensor:
+    """XᵀV for values [groups, samples, columns], float64; with an offset, the last row sums the values."""
+    products = (given.transpose(1, 2) @ values).double()
+    return torch.cat([products, values.sum(1, keepdim=True, dtype=torch.float64)], 1) if offset else products
+
+
+def _outputs(given: Tensor, weight: Tensor, offset: bool) -> Tensor:
+    """The outputs of weights [groups, inputs, outputs], whose last row is the offset if there is one."""
+    return torch.baddbmm(weight[:, -1:], given, weight[:, :-1]) if offset else given @ weight
 
 
 def _penalty(gram: Tensor, ridge: float, offset: bool) -> Tensor:
@@ -157,22 +190,22 @@ def _penalty(gram: Tensor, ridge: float, offset: bool) -> Tensor:
     return torch.diag_embed(held.clamp_min(TINY))
 
 
-def _choose(halves: tuple[_Sums, _Sums], first: Tensor, ridges: Sequence[float], offset: bool) -> float:
+def _choose(halves: tuple[_Sums, _Sums], first: Tensor, options: FitOptions, offset: bool) -> float:
     """The smallest of the ridges whose error is near the smallest error, on samples that were not fitted.
 
     The weights of a half of the samples need a larger ridge than those of all, so a small difference does not count.
     """
-    errors = dict.fromkeys(ridges, 0.0)
+    errors = dict.fromkeys(options.ridges, 0.0)
     for fitted, unused in (halves, halves[::-1]):
         rest = fitted.cross - fitted.gram @ first
-        for ridge in ridges:
+        for ridge in options.ridges:
             factor, failed = torch.linalg.cholesky_ex(fitted.gram + _penalty(fitted.gram, ridge, offset))
             weight = first + torch.cholesky_solve(rest, factor)
             errors[ridge] += math.inf if failed.any() else unused.error(weight)
     # Sums of squares in float32 are no more exact.
     rounding = ROUNDING * sum(each.squares for each in halves)
     best = min(errors.values())
-    return min(ridge for ridge, error in errors.items() if error <= (1 + NEAR) * max(best, 0.0) + rounding)
+    return min(ridge for ridge, error in errors.items() if error <= (1 + options.near) * max(best, 0.0) + rounding)
 
 
 def fit_layer(
@@ -180,7 +213,7 @@ def fit_layer(
     samples: Iterable[tuple[Tensor, Tensor]],
     norm: _BatchNorm | None = None,
     activation: Activation | None = None,
-    ridges: Sequence[float] = RIDGES,
+    options: FitOptions = BEST_FIT,
 ) -> None:
     """Fit a layer in place.
 
@@ -190,18 +223,16 @@ def fit_layer(
             outputs], in batches; they are read again in each step.
         norm: the only reader of the outputs, if that is a batch norm, whose mean then absorbs an offset.
         activation: the only reader of the outputs, behind the norm if there is one; None fits all outputs alike.
-        ridges: weights of the distance from W₀ that are tried, times the mean square of an input summed over the
-            samples. An offset may be at any distance. Each is fitted to one half of each batch and measured on the
-            other, and the smallest one is taken whose error is at most `NEAR` larger than the smallest error.
+        options: the ridges and the steps. An offset may be at any distance from W₀. Each ridge is fitted to one half of
+            each batch and measured on the other, and the smallest one is taken whose error is near the smallest error.
     """
     groups, offset = layer.groups, layer.bias is not None or norm is not None
 
     def pairs() -> Iterable[tuple[Tensor, Tensor]]:
         for given, wanted in samples:
-            ones = [given.new_ones(*given.shape[:2], 1)] if offset else []
-            yield torch.cat([given, *ones], 2), wanted.reshape(len(wanted), groups, -1).transpose(0, 1)
+            yield given, wanted.reshape(len(wanted), groups, -1).transpose(0, 1)
 
-    halves = (_Sums(), _Sums())
+    halves = (_Sums(offset), _Sums(offset))
     passed: _Passed | None = None
     for given, wanted in pairs():
         middle = given.shape[1] // 2
@@ -210,18 +241,18 @@ def fit_layer(
         if activation is not None and passed is None:
             passed = _Passed.of(norm, activation, wanted)
     first = _stacked(layer, offset)
-    ridge = ridges[0] if len(ridges) == 1 else _choose(halves, first, ridges, offset)
+    ridge = options.ridges[0] if len(options.ridges) == 1 else _choose(halves, first, options, offset)
     gram, cross = halves[0].gram + halves[1].gram, halves[0].cross + halves[1].cross
     system = torch.linalg.lu_factor(gram + _penalty(gram, ridge, offset))
     rest = cross - gram @ first
     weight = first + torch.linalg.lu_solve(*system, rest)
     if passed is not None:
         momentum, moved = 1.0, weight
-        for _ in range(STEPS):
+        for _ in range(options.steps):
             change = torch.zeros_like(cross)
             for given, wanted in pairs():
-                difference = passed.difference(wanted, given @ moved.float())
-                change = change + (given.transpose(1, 2) @ difference).double()
+                difference = passed.difference(wanted, _outputs(given, moved.float(), offset))
+                change = change + _products(given, difference, offset)
             following = first + torch.linalg.lu_solve(*system, rest + change)
             faster = (1 + (1 + 4 * momentum * momentum) ** 0.5) / 2
             moved = following + (momentum - 1) / faster * (following - weight)

@@ -25,7 +25,8 @@ class PruneOptions:
         target: what `ratio` counts: `params`, `macs` (multiply-adds), `latency` (measured on this machine) or `bytes`
             (of the weights).
         allocation: how a ratio is spread over the sets: `redundancy`, `uniform`, or `measured`, which searches for
-            the counts of the smallest measured loss.
+            the counts of the smallest measured loss. None is `measured` where there are enough training images, and
+            else `redundancy`.
         candidates: number of networks that the allocation `measured` tries.
         clusters: cluster rule, `K` or `adaptive:S`.
         min_channels: smallest number of channels of a set.
@@ -38,14 +39,14 @@ class PruneOptions:
     ratio: float | None = None
     rates: str | None = None
     target: Target = "params"
-    allocation: Allocation = "redundancy"
+    allocation: Allocation | None = None
     clusters: str = "adaptive:2"
     min_channels: int = 1
     round_to: int = 1
     keep: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     published: bool = False
-    candidates: int = 12
+    candidates: int = 4
 
     def __post_init__(self) -> None:
         """Check the values.
@@ -59,13 +60,13 @@ class PruneOptions:
             raise UsageError(f"ratio {self.ratio:g} is not in [0, 1); 0.95 removes 95 %")
         if self.published and self.rates is None:
             raise UsageError("--compat reference needs rates; pass for example --rates '[0.5]*13'")
-        if self.allocation == "measured" and (self.ratio is None or self.target == "latency"):
-            raise UsageError("--allocation measured needs --ratio, with another --target than latency")
+        if self.allocation == "measured" and self.ratio is None:
+            raise UsageError("--allocation measured needs --ratio")
         if self.candidates < 1:
             raise UsageError(f"{self.candidates} candidates are too few; pass 1 or more")
         for name, value, choices in (
             ("target", self.target, TARGETS),
-            ("allocation", self.allocation, ALLOCATIONS),
+            ("allocation", self.allocation or "measured", ALLOCATIONS),
         ):
             if value not in choices:
                 raise UsageError(f"{name} '{value}' is unknown; pass one of {', '.join(choices)}")

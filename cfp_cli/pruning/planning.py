@@ -6,7 +6,7 @@ Source: Wang et al. 2023 (doi 10.1109/TII.2023.3288208), collaborative filter pr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
@@ -26,8 +26,8 @@ from cfp_cli.pruning.allocation import (
     redundancy_shares,
     solve,
 )
-from cfp_cli.pruning.measured import MeasuredLoss, search
-from cfp_cli.pruning.options import PruneOptions, Target
+from cfp_cli.pruning.measured import MeasuredLoss, has_images, search
+from cfp_cli.pruning.options import Allocation, PruneOptions, Target
 from cfp_cli.pruning.plan import Plan, SetPlan
 from cfp_cli.pruning.ranking import Ranking, balanced
 from cfp_cli.pruning.rates import parse_rates
@@ -60,7 +60,8 @@ def make_plan(
         graph: its channel graph.
         tolerance: how far from the ratio the result may be, as a fraction of the target's total.
         loader: batches of training images float32 [N, C, H, W] and labels, which are not used. Only the allocation
-            `measured` needs them, without `loss`.
+            `measured` needs them, without `loss`. If the options name no allocation, it is `measured` where `loss` or
+            at least `measured.FEWEST_IMAGES` images are passed, and else `redundancy`.
         cost: total of the target for a selection. None counts parameters, which are bytes too if all are of one type,
             or multiply-adds, or measures the latency in torch.
         loss: measured loss of a selection, for the allocation `measured`; None measures it on the images of `loader`.
@@ -72,6 +73,9 @@ def make_plan(
         TargetError: the target cannot be met.
         RunError: the scores belong to another network.
     """
+    if options.allocation is None:
+        rule: Allocation = "measured" if loss is not None or has_images(loader) else "redundancy"
+        options = replace(options, allocation=rule)
     planner = _Planner(model, scores, options, graph, cost, loss)
     selection = planner.by_rates() if options.rates is not None else planner.by_ratio(tolerance, loader, progress)
     original = Selection(graph)
@@ -97,7 +101,9 @@ def make_plan(
         options={
             "rates": options.rates,
             "allocation": options.allocation if options.ratio is not None else None,
-            "candidates": options.candidates if options.allocation == "measured" else None,
+            "candidates": options.candidates
+            if options.allocation == "measured" and options.ratio is not None
+            else None,
             "clusters": str(planner.rule),
             "min_channels": options.min_channels,
             "round_to": options.round_to,
@@ -148,9 +154,11 @@ class _Planner:
         self, tolerance: float, loader: Iterable[tuple[Tensor, Tensor]] | None, progress: Progress
     ) -> Selection:
         """The selection that removes the ratio."""
-        if self.options.allocation == "measured":
+        rule = self.options.allocation
+        assert rule is not None
+        if rule == "measured":
             return self.select(self._measured(tolerance, loader, progress))
-        return self.select(self._solve(at_scale(self.options.allocation, self.scored, self.limits), tolerance))
+        return self.select(self._solve(at_scale(rule, self.scored, self.limits), tolerance))
 
     def _solve(self, counts_at: Callable[[float], Counts], tolerance: float) -> Counts:
         assert self.options.ratio is not None
@@ -177,10 +185,9 @@ class _Planner:
         if loss is None:
             if loader is None:
                 raise UsageError("--allocation measured needs training images; pass a loader")
-            device = next(self.model.parameters()).device
-            loss = MeasuredLoss(self.model, self.graph, [images.to(device) for images, _ in loader])
+            loss = MeasuredLoss(self.model, self.graph, loader)
         best = search(
-            # Power 0 is the uniform allocation, and 1/2 the default.
+            # Power 0 is the uniform allocation, and 1/2 that by redundancy.
             lambda power: redundancy_shares(self.scored, power),
             lambda shares: self._solve(by_shares(shares, self.scored, self.limits), tolerance),
             lambda counts: loss(self.select(counts)),

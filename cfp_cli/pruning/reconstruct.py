@@ -27,7 +27,7 @@ from cfp_cli.graph import ChannelGraph, Selection
 from cfp_cli.graph.stream import Stream
 from cfp_cli.graph.trace import arguments_of, operator_of, trace
 from cfp_cli.pruning.fitted_layers import FittedLayer, fitted_layers, parameter
-from cfp_cli.pruning.layer_fit import RIDGES, Layer, fit_layer, patches, with_images
+from cfp_cli.pruning.layer_fit import BEST_FIT, FitOptions, Layer, fit_layer, patches, with_images
 
 IMAGES = 1024
 POSITIONS = 64
@@ -63,14 +63,14 @@ def reconstruct(
     *,
     most: int = IMAGES,
     positions: int = POSITIONS,
-    ridges: Sequence[float] = RIDGES,
+    options: FitOptions = BEST_FIT,
     progress: Progress = SILENT,
 ) -> int:
     """Fit the layers of a pruned network, in place, in the order in which they run.
 
     Weights are W = argmin Σ ‖Y − X W‖² + λ ‖W − W₀‖² over sampled output positions of all images, where X are the
-    layer's inputs in the pruned network, Y its kept outputs in the original, W₀ the sliced weights, and λ is one of
-    `ridges` times the mean square of an input summed over the samples: the one with the smallest error on samples that
+    layer's inputs in the pruned network, Y its kept outputs in the original, W₀ the sliced weights, and λ is one of the
+    ridges times the mean square of an input summed over the samples: the one with the smallest error on samples that
     were not fitted. Batch norm keeps the statistics that were sliced; see
     `recalibrate` for new ones.
 
@@ -86,7 +86,7 @@ def reconstruct(
             ones if the loader has no length. They are kept in memory.
         positions: largest number of output positions of a layer that are sampled from each batch. A layer with few
             inputs, such as a depthwise convolution, needs fewer: `SAMPLES_PER_INPUT` samples for each input of a group.
-        ridges: weights of the distance from the sliced weights that are tried for each layer.
+        options: how each layer is fitted.
         progress: reports progress over the layers.
 
     Returns:
@@ -99,7 +99,7 @@ def reconstruct(
         GraphError: the pruned network cannot be traced.
     """
     device = next(pruned.parameters()).device
-    batches = [images.to(device) for images in _spread(loader, most)]
+    batches = [images.to(device) for images in spread(loader, most)]
     if not batches:
         raise DataError("there are no images to fit the layers to; pass training images")
     targets: dict[str, list[_Target]] = {}
@@ -107,7 +107,7 @@ def reconstruct(
         layers, left = fitted_layers(selection, device)
         budget = max(BUDGET, sum(images.nbytes for images in batches))
         before = Stream(selection.graph.traced, batches, budget)
-        fitting = _Fitting.of(pruned, batches, budget, ridges)
+        fitting = _Fitting.of(pruned, batches, budget, options)
         few = 0
         for index, layer in enumerate(progress.track(layers, "fitting layers", unit="layer")):
             if layer.weight not in targets:
@@ -162,12 +162,16 @@ class RecordedOutputs:
         return cls(batches, targets)
 
     def fit(
-        self, pruned: nn.Module, selection: Selection, ridges: Sequence[float] = RIDGES, progress: Progress = SILENT
+        self,
+        pruned: nn.Module,
+        selection: Selection,
+        options: FitOptions = BEST_FIT,
+        progress: Progress = SILENT,
     ) -> int:
         """Fit the layers of a pruned network, in place, as `reconstruct` does; return the number of fitted layers."""
         with evaluating(pruned), torch.no_grad():
             layers, _ = fitted_layers(selection, self.batches[0].device)
-            fitting = _Fitting.of(pruned, self.batches, BUDGET, ridges)
+            fitting = _Fitting.of(pruned, self.batches, BUDGET, options)
             for layer in progress.track(layers, "fitting layers", unit="layer"):
                 fitting.fit(
                     layer,
@@ -184,23 +188,23 @@ class _Fitting:
         pruned: the network.
         stream: its runs.
         nodes: its operator calls, by the name of the weight that they take.
-        ridges: weights of the distance from the sliced weights that are tried for each layer.
+        options: how each layer is fitted.
     """
 
     pruned: nn.Module
     stream: Stream
     nodes: Mapping[str | None, Node]
-    ridges: Sequence[float]
+    options: FitOptions
 
     @classmethod
-    def of(cls, pruned: nn.Module, batches: Sequence[Tensor], budget: int, ridges: Sequence[float]) -> _Fitting:
+    def of(cls, pruned: nn.Module, batches: Sequence[Tensor], budget: int, options: FitOptions) -> _Fitting:
         stream = Stream(trace(pruned, batches[0][:1]), batches, budget)
         nodes = {parameter(stream.traced, node, "weight"): node for node in stream.traced.nodes}
-        return cls(pruned, stream, nodes, ridges)
+        return cls(pruned, stream, nodes, options)
 
     def fit(self, layer: FittedLayer, targets: Sequence[_Target]) -> float:
         """Fit a layer and return the number of samples for each of its inputs."""
-        return _fit(self.pruned, layer, self.stream, self.nodes[layer.weight], targets, self.ridges)
+        return _fit(self.pruned, layer, self.stream, self.nodes[layer.weight], targets, self.options)
 
 
 def _report(left: Sequence[str], fitted: int, progress: Progress) -> None:
@@ -224,7 +228,7 @@ def _report_few_samples(few: int, fitted: int, progress: Progress) -> None:
         )
 
 
-def _spread(loader: Iterable[tuple[Tensor, Tensor]], most: int) -> Iterator[Tensor]:
+def spread(loader: Iterable[tuple[Tensor, Tensor]], most: int) -> Iterator[Tensor]:
     """Batches of about `most` images, spread evenly if the length of the loader is known, else the first."""
     wanted: set[int] | None = None
     used = 0
@@ -285,7 +289,7 @@ def _fit(
     stream: Stream,
     node: Node,
     targets: Sequence[_Target],
-    ridges: Sequence[float],
+    options: FitOptions,
 ) -> float:
     """Fit a layer of the pruned network, whose operator call is `node`; return the number of samples for each input."""
     norm = pruned.get_submodule(layer.norm) if layer.norm is not None else None
@@ -304,7 +308,7 @@ def _fit(
         return given, target.values.reshape(-1, target.values.shape[-1])
 
     samples = _Samples(len(targets), compute, [] if size <= SAMPLES else None)
-    fit_layer(operator, samples, norm, layer.activation, ridges)
+    fit_layer(operator, samples, norm, layer.activation, options)
     return sum(len(each.values) * len(each.positions) for each in targets) / math.prod(operator.weight.shape[1:])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from cfp_cli.execution.full_precision import full_precision
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.graph import Selection
+from cfp_cli.pruning.layer_fit import BEST_FIT, FitOptions
 from cfp_cli.pruning.recalibrate import absorb_statistics, recalibrate
 from cfp_cli.pruning.reconstruct import RecordedOutputs, reconstruct
 
@@ -23,11 +24,13 @@ class Refit:
         recalibrate: re-estimate the statistics of batch norm. Behind fitted layers the network then still computes the
             same.
         recorded: outputs of the original's layers, to fit many networks to them; None runs the original each time.
+        fit: how each layer is fitted.
     """
 
     reconstruct: bool = True
     recalibrate: bool = True
     recorded: RecordedOutputs | None = None
+    fit: FitOptions = BEST_FIT
 
     @property
     def stage(self) -> str | None:
@@ -57,9 +60,9 @@ class Refit:
         with full_precision():
             if self.reconstruct:
                 if self.recorded is not None:
-                    self.recorded.fit(pruned, selection, progress=progress)
+                    self.recorded.fit(pruned, selection, self.fit, progress)
                 else:
-                    reconstruct(pruned, original, selection, loader, progress=progress)
+                    reconstruct(pruned, original, selection, loader, options=self.fit, progress=progress)
                 if self.recalibrate:
                     absorb_statistics(pruned, selection.graph.traced, loader, progress)
             elif self.recalibrate:

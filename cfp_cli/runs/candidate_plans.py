@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import torch
@@ -20,9 +20,9 @@ from cfp_cli.foundation.progress import working
 from cfp_cli.graph import Selection
 from cfp_cli.measuring.runtimes import Runtime
 from cfp_cli.pruning.frontier import START
-from cfp_cli.pruning.layer_fit import NEAR, RIDGES, STEPS
-from cfp_cli.pruning.measured import MeasuredLoss
-from cfp_cli.pruning.options import PruneOptions
+from cfp_cli.pruning.layer_fit import BEST_FIT
+from cfp_cli.pruning.measured import MeasuredLoss, has_images
+from cfp_cli.pruning.options import RULES, PruneOptions
 from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.planning import make_plan
 from cfp_cli.runs.candidate_work import IMAGES, CandidateWork
@@ -80,7 +80,7 @@ class CandidatePlans:
             "scores": sha256(self.run.scores),
             "data": [scored.dataset.fingerprint, dict(scored.dataset.split_origin)],
             "images": IMAGES,
-            "fit": [STEPS, *RIDGES, NEAR],
+            "fit": asdict(BEST_FIT),
             "prune": replace(options.prune(2.0, self.round_to), ratio=0.0).__dict__,
             "seed": options.seed,
             "batch_size": options.batch_size,
@@ -88,7 +88,7 @@ class CandidatePlans:
         }
         if options.target in self.costs.measured:
             facts["costs"] = self.costs.identity
-        if options.allocation == "measured":
+        if options.allocation in (None, "measured"):
             facts["budgets"] = [str(each) for each in options.budgets]
         return hash_content(facts)
 
@@ -102,7 +102,9 @@ class CandidatePlans:
         The allocation `measured` starts from the one that is used here, and searches among those that fit.
         """
         options = self.options.prune(compression, self.round_to)
-        return self._make(replace(options, allocation="redundancy") if options.allocation == "measured" else options)
+        return self._make(
+            replace(options, allocation=options.allocation if options.allocation in RULES else "redundancy")
+        )
 
     def _fits(self, selection: Selection) -> bool:
         budgets = self.options.budgets
@@ -140,13 +142,15 @@ class CandidatePlans:
             # Small networks have few sizes.
             tolerance=1.0,
             cost=self.costs.total(options.target),
-            loss=self._loss if options.allocation == "measured" else None,
+            loss=self._loss if self._measures(options) else None,
             progress=self.progress,
         )
 
+    def _measures(self, options: PruneOptions) -> bool:
+        return options.allocation == "measured" or (options.allocation is None and has_images(self.images))
+
     @cached_property
     def _loss(self) -> Callable[[Selection], float]:
-        batches = [images.to(self.scored.device) for images, _ in self.images]
         with working(self.progress, "recording the outputs of the original"):
-            measured = MeasuredLoss(self.scored.network, self.graph, batches)
+            measured = MeasuredLoss(self.scored.network, self.graph, self.images)
         return lambda selection: measured(selection) if self._fits(selection) else math.inf

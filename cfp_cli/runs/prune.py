@@ -85,7 +85,7 @@ def plan_prune(
         return _one_round(request)
     options = round_options(request, 1, rounds) if rounds > 1 else request
     images = None
-    if options.allocation == "measured":
+    if options.allocation in (None, "measured") and options.ratio is not None:
         images = sample(scored.dataset, IMAGES, seed, scored.preprocessing, progress).batches(batch_size)
     graph = scored.graph(Pruner(progress=progress))
     return make_plan(scored.network, scored.scores, options, graph=graph, loader=images, progress=progress)

@@ -44,8 +44,8 @@ class ShrinkOptions:
     rule: LossRule = field(default_factory=LossRule)
     target: Target = "params"
     budgets: tuple[Budget, ...] = ()
-    allocation: Allocation = "redundancy"
-    candidates: int = 12
+    allocation: Allocation | None = None
+    candidates: int = 4
     round_to: int | Literal["auto"] = "auto"
     keep: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()

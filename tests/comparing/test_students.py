@@ -100,7 +100,7 @@ def test_another_richness_has_scores_of_its_own(students: Students) -> None:
 
 
 def test_plain_methods_keep_the_allocation_they_name(students: Students) -> None:
-    for name in ("cfp", "hrank"):
+    for name in ("cfp-redundancy", "hrank"):
         assert students.make(METHODS[name], 0.5, 0, 0)[1].options["allocation"] == METHODS[name].allocation
 
 

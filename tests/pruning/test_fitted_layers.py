@@ -16,7 +16,7 @@ from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.graph.trace import arguments_of, operator_of, trace
 from cfp_cli.pruning import reconstruct as module
 from cfp_cli.pruning.fitted_layers import fitted_layers
-from cfp_cli.pruning.layer_fit import Layer, patches
+from cfp_cli.pruning.layer_fit import FitOptions, Layer, patches
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.reconstruct import RecordedOutputs, reconstruct
 from cfp_cli.pruning.refit import Refit
@@ -164,7 +164,7 @@ def test_a_dropped_channel_is_made_up_for(name: str) -> None:
     network, selection = around(FITTED[name])
     pruned, heard = rebuild(network, selection), Heard()
     assert float((pruned(IMAGES) - network(IMAGES)).abs().max()) > 1e-3
-    assert reconstruct(pruned, network, selection, LOADER, ridges=[1e-9], progress=heard) == 3
+    assert reconstruct(pruned, network, selection, LOADER, options=FitOptions([1e-9]), progress=heard) == 3
     torch.testing.assert_close(pruned(IMAGES), network(IMAGES), rtol=1e-3, atol=1e-3)
     assert not heard.lines
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.pruning import layer_fit
-from cfp_cli.pruning.layer_fit import RIDGES, Activation, Layer, fit_layer
+from cfp_cli.pruning.layer_fit import BEST_FIT, Activation, FitOptions, Layer, fit_layer
 from cfp_cli.pruning.reconstruct import RecordedOutputs, reconstruct
 
 RELU = Activation(0.0, math.inf)
@@ -44,7 +44,7 @@ def error(layer: nn.Linear, activation: Activation, norms: tuple[nn.Module, nn.M
     return float(sum((found - wanted).square().mean() for found, wanted in pairs))
 
 
-def test_the_steps_reach_the_minimum_of_the_convex_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_steps_reach_the_minimum_of_the_convex_problem() -> None:
     given = torch.cat([x[0] for x, _ in samples()]).double()
     target = torch.cat([y for _, y in samples()]).double()
     given = torch.cat([given, torch.ones(len(given), 1)], 1)
@@ -61,8 +61,7 @@ def test_the_steps_reach_the_minimum_of_the_convex_problem(monkeypatch: pytest.M
         return float(total.detach()), weight.grad.numpy().ravel()
 
     best = minimize(loss, first.numpy().ravel(), jac=True, options={"maxiter": 500, "gtol": 1e-8})
-    monkeypatch.setattr(layer_fit, "STEPS", 60)
-    fit_layer(Layer(layer.weight, layer.bias), samples(), None, RELU, [RIDGE])
+    fit_layer(Layer(layer.weight, layer.bias), samples(), None, RELU, FitOptions([RIDGE], steps=60))
     found = torch.cat([layer.weight, layer.bias[:, None]], 1).double().numpy().ravel()
     assert loss(found)[0] == pytest.approx(best.fun, rel=1e-4)
 
@@ -100,9 +99,9 @@ def test_few_samples_keep_the_weights_near_where_they_were(seed: int) -> None:
     sliced = nn.Linear(40, 4).requires_grad_(False)
     truth = sliced.weight + 0.02 * torch.randn(4, 40)
     errors = {}
-    for name, ridges in (("plain", RIDGES[:1]), ("chosen", RIDGES)):
+    for name, ridges in (("plain", BEST_FIT.ridges[:1]), ("chosen", BEST_FIT.ridges)):
         layer = copy.deepcopy(sliced)
-        fit_layer(Layer(layer.weight, layer.bias), noisy(16, truth, 1.0, seed), ridges=ridges)
+        fit_layer(Layer(layer.weight, layer.bias), noisy(16, truth, 1.0, seed), options=FitOptions(ridges))
         errors[name] = sum(float((layer(x[0]) - y).square().mean()) for x, y in noisy(500, truth, 0.0, seed + 100))
     assert errors["chosen"] < 0.25 * errors["plain"]
 
@@ -111,8 +110,8 @@ def test_many_samples_choose_the_regression() -> None:
     truth = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     layers = [nn.Linear(6, 4).requires_grad_(False)]
     layers.append(copy.deepcopy(layers[0]))
-    for layer, ridges in zip(layers, (RIDGES, RIDGES[:1]), strict=True):
-        fit_layer(Layer(layer.weight, layer.bias), noisy(2000, truth, 0.1, 1), ridges=ridges)
+    for layer, ridges in zip(layers, (BEST_FIT.ridges, BEST_FIT.ridges[:1]), strict=True):
+        fit_layer(Layer(layer.weight, layer.bias), noisy(2000, truth, 0.1, 1), options=FitOptions(ridges))
     assert torch.equal(layers[0].weight, layers[1].weight)
     torch.testing.assert_close(layers[0].weight, truth, rtol=0, atol=0.02)
 
@@ -123,7 +122,7 @@ def test_an_offset_is_fitted_however_near_the_weights_stay(ridge: float, normed:
     """Where an offset is free, the mean error of each output is zero."""
     layer = linear(bias=not normed)
     norm = nn.BatchNorm1d(3, affine=False).eval().requires_grad_(False) if normed else None
-    fit_layer(Layer(layer.weight, layer.bias), noisy(50, torch.ones(3, 5), 0.5, 2), norm, ridges=[ridge])
+    fit_layer(Layer(layer.weight, layer.bias), noisy(50, torch.ones(3, 5), 0.5, 2), norm, options=FitOptions([ridge]))
     moved = torch.zeros(3) if norm is None else norm.running_mean
     mean = sum((layer(x[0]) - moved - y).mean(0) for x, y in noisy(50, torch.ones(3, 5), 0.5, 2))
     torch.testing.assert_close(mean, torch.zeros(3), rtol=0, atol=1e-4)
@@ -134,7 +133,7 @@ def test_what_can_be_met_exactly_stays_the_regression() -> None:
     weights = torch.randn(5, 3, generator=torch.Generator().manual_seed(3))
     exact = [(x, x[0] @ weights) for x, _ in samples()]
     layer = linear()
-    fit_layer(Layer(layer.weight, layer.bias), exact, None, RELU, [1e-9])
+    fit_layer(Layer(layer.weight, layer.bias), exact, None, RELU, FitOptions([1e-9]))
     torch.testing.assert_close(layer.weight, weights.T, rtol=1e-4, atol=1e-4)
     dead = nn.BatchNorm1d(3).eval().requires_grad_(False)
     dead.weight[1] = 0
@@ -167,9 +166,9 @@ def test_only_an_activation_that_alone_reads_a_layer_counts(alone: bool, monkeyp
     seen: dict[int, Activation | None] = {}
     original = layer_fit.fit_layer
 
-    def record(layer, samples, norm, activation, ridges):
+    def record(layer, samples, norm, activation, *fit):
         seen[len(layer.weight)] = activation
-        original(layer, samples, norm, activation, ridges)
+        original(layer, samples, norm, activation, *fit)
 
     monkeypatch.setattr("cfp_cli.pruning.reconstruct.fit_layer", record)
     RecordedOutputs.of(network, graph, [images]).fit(network, Selection(graph))

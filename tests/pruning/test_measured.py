@@ -55,6 +55,18 @@ def test_the_best_of_the_family_is_found_with_few_candidates() -> None:
         assert search(powers(WEIGHTS), counts_of, weighted(targets), candidates=9).shares == powers(WEIGHTS)(found)
 
 
+@pytest.mark.parametrize(("power", "fourth"), [(0.3, 0.25), (0.7, 0.75), (0.0, 0.25), (1.4, 1.5)])
+def test_the_fourth_candidate_lies_on_the_better_side(power: float, fourth: float) -> None:
+    tried: list[float] = []
+
+    def family(number: float) -> dict[str, float]:
+        tried.append(number)
+        return powers(WEIGHTS)(number)
+
+    search(family, counts_of, weighted(tuple(w**power for w in WEIGHTS)), candidates=4)
+    assert tried[:4] == [0.5, 1.0, 0.0, fourth]
+
+
 def test_the_search_finds_the_minimum_of_a_known_loss() -> None:
     best = search(lambda _: EQUAL, counts_of, weighted(WEIGHTS), candidates=200)
     assert sorted(best.counts, key=lambda name: best.counts[name]) == list(SETS)
@@ -158,7 +170,7 @@ def test_a_fit_to_recorded_outputs_is_the_refit(
 
 def test_the_loss_grows_with_the_removed_channels(network: nn.Module, loader: list[tuple[Tensor, Tensor]]) -> None:
     graph = channel_sets(network, loader[0][0][:1])
-    loss = MeasuredLoss(network, graph, [images for images, _ in loader])
+    loss = MeasuredLoss(network, graph, loader)
     assert loss(Selection(graph)) < 1e-3
     one_less, two = (
         loss(Selection(graph, {each.name: np.arange(count(each.size)) for each in graph.prunable}))
@@ -175,19 +187,19 @@ def test_the_loss_does_not_depend_on_how_images_are_batched(
     graph = channel_sets(network, images[:1])
     found = []
     for batches in ([images], images.split(size)):
-        loss = MeasuredLoss(network, graph, batches)
+        loss = MeasuredLoss(network, graph, [(each, torch.zeros(len(each))) for each in batches])
         found.append(loss(half(network, images[:1])))
     # Every batch has sampled positions of its own.
     assert found[1] == pytest.approx(found[0], rel=0.25)
     with pytest.raises(DataError, match="two training images, one to fit and one to measure, not 1"):
-        MeasuredLoss(network, graph, [images[:1]])
+        MeasuredLoss(network, graph, [(images[:1], torch.zeros(1))])
 
 
 def test_the_plan_meets_the_target_and_has_the_smaller_loss(
     network: nn.Module, loader: list[tuple[Tensor, Tensor]], scores: Scores
 ) -> None:
     graph = channel_sets(network, loader[0][0][:1])
-    loss = MeasuredLoss(network, graph, [images for images, _ in loader])
+    loss = MeasuredLoss(network, graph, loader)
     measured = PruneOptions(ratio=0.7, target="macs", allocation="measured", candidates=12)
     pruned, plan = Pruner(loader).prune(network, scores, measured, graph=graph)
     assert plan.achieved == pytest.approx(0.7, abs=0.005)
@@ -199,12 +211,29 @@ def test_the_plan_meets_the_target_and_has_the_smaller_loss(
         assert loss(Selection(graph, plan.kept)) <= loss(Selection(graph, other.kept))
 
 
+@pytest.mark.parametrize(
+    ("images", "rule"), [(0, "redundancy"), (1, "redundancy"), (31, "redundancy"), (32, "measured"), (48, "measured")]
+)
+def test_without_an_allocation_it_is_measured_where_there_are_enough_images(
+    network: nn.Module, loader: list[tuple[Tensor, Tensor]], scores: Scores, images: int, rule: str
+) -> None:
+    graph = channel_sets(network, loader[0][0][:1])
+    every = torch.cat([each for each, _ in loader])[:images]
+    batches = [(part, torch.zeros(len(part))) for part in every.split(13)] if images else None
+    plans = [
+        make_plan(network, scores, PruneOptions(ratio=0.6, allocation=allocation), graph=graph, loader=given)
+        for allocation, given in ((None, batches), (rule, loader if images < 32 else batches))
+    ]
+    assert plans[0].options == plans[1].options
+    assert plans[0].options["allocation"] == rule
+    assert plans[0].sets == plans[1].sets
+
+
 def test_what_the_allocation_needs(network: nn.Module, loader: list[tuple[Tensor, Tensor]], scores: Scores) -> None:
     graph = channel_sets(network, loader[0][0][:1])
     with pytest.raises(UsageError, match="needs training images"):
         make_plan(network, scores, PruneOptions(ratio=0.5, allocation="measured"), graph=graph)
-    for options in ({"rates": "[0.5]*4"}, {"ratio": 0.5, "target": "latency"}):
-        with pytest.raises(UsageError, match="--allocation measured needs --ratio"):
-            PruneOptions(allocation="measured", **options)
+    with pytest.raises(UsageError, match="--allocation measured needs --ratio"):
+        PruneOptions(allocation="measured", rates="[0.5]*4")
     with pytest.raises(UsageError, match="0 candidates"):
         PruneOptions(ratio=0.5, allocation="measured", candidates=0)

@@ -14,6 +14,7 @@ from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.graph.trace import trace
 from cfp_cli.models.registry import create
 from cfp_cli.pruning import reconstruct as module
+from cfp_cli.pruning.layer_fit import FitOptions
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.recalibrate import absorb_statistics, recalibrate
 from cfp_cli.pruning.reconstruct import reconstruct
@@ -76,7 +77,7 @@ def test_what_the_kept_channels_tell_is_told_again(model: nn.Module) -> None:
     pruned = rebuild(model, Selection(graph, KEPT))
     wanted = model(IMAGES)
     assert float((pruned(IMAGES) - wanted).abs().max()) > 1e-2
-    assert reconstruct(pruned, model, Selection(graph, KEPT), LOADER, ridges=[1e-9]) >= 2
+    assert reconstruct(pruned, model, Selection(graph, KEPT), LOADER, options=FitOptions([1e-9])) >= 2
     torch.testing.assert_close(pruned(IMAGES), wanted, rtol=1e-3, atol=1e-3)
 
 
@@ -93,7 +94,7 @@ def test_weights_are_the_ridge_solution(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr(module, "BUDGET", budget)
         pruned = rebuild(model, Selection(graph, kept))
         sliced = pruned[0][2].weight.double().clone()
-        reconstruct(pruned, model, Selection(graph, kept), LOADER, positions=10_000, ridges=[0.1])
+        reconstruct(pruned, model, Selection(graph, kept), LOADER, positions=10_000, options=FitOptions([0.1]))
         found.append(pruned)
     assert torch.equal(found[0][0][2].weight, found[1][0][2].weight)
     given = F.relu(found[0][0][0](IMAGES)).double()
@@ -129,7 +130,7 @@ def test_a_residual_network_comes_nearer_to_its_logits() -> None:
             recalibrate(pruned, loader)
         else:
             # The error is that of the fitted images, which a larger ridge does not make smallest.
-            reconstruct(pruned, model, Selection(graph, kept), loader, ridges=[1e-3])
+            reconstruct(pruned, model, Selection(graph, kept), loader, options=FitOptions([1e-3]))
         errors[name] = float((pruned(images) - wanted).square().mean() / wanted.var())
     assert errors["reconstructed"] < 0.1 < errors["recalibrated"]
 
@@ -176,11 +177,11 @@ def test_dead_inputs_keep_their_weights() -> None:
 
 def test_a_long_loader_is_used_from_end_to_end() -> None:
     batches = [(torch.full((4, 1), float(place)), torch.zeros(4)) for place in range(100)]
-    assert [int(images[0, 0]) for images in module._spread(batches, 40)] == [*range(0, 100, 10)]
-    assert [int(images[0, 0]) for images in module._spread(iter(batches), 40)] == [*range(10)]
-    assert len([*module._spread(batches, 1000)]) == 100
+    assert [int(images[0, 0]) for images in module.spread(batches, 40)] == [*range(0, 100, 10)]
+    assert [int(images[0, 0]) for images in module.spread(iter(batches), 40)] == [*range(10)]
+    assert len([*module.spread(batches, 1000)]) == 100
     # One and a half times as many as are wanted.
-    assert [int(images[0, 0]) for images in module._spread(batches[:15], 40)] == [0, 1, 3, 4, 6, 7, 9, 10, 12, 13]
+    assert [int(images[0, 0]) for images in module.spread(batches[:15], 40)] == [0, 1, 3, 4, 6, 7, 9, 10, 12, 13]
 
 
 def test_without_images_nothing_can_be_fitted() -> None:
