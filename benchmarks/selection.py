@@ -2,14 +2,14 @@
 
     python benchmarks/selection.py DATA --teacher RL.pt --ratio 0.99 --methods cfp cfp-rank random-redundancy
         [--targets params macs] [--steps 0 6] [--near 0.03 inf] [--arch A] [--seeds 0 1 2] [--images 640]
-        [--threads 2] [--folder FOLDER] [--out FILE]
+        [--threads 2] [--device cpu] [--folder FOLDER] [--out FILE]
 
 The script trains nothing and reads no test image. It measures the distillation loss (T = 2) between the teacher and the
 pruned network on the validation images and on the training images outside the scored sample, which no weight was fitted
 to. This loss separates methods that accuracy does not separate. The default method was chosen by it. `--steps` are
 those of the refit behind activations; 0 is the plain regression. `--near` is how much larger than the smallest error
-that of a layer's ridge may be; inf takes the smallest ridge for all layers. A repeated command measures only rows that
-FILE lacks.
+that of a layer's ridge may be; inf takes the smallest ridge for all layers. The method `random-as-cfp` keeps random
+channels, as many in each layer as cfp. A repeated command measures only rows that FILE lacks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import argparse
 import csv
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -28,7 +29,7 @@ from torch.nn.functional import kl_div
 
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.spec import spec_of
-from cfp_cli.comparing.methods import chosen
+from cfp_cli.comparing.methods import METHODS, Method, chosen
 from cfp_cli.comparing.students import Students
 from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import ImageStore, load_images, sample
@@ -37,6 +38,7 @@ from cfp_cli.execution.device import choose_device
 from cfp_cli.execution.full_precision import full_precision
 from cfp_cli.graph import channel_sets
 from cfp_cli.pruning.layer_fit import BEST_FIT
+from cfp_cli.pruning.plan import Plan
 from cfp_cli.pruning.reconstruct import RecordedOutputs
 from cfp_cli.pruning.refit import Refit
 
@@ -49,10 +51,14 @@ COLUMNS = (
 )
 
 
+RANDOM_AS_CFP = Method("random-as-cfp", "random")
+
+
 def logits(model: nn.Module, store: ImageStore) -> Tensor:
-    """Logits of all images."""
+    """Logits of all images, on the CPU."""
+    device = next(model.parameters()).device
     with torch.inference_mode():
-        return torch.cat([model(images) for images, _ in store.batches(64)])
+        return torch.cat([model(images.to(device)).cpu() for images, _ in store.batches(64)])
 
 
 def loss(student: Tensor, teacher: Tensor) -> float:
@@ -77,11 +83,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--images", type=int, default=640, help="size of the scored sample; fewer than train/ has")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, default=Path("cfp-selection"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection.csv"))
     arguments = parser.parse_args()
-    device = choose_device("cpu", arguments.threads)
-    teacher = load(arguments.teacher, arguments.arch)
+    device = choose_device(arguments.device, arguments.threads)
+    teacher = load(arguments.teacher, arguments.arch).to(device)
     dataset = open_dataset(arguments.data)
     preprocessing = Preprocessing.of(spec_of(teacher))
     val = load_images(dataset, "val", preprocessing)
@@ -92,7 +99,8 @@ def main() -> None:
         unused = ImageStore([item for item in dataset.split("train") if item.path not in used], preprocessing)
         expected = [logits(teacher, store) for store in (val, unused)]
         recorded = recorded_outputs(teacher, sample(dataset, arguments.images, seed, preprocessing))
-        variants = product(arguments.targets, chosen(arguments.methods), arguments.steps, arguments.near)
+        plans: dict[str, Plan] = {}
+        variants = product(arguments.targets, methods_of(arguments.methods), arguments.steps, arguments.near)
         for target, method, steps, near in variants:
             key = [target, str(arguments.ratio), str(seed), method.name, str(steps), str(near)]
             if any(row[: len(key)] == key for row in rows):
@@ -101,7 +109,14 @@ def main() -> None:
             fit = replace(BEST_FIT, steps=steps, near=min(near, sys.float_info.max))
             students.refit = Refit(recorded=recorded, fit=fit)
             began = time.process_time()
-            student, made = students.make(method, arguments.ratio, seed, 0, target=target)
+            like = None
+            if method is RANDOM_AS_CFP:
+                if target not in plans:
+                    plans[target] = students.make(METHODS["cfp"], arguments.ratio, seed, 0, target=target)[1]
+                like = plans[target]
+            student, made = students.make(method, arguments.ratio, seed, 0, target=target, like=like)
+            if method.name == "cfp":
+                plans[target] = made
             seconds = time.process_time() - began
             predictions = [logits(student, store) for store in (val, unused)]
             losses = [round(loss(*pair), 4) for pair in zip(predictions, expected, strict=True)]
@@ -112,9 +127,15 @@ def main() -> None:
                 csv.writer(file, lineterminator="\n").writerows([COLUMNS, *rows])
 
 
+def methods_of(names: Sequence[str]) -> list[Method]:
+    """The methods of these names."""
+    return [RANDOM_AS_CFP if name == RANDOM_AS_CFP.name else chosen([name])[0] for name in names]
+
+
 def recorded_outputs(teacher: nn.Module, store: ImageStore) -> RecordedOutputs:
     """The outputs of the teacher's layers, which are recorded once for all rows of a sample."""
-    batches = [images for images, _ in store.batches(BATCH)]
+    device = next(teacher.parameters()).device
+    batches = [images.to(device) for images, _ in store.batches(BATCH)]
     with full_precision():
         return RecordedOutputs.of(teacher, channel_sets(teacher, batches[0][:1]), batches)
 

@@ -80,6 +80,7 @@ class Students:
         recovering: int,
         amp: Amp = "off",
         target: Target = "params",
+        like: Plan | None = None,
     ) -> tuple[nn.Module, Plan]:
         """The network that a method prunes, refitted, and its plan.
 
@@ -90,6 +91,8 @@ class Students:
             recovering: epochs of each recovery of a method with several rounds; 0 prunes in one round.
             amp: autocast of the recoveries.
             target: what the ratio counts.
+            like: a plan of this network; each set then keeps as many channels as there, whatever the ratio and the
+                allocation of the method.
 
         Raises:
             TargetError: the ratio cannot be met.
@@ -98,7 +101,8 @@ class Students:
         store = sample(self.dataset, self.images, seed, Preprocessing.of(spec), self.progress)
         loader = store.batches(_BATCH)
         options = PruneOptions(
-            ratio=ratio,
+            ratio=ratio if like is None else None,
+            rates=None if like is None else rates_of(like),
             target=target,
             clusters=method.clusters,
             allocation=method.allocation,
@@ -143,6 +147,12 @@ class Students:
         found = score(self.original, batches, richness=richness, graph=graph, options=facts, progress=self.progress)
         found.save(path)
         return found
+
+
+def rates_of(plan: Plan) -> str:
+    """The rates that remove as many channels from each set as a plan."""
+    sets = [each for each in plan.sets if not each.frozen]
+    return "+".join(f"[{1 - len(each.kept) / each.channels:.9f}]" for each in sets)
 
 
 def forget(model: nn.Module, seed: int) -> None:

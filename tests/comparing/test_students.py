@@ -99,6 +99,13 @@ def test_another_richness_has_scores_of_its_own(students: Students) -> None:
     assert other.make(METHODS["cfp"], 0.5, 3, 0)[1].options["images"] == 10
 
 
+def test_another_choice_of_channels_at_the_counts_of_a_plan(students: Students) -> None:
+    plan = students.make(METHODS["cfp"], 0.6, 0, 0)[1]
+    other = students.make(METHODS["random"], 0.6, 0, 0, like=plan)[1]
+    assert [len(each.kept) for each in other.sets] == [len(each.kept) for each in plan.sets]
+    assert [each.kept for each in other.sets] != [each.kept for each in plan.sets]
+
+
 def test_plain_methods_keep_the_allocation_they_name(students: Students) -> None:
     for name in ("cfp-redundancy", "hrank"):
         assert students.make(METHODS[name], 0.5, 0, 0)[1].options["allocation"] == METHODS[name].allocation
