@@ -1,7 +1,7 @@
 """cfp beside other ways to a small network, at equal multiply-adds: Torch-Pruning, a small architecture, int8.
 
     python benchmarks/peers.py make TEACHER DATA [--arch A] [--cl CL.pt] [--keep 0.5 0.25 0.1] [--epochs 15] [--lr 3e-4]
-        [--seeds 0 1 2] [--methods NAME...]
+        [--seeds 0 1 2] [--methods NAME...] [--device cpu]
     python benchmarks/peers.py latency [--threads 2]     # on an idle machine
     python benchmarks/peers.py table
     python benchmarks/peers.py figures
@@ -46,7 +46,6 @@ from cfp_cli.measuring.latency import time_in_turns
 from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.measuring.predictions import predict
 from cfp_cli.models.registry import create
-from cfp_cli.pruning.options import Allocation
 from cfp_cli.training.options import PRESETS
 
 RESULTS = Path(__file__).parent / "results" / "peers.jsonl"
@@ -57,7 +56,10 @@ SMALL = "torchvision:mobilenet_v3_small"
 
 @dataclass(frozen=True)
 class Work:
-    """What each method gets: the trained network, its images and the share of its multiply-adds to keep."""
+    """What each method gets: the trained network, its images and the share of its multiply-adds to keep.
+
+    The network may be on a GPU. What a method returns is on the same device.
+    """
 
     network: nn.Module
     dataset: Dataset
@@ -74,13 +76,19 @@ class Work:
         """Training images, drawn by the seed."""
         return sample(self.dataset, SCORED, self.seed, self.preprocessing)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the network."""
+        return next(self.network.parameters()).device
+
     def multiply_adds(self, network: nn.Module) -> int:
         """Multiply-adds of a network for one image."""
-        return Selection(channel_sets(network, next(iter(self.sampled.batches(1)))[0])).macs
+        image = next(iter(self.sampled.batches(1)))[0]
+        return Selection(channel_sets(network, image.to(next(network.parameters()).device))).macs
 
 
-def by_cfp(work: Work, multiple: int = 1, allocation: Allocation = "redundancy") -> nn.Module:
-    """`cfp score` and `cfp prune --target macs --round-to MULTIPLE --allocation ALLOCATION`."""
+def by_cfp(work: Work, multiple: int = 1) -> nn.Module:
+    """`cfp score` and `cfp prune --target macs --round-to MULTIPLE`."""
     batches = list(work.sampled.batches(BATCH))
     scores = cfp.score(work.network, batches)
     pruned, plan = cfp.prune(
@@ -90,7 +98,6 @@ def by_cfp(work: Work, multiple: int = 1, allocation: Allocation = "redundancy")
         loader=batches,
         target="macs",
         round_to=multiple,
-        allocation=allocation,
     )
     return describe(pruned, replace(spec_of(work.network), plan=plan.to_json()))
 
@@ -100,7 +107,7 @@ def by_torch_pruning(importance: Callable[[], Any], gradients: bool) -> Callable
 
     def prune(work: Work) -> nn.Module:
         whole = work.multiply_adds(work.network)
-        images, labels = next(iter(work.sampled.batches(128)))
+        images, labels = (each.to(work.device) for each in next(iter(work.sampled.batches(128))))
 
         def at(ratio: float) -> nn.Module:
             network = copy.deepcopy(work.network).eval().requires_grad_(True)
@@ -134,7 +141,8 @@ def small_architecture(work: Work) -> nn.Module:
     """A small architecture with new weights."""
     torch.manual_seed(work.seed)
     spec = spec_of(work.network)
-    return describe(create(SMALL, len(spec.classes)), ModelSpec(SMALL, spec.classes, input_size=spec.input_size))
+    network = create(SMALL, len(spec.classes)).to(work.device)
+    return describe(network, ModelSpec(SMALL, spec.classes, input_size=spec.input_size))
 
 
 GROUP_NORM = by_torch_pruning(lambda: tp.importance.GroupMagnitudeImportance(p=2), gradients=False)
@@ -143,7 +151,6 @@ TAYLOR = by_torch_pruning(lambda: tp.importance.GroupTaylorImportance(), gradien
 METHODS: dict[str, tuple[Callable[[Work], nn.Module], bool]] = {
     "cfp": (by_cfp, True),
     "cfp --round-to 8": (partial(by_cfp, multiple=8), True),
-    "cfp --round-to 8 --allocation uniform": (partial(by_cfp, multiple=8, allocation="uniform"), True),
     "Torch-Pruning, group norm, own recipe": (GROUP_NORM, False),
     "Torch-Pruning, group norm, distilled": (GROUP_NORM, True),
     "Torch-Pruning, Taylor, own recipe": (TAYLOR, False),
@@ -159,7 +166,8 @@ FACTS = ("network", "data", "keep", "epochs", "lr", "seed", "method")
 def make(arguments: argparse.Namespace) -> None:
     """Make, train, export and measure the networks."""
     dataset = open_dataset(arguments.data)
-    teachers = [load(path, arguments.arch) for path in (arguments.teacher, arguments.cl) if path]
+    device = choose_device(arguments.device, arguments.threads)
+    teachers = [load(path, arguments.arch).to(device) for path in (arguments.teacher, arguments.cl) if path]
     name = arguments.teacher.stem
     known = list(rows())
     done = {tuple(row[fact] for fact in FACTS if fact in row) for row in known}
@@ -180,7 +188,7 @@ def timed(work: Work, method: str, arguments: argparse.Namespace, teachers: Sequ
     folder.mkdir(parents=True, exist_ok=True)
     network = trained(work, method, teachers, arguments, folder) if teachers else work.network
     file = folder / file_name(method, work.share, work.seed)
-    return measured(work, network, file) | {"cpu_seconds": round(time.process_time() - began)}
+    return measured(work, copy.deepcopy(network).cpu(), file) | {"cpu_seconds": round(time.process_time() - began)}
 
 
 def file_name(method: str, keep: float, seed: int) -> str:
@@ -212,9 +220,10 @@ def trained(
             out=out,
             last=folder / "last.pt",
             cache_folder=arguments.folder / "cache",
+            device=work.device,
         )
     else:
-        network, _ = cfp.train(network, work.dataset, options, out, keep_start=True)
+        network, _ = cfp.train(network, work.dataset, options, out, keep_start=True, device=work.device)
     return network
 
 
@@ -374,6 +383,7 @@ def main() -> None:
     making.add_argument("--epochs", type=int, default=15)
     making.add_argument("--lr", type=float, default=PRESETS["short"]["lr"])
     making.add_argument("--methods", nargs="+", default=list(METHODS), help="names of `METHODS`")
+    making.add_argument("--device", default="cpu")
     making.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     timing = commands.add_parser("latency")
     for each in (making, timing):
@@ -386,7 +396,6 @@ def main() -> None:
     if arguments.command in printing:
         printing[arguments.command]()
         return
-    choose_device("cpu", arguments.threads)
     make(arguments) if arguments.command == "make" else latency(arguments)
 
 

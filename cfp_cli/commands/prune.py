@@ -71,7 +71,7 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
     "--allocation",
     type=click.Choice(ALLOCATIONS),
     default=None,
-    show_default="measured, or redundancy for fewer than 32 training images",
+    show_default="measured for macs and latency if there are 32 training images, else redundancy",
     help="How the ratio is spread over the channel sets. redundancy: more is removed from redundant sets; uniform: one "
     "fraction for all; measured: of several networks, take the one whose outputs are nearest to the original's.",
 )

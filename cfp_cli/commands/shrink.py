@@ -165,7 +165,7 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
     "--allocation",
     type=click.Choice(ALLOCATIONS),
     default=None,
-    show_default="measured, or redundancy for fewer than 32 training images",
+    show_default="measured for macs and latency if there are 32 training images, else redundancy",
     help="How what is removed is spread over the channel sets, as in `cfp prune`.",
 )
 @click.option(

@@ -25,8 +25,7 @@ class PruneOptions:
         target: what `ratio` counts: `params`, `macs` (multiply-adds), `latency` (measured on this machine) or `bytes`
             (of the weights).
         allocation: how a ratio is spread over the sets: `redundancy`, `uniform`, or `measured`, which searches for
-            the counts of the smallest measured loss. None is `measured` where there are enough training images, and
-            else `redundancy`.
+            the counts of the smallest measured loss. None leaves it to `planning.default_allocation`.
         candidates: number of networks that the allocation `measured` tries.
         clusters: cluster rule, `K` or `adaptive:S`.
         min_channels: smallest number of channels of a set.

@@ -60,8 +60,7 @@ def make_plan(
         graph: its channel graph.
         tolerance: how far from the ratio the result may be, as a fraction of the target's total.
         loader: batches of training images float32 [N, C, H, W] and labels, which are not used. Only the allocation
-            `measured` needs them, without `loss`. If the options name no allocation, it is `measured` where `loss` or
-            at least `measured.FEWEST_IMAGES` images are passed, and else `redundancy`.
+            `measured` needs them, without `loss`. If the options name no allocation, `default_allocation` chooses it.
         cost: total of the target for a selection. None counts parameters, which are bytes too if all are of one type,
             or multiply-adds, or measures the latency in torch.
         loss: measured loss of a selection, for the allocation `measured`; None measures it on the images of `loader`.
@@ -74,8 +73,7 @@ def make_plan(
         RunError: the scores belong to another network.
     """
     if options.allocation is None:
-        rule: Allocation = "measured" if loss is not None or has_images(loader) else "redundancy"
-        options = replace(options, allocation=rule)
+        options = replace(options, allocation=default_allocation(options, loader))
     planner = _Planner(model, scores, options, graph, cost, loss)
     selection = planner.by_rates() if options.rates is not None else planner.by_ratio(tolerance, loader, progress)
     original = Selection(graph)
@@ -115,6 +113,16 @@ def make_plan(
             "images": scores.images,
         },
     )
+
+
+def default_allocation(options: PruneOptions, loader: Iterable[tuple[Tensor, Tensor]] | None) -> Allocation:
+    """The allocation of a prune whose options name none.
+
+    It is `measured` for multiply-adds and latency, if there are at least `measured.FEWEST_IMAGES` training images, and
+    else `redundancy`. At equal parameters the smallest measured loss belongs to networks with several times the
+    multiply-adds (docs/results/channel-choice.md), so there the rule decides.
+    """
+    return "measured" if options.target in ("macs", "latency") and has_images(loader) else "redundancy"
 
 
 def fraction_left(plan: Plan, target: Target) -> float:

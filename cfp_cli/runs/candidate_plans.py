@@ -21,10 +21,10 @@ from cfp_cli.graph import Selection
 from cfp_cli.measuring.runtimes import Runtime
 from cfp_cli.pruning.frontier import START
 from cfp_cli.pruning.layer_fit import BEST_FIT
-from cfp_cli.pruning.measured import MeasuredLoss, has_images
-from cfp_cli.pruning.options import RULES, PruneOptions
+from cfp_cli.pruning.measured import MeasuredLoss
+from cfp_cli.pruning.options import PruneOptions
 from cfp_cli.pruning.plan import Plan
-from cfp_cli.pruning.planning import make_plan
+from cfp_cli.pruning.planning import default_allocation, make_plan
 from cfp_cli.runs.candidate_work import IMAGES, CandidateWork
 from cfp_cli.runs.shrink_costs import Costs
 from cfp_cli.runs.shrink_rounding import choose_multiple, needs_table
@@ -48,6 +48,7 @@ class CandidatePlans:
         self.run, self.scored, self.options = self.work.run, self.work.scored, self.work.options
         self.images, self.graph, self.progress = self.work.images, self.work.graph, self.work.progress
         scored, options = self.scored, self.options
+        self.allocation = options.allocation or default_allocation(options.prune(2.0, 1), self.images)
         if options.runtime is not None:
             runtimes.require(options.runtime)
         default: Runtime = "onnxruntime" if runtimes.is_available("onnxruntime") else "torch"
@@ -81,16 +82,19 @@ class CandidatePlans:
             "data": [scored.dataset.fingerprint, dict(scored.dataset.split_origin)],
             "images": IMAGES,
             "fit": asdict(BEST_FIT),
-            "prune": replace(options.prune(2.0, self.round_to), ratio=0.0).__dict__,
+            "prune": replace(self._options(2.0), ratio=0.0).__dict__,
             "seed": options.seed,
             "batch_size": options.batch_size,
             "views": [options.training.augment, VIEWS, VIEWED, self.work.validation.views],
         }
         if options.target in self.costs.measured:
             facts["costs"] = self.costs.identity
-        if options.allocation in (None, "measured"):
+        if self.allocation == "measured":
             facts["budgets"] = [str(each) for each in options.budgets]
         return hash_content(facts)
+
+    def _options(self, compression: float) -> PruneOptions:
+        return replace(self.options.prune(compression, self.round_to), allocation=self.allocation)
 
     def fits(self, plan: Plan) -> bool:
         """Whether the network of a plan fits all budgets."""
@@ -101,10 +105,8 @@ class CandidatePlans:
 
         The allocation `measured` starts from the one that is used here, and searches among those that fit.
         """
-        options = self.options.prune(compression, self.round_to)
-        return self._make(
-            replace(options, allocation=options.allocation if options.allocation in RULES else "redundancy")
-        )
+        options = self._options(compression)
+        return self._make(replace(options, allocation="redundancy") if options.allocation == "measured" else options)
 
     def _fits(self, selection: Selection) -> bool:
         budgets = self.options.budgets
@@ -119,7 +121,7 @@ class CandidatePlans:
         Raises:
             TargetError: it belongs to a much larger network.
         """
-        plan = self._make(self.options.prune(compression, self.round_to))
+        plan = self._make(self._options(compression))
         reached = 1 / max(1 - plan.achieved, 1e-9)
         if reached * CLOSEST < compression:
             raise TargetError(
@@ -142,12 +144,9 @@ class CandidatePlans:
             # Small networks have few sizes.
             tolerance=1.0,
             cost=self.costs.total(options.target),
-            loss=self._loss if self._measures(options) else None,
+            loss=self._loss if options.allocation == "measured" else None,
             progress=self.progress,
         )
-
-    def _measures(self, options: PruneOptions) -> bool:
-        return options.allocation == "measured" or (options.allocation is None and has_images(self.images))
 
     @cached_property
     def _loss(self) -> Callable[[Selection], float]:

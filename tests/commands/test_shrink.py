@@ -23,7 +23,7 @@ from cfp_cli.measuring.latency import Latency
 from cfp_cli.measuring.loss_rule import Judged
 from cfp_cli.pruning.frontier import next_compressions
 from cfp_cli.pruning.refit import Refit
-from cfp_cli.runs import candidate_maker, candidate_work, shrink_costs, shrink_search
+from cfp_cli.runs import candidate_maker, candidate_plans, candidate_work, shrink_costs, shrink_search
 from cfp_cli.runs import shrink as shrink_module
 from cfp_cli.runs import tested as tested_module
 from cfp_cli.runs.candidates import Candidate, Candidates
@@ -69,6 +69,7 @@ def shrink(cfp, varied: Path, images: Path, tmp_path: Path, monkeypatch, coarse:
     monkeypatch.setattr(shrink_module, "run_report", missing)
     monkeypatch.setattr(Costs, "finish", missing)
     monkeypatch.setattr(candidate_work.RecordedOutputs, "of", lambda *_, **__: None)
+    monkeypatch.setattr(candidate_plans, "MeasuredLoss", lambda *_: lambda selection: 1 / selection.macs)
     monkeypatch.setattr(candidate_work, "Refit", lambda recorded: Refit(reconstruct=False, recalibrate=False))
     return lambda *options, run="run": cfp("shrink", varied, images, *STRICT, *options, "--run", run)
 

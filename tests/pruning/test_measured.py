@@ -212,16 +212,27 @@ def test_the_plan_meets_the_target_and_has_the_smaller_loss(
 
 
 @pytest.mark.parametrize(
-    ("images", "rule"), [(0, "redundancy"), (1, "redundancy"), (31, "redundancy"), (32, "measured"), (48, "measured")]
+    ("target", "images", "rule"),
+    [
+        ("macs", 0, "redundancy"),
+        ("macs", 1, "redundancy"),
+        ("macs", 31, "redundancy"),
+        ("macs", 32, "measured"),
+        ("macs", 48, "measured"),
+        ("params", 48, "redundancy"),
+        ("bytes", 48, "redundancy"),
+    ],
 )
 def test_without_an_allocation_it_is_measured_where_there_are_enough_images(
-    network: nn.Module, loader: list[tuple[Tensor, Tensor]], scores: Scores, images: int, rule: str
+    network: nn.Module, loader: list[tuple[Tensor, Tensor]], scores: Scores, target: str, images: int, rule: str
 ) -> None:
     graph = channel_sets(network, loader[0][0][:1])
     every = torch.cat([each for each, _ in loader])[:images]
     batches = [(part, torch.zeros(len(part))) for part in every.split(13)] if images else None
     plans = [
-        make_plan(network, scores, PruneOptions(ratio=0.6, allocation=allocation), graph=graph, loader=given)
+        make_plan(
+            network, scores, PruneOptions(ratio=0.6, target=target, allocation=allocation), graph=graph, loader=given
+        )
         for allocation, given in ((None, batches), (rule, loader if images < 32 else batches))
     ]
     assert plans[0].options == plans[1].options
