@@ -21,6 +21,8 @@ METHOD_LABELS = {
     "cfp-round-8": "cfp, multiples of eight",
     "cfp-rounds": "cfp, three rounds",
     "cfp-rank": "cfp by rank",
+    "cfp-measured": "cfp, measured allocation",
+    "cfp-redundancy": "cfp, allocation by redundancy",
     "cfp-uniform": "cfp, one rate",
     "cfp-rank-uniform": "cfp by rank, one rate",
     "cfp-rank-two": "cfp by rank, two clusters",

@@ -45,6 +45,7 @@ def load(
     like: ModelSpec | None = None,
     unsafe_pickle: bool = False,
     without_head: bool = False,
+    resize: bool = False,
     progress: Progress = SILENT,
 ) -> nn.Module:
     """Load a network in eval mode on the CPU, with its `ModelSpec` as attribute `spec`.
@@ -65,6 +66,7 @@ def load(
         unsafe_pickle: also read files that can run code when they are loaded, such as a pickled module.
         without_head: also accept a file of another tool that lacks the head of the architecture or has another one,
             such as a self-supervised encoder. The head then keeps random weights, for `with_new_head`.
+        resize: take `input_size` also for a file that stores another one, to train the network at that size.
         progress: reports which tensors of a file of another tool are taken, and the assumptions about preprocessing.
 
     Raises:
@@ -99,6 +101,10 @@ def load(
     fill(contents, model, spec.arch, with_versions(tensors, versions), lacking)
     if line is not None:
         progress.say(line)
+    if resize and input_size is not None and spec.input_size != input_size:
+        stored_size, new_size = (" x ".join(map(str, size)) for size in (spec.input_size, input_size))
+        progress.say(f"{contents.path} was trained at {stored_size} pixels; it is now trained at {new_size}")
+        spec = replace(spec, input_size=input_size)
     _report_assumptions(contents, spec, assumed, source, normalises_itself(model, spec.channels), progress)
     return describe(model.eval(), spec)
 

@@ -45,6 +45,7 @@ _CFP = Method(
 _RANK = replace(_CFP, name="cfp-rank", richness="rank", source="as cfp, with the paper's richness")
 _ALL = (
     _CFP,
+    replace(_CFP, name="cfp-measured", allocation="measured", source="as cfp, with the allocation of smallest loss"),
     replace(_CFP, name="cfp-redundancy", allocation="redundancy", source="as cfp, with the allocation by redundancy"),
     replace(_CFP, name="cfp-uniform", allocation="uniform", source="as cfp, with one rate for all layers"),
     replace(_CFP, name="cfp-no-clusters", clusters="1", source="as cfp, with one cluster a layer"),

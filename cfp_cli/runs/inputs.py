@@ -79,10 +79,13 @@ class ModelInput:
     known: bool = False
     class_file: Path | None = None
 
-    def load(self, progress: Progress = SILENT, *, without_head: bool = False) -> nn.Module:
+    def load(
+        self, progress: Progress = SILENT, *, without_head: bool = False, resize: bool = False
+    ) -> nn.Module:
         """Load the network in eval mode, with its spec attached; report assumptions to `progress`, once a run.
 
-        With `without_head`, a file without the head of its architecture is accepted too, see `load`.
+        With `without_head`, a file without the head of its architecture is accepted too; with `resize`, the network
+        takes the input size of this input, not that of the file. See `load`.
 
         Raises:
             CheckpointError: the file cannot be read, built or trusted.
@@ -98,6 +101,7 @@ class ModelInput:
             like=self.like,
             unsafe_pickle=self.unsafe_pickle,
             without_head=without_head,
+            resize=resize,
             progress=SILENT if self.known else progress,
         )
         spec, params = spec_of(model), sum(parameter.numel() for parameter in model.parameters())

@@ -195,7 +195,8 @@ def _start(
         if source and assumed.mean is None and assumed.std is None:
             progress.say(f"{images_of(spec)}, {source}")
         return describe(network, spec), dataset
-    network = init.load(progress, without_head=new_head)
+    sized = replace(init, input_size=assumed.input_size or init.input_size)
+    network = sized.load(progress, without_head=new_head, resize=True)
     if new_head:
         network = with_new_head(network, dataset.classes)
     else:
@@ -203,7 +204,6 @@ def _start(
     spec = spec_of(network)
     if channels not in (None, spec.channels):
         raise UsageError(f"{init.path} takes {spec.channels} channels, not {channels}; leave out --channels")
-    describe(network, replace(spec, input_size=assumed.input_size or spec.input_size))
     if arch is not None and arch != spec_of(network).arch:
         raise UsageError(f"{init.path} is {spec_of(network).arch}, not {arch}; leave out --arch")
     return network, dataset
