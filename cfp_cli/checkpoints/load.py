@@ -103,7 +103,7 @@ def load(
         progress.say(line)
     if resize and input_size is not None and spec.input_size != input_size:
         stored_size, new_size = (" x ".join(map(str, size)) for size in (spec.input_size, input_size))
-        progress.say(f"{contents.path} was trained at {stored_size} pixels; it is now trained at {new_size}")
+        progress.say(f"{contents.path} was trained at {stored_size} pixels; it will be trained at {new_size}")
         spec = replace(spec, input_size=input_size)
     _report_assumptions(contents, spec, assumed, source, normalises_itself(model, spec.channels), progress)
     return describe(model.eval(), spec)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,15 +154,20 @@ def latency_table(benchmarks: list[Benchmark]) -> Table:
 
 
 def slower_verdicts(benchmarks: list[Benchmark]) -> list[str]:
-    """One line for each model that is slower than the first although it has fewer multiply-adds."""
+    """One line for each model that is slower than the first although it has fewer multiply-adds.
+
+    A model whose lower quartile is below the upper quartile of the first may be slower by chance.
+    """
     first = benchmarks[0]
-    medians = {(each.runtime, each.batch): each.median for each in first.latency_ms}
+    known = {(each.runtime, each.batch): each for each in first.latency_ms}
     lines = []
     for model in benchmarks[1:]:
         slower = [
             f"{each.runtime} (batch {each.batch})"
             for each in model.latency_ms
-            if each.median > SLOWER * medians.get((each.runtime, each.batch), math.inf)
+            if (one := known.get((each.runtime, each.batch))) is not None
+            and each.median > SLOWER * one.median
+            and each.p25 > one.p75
         ]
         if slower and model.macs < first.macs:
             lines.append(

@@ -18,9 +18,11 @@ def kept_epoch(history: History, select: Select, start: str) -> tuple[str, ...]:
         start: what the line calls the network before training.
     """
     if history.best_epoch < 0:
+        distilled = any(row.val_loss is not None for row in history.rows)
+        why = f"no epoch was nearer to the teachers than {start}" if distilled else f"no epoch was better than {start}"
         return (
-            f"no epoch was better than {start}, so its weights are kept; use more --epochs, a lower --lr, or with few "
-            "images a smaller --batch-size",
+            f"{why}, so its weights are kept; use more --epochs, a lower --lr, or with few images a smaller "
+            "--batch-size",
         )
     if select == "loss":
         return ()

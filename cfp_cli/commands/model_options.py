@@ -266,6 +266,8 @@ def model_options(command: Command) -> Command:
         metavar="NAME",
         help="Entry of the file or prefix of its names that holds the weights, if several fit.  [default: an average]",
     )
-    size = input_size_option(help="Input side, or height and width, if the file does not contain it.")
+    size = input_size_option(
+        help="Input side, or height and width, if the file does not contain it. `cfp train --init` takes this size."
+    )
     decorated: Any = normalisation_options(classes_option(weights_option(unsafe_pickle_option(with_options))))
     return arch_option(size(decorated))  # type: ignore[no-any-return]

@@ -71,16 +71,17 @@ REMEDY = "fine-tune it with `cfp finetune`, or prune less"
     "--allocation",
     type=click.Choice(ALLOCATIONS),
     default=None,
-    show_default="measured for macs and latency if there are 32 training images, else redundancy",
+    show_default="measured for --target macs if there are 32 training images, else redundancy",
     help="How the ratio is spread over the channel sets. redundancy: more is removed from redundant sets; uniform: one "
-    "fraction for all; measured: of several networks, take the one whose outputs are nearest to the original's.",
+    "fraction for all; measured: prune with several allocations, compare the outputs with the original's on training "
+    "images, and take the nearest.",
 )
 @click.option(
     "--candidates",
     type=click.IntRange(1, 100_000),
     default=4,
     show_default=True,
-    help="Number of networks that --allocation measured tries. With more it also tries sets one by one.",
+    help="Number of networks that --allocation measured tries. With about 8 or more it also changes single sets.",
 )
 @click.option(
     "--clusters",
@@ -274,6 +275,7 @@ def facts(plan: Plan) -> dict[str, Any]:
         "compression": plan.compression,
         "max_abs_logit_error": plan.max_abs_logit_error,
         "target": plan.target,
+        "allocation": plan.options.get("allocation"),
         "sets": [
             {
                 "name": each.name,
@@ -313,6 +315,9 @@ def summary_table(
     )
     asked = f"asked {plan.requested:.2%}" if plan.requested is not None else "by rates"
     table.add_row(f"removed ({plan.target})", "", f"{plan.achieved:.2%}", asked)
+    if plan.options.get("allocation"):
+        tried = plan.options.get("candidates")
+        table.add_row("allocation", "", str(plan.options["allocation"]), f"up to {tried} tried" if tried else "")
     if validation:
         original, (*earlier, (stage, last)) = validation["before"], list(validation.items())[1:]
         for name, label in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):

@@ -133,7 +133,8 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
     default=None,
     callback=_duration,
     metavar="TIME",
-    help="Begin no candidate that would end later, such as 15m.  [default: none]",
+    help="Begin no candidate that would end later, such as 15m. Test, export and report follow, some minutes more.  "
+    "[default: none]",
 )
 @click.option(
     "--finetune/--no-finetune",

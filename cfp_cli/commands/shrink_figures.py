@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from cfp_cli.runs.records import ShrinkMetrics
     from cfp_cli.runs.shrunk import Shrunk
 
-NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "agreement": "agreement with the original"}
 
 # Two measurements of one network differ by less.
 SLOWER = 0.97
@@ -23,9 +22,11 @@ def frontier_table(done: Shrunk) -> Table:
     """The candidates, from the largest to the smallest."""
     from rich.table import Table
 
+    from cfp_cli.measuring.loss_rule import METRIC_NAMES
+
     metrics = done.metrics
     rule = (
-        f"loss: {NAMES[metrics.metric]} on {compared_images(metrics)}, in points; at most: loss of accuracy with 95 % "
+        f"loss: {METRIC_NAMES[metrics.metric]} on {compared_images(metrics)}, in points; at most: loss of accuracy with 95 % "
         f"confidence; a network passes with a loss up to {metrics.max_loss:g} (--max-loss) and at most "
         f"{done.judged.allowed:.2f}, {metrics.max_loss + metrics.margin:g} (--max-loss plus --margin) more than "
         "with the original's predictions"
@@ -99,11 +100,13 @@ def verdict(done: Shrunk) -> list[str]:
     """Say how much smaller the network is, and whether it is within the loss; a line for each fact."""
     metrics, judged, chosen = done.metrics, done.judged, done.chosen
     images = metrics.val.images
-    bounded = NAMES["agreement" if metrics.metric == "agreement" else "accuracy"]
+    from cfp_cli.measuring.loss_rule import METRIC_NAMES
+
+    bounded = METRIC_NAMES["agreement" if metrics.metric == "agreement" else "accuracy"]
     lines = [
         f"{done.compression:.1f}x fewer parameters ({chosen.params:,}), {done.macs_ratio:.1f}x fewer multiply-adds "
         f"({chosen.macs / 1e6:,.1f} M)",
-        f"it {change(judged.loss)} of {NAMES[metrics.metric]} on {compared_images(metrics)}; {metrics.max_loss:g} "
+        f"it {change(judged.loss)} of {METRIC_NAMES[metrics.metric]} on {compared_images(metrics)}; {metrics.max_loss:g} "
         f"may be lost, one image is {100 / images:.2f}",
         f"with 95 % confidence it loses at most {judged.bound:.2f} points of {bounded} on images like these; "
         f"{judged.unchanged:.2f} with the same predictions as the original, and {judged.allowed:.2f} is allowed",

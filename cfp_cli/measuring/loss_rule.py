@@ -12,6 +12,11 @@ from cfp_cli.measuring.metrics import Metrics
 
 LossMetric = Literal["macro_f1", "accuracy", "agreement"]
 LOSS_METRICS: tuple[LossMetric, ...] = get_args(LossMetric)
+METRIC_NAMES: dict[LossMetric, str] = {
+    "macro_f1": "macro-F1",
+    "accuracy": "accuracy",
+    "agreement": "agreement with the original",
+}
 # Networks that may be compared on the same images. The bound of each allows for all of them.
 LOOKS = 16
 

@@ -51,6 +51,8 @@ CLEARLY = 0.02
 # The family of rules is searched between these numbers, at first in steps of 1/2 and at last of 1/4.
 FAMILY = (0.0, 2.5)
 START, STEP, SMALLEST_STEP = 0.5, 0.5, 0.25
+# An output that varies by a smaller part of its squares is constant: the rest is rounding.
+CONSTANT = 1e-6
 TINY = float(torch.finfo(torch.float64).tiny)
 
 Shares = Mapping[str, float]
@@ -76,22 +78,23 @@ class MeasuredLoss:
         with full_precision():
             self._outputs = RecordedOutputs.of(original, graph, fitted, POSITIONS)
             self._targets = list(_outputs(original, self._held_out))
-        self._deviation = [_squared_deviation(batches) for batches in zip(*self._targets, strict=True)]
+        self._scales = _scales(self._targets)
 
     def __call__(self, selection: Selection) -> float:
         """Squared error of the outputs relative to their variance in the original, on images that were not fitted.
 
         The logits of each image are centred first, because a constant added to all of them changes no probability. If a
-        network returns several tensors, the loss is the mean over them.
+        network returns several tensors, the loss is the mean over those that are not the same for all images. If all
+        are, as with a single image, the error is relative to their squares.
         """
         with full_precision():
             pruned = rebuild(self._original, selection).eval()
             self._outputs.fit(pruned, selection, QUICK_FIT)
-            errors = [0.0] * len(self._deviation)
+            errors = [0.0] * len(self._scales)
             for found, targets in zip(_outputs(pruned, self._held_out), self._targets, strict=True):
                 for index, (given, target) in enumerate(zip(found, targets, strict=True)):
                     errors[index] += float((given - target).square().sum())
-        losses = [error / max(deviation, TINY) for error, deviation in zip(errors, self._deviation, strict=True)]
+        losses = [error / scale for error, scale in zip(errors, self._scales, strict=True) if scale is not None]
         loss = sum(losses) / len(losses)
         return loss if math.isfinite(loss) else math.inf
 
@@ -136,10 +139,21 @@ def _outputs(network: nn.Module, batches: Sequence[Tensor]) -> Iterator[list[Ten
             yield outputs
 
 
-def _squared_deviation(batches: Sequence[Tensor]) -> float:
-    """Squared deviation of the values of all images from their mean over the images, summed."""
-    mean = torch.stack([each.sum(0) for each in batches]).sum(0) / sum(map(len, batches))
-    return sum(float((each - mean).square().sum()) for each in batches)
+def _scales(targets: Sequence[Sequence[Tensor]]) -> list[float | None]:
+    """What the squared error of each output is divided by; None for a constant output beside others.
+
+    Args:
+        targets: outputs of the original, [N, ...], by batch.
+    """
+    squares, deviations = [], []
+    for batches in zip(*targets, strict=True):
+        mean = torch.stack([each.sum(0) for each in batches]).sum(0) / sum(map(len, batches))
+        squares.append(max(sum(float(each.square().sum()) for each in batches), TINY))
+        deviations.append(sum(float((each - mean).square().sum()) for each in batches))
+    varies = [deviation > CONSTANT * square for deviation, square in zip(deviations, squares, strict=True)]
+    if not any(varies):
+        return [*squares]
+    return [deviation if used else None for deviation, used in zip(deviations, varies, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -270,7 +284,7 @@ def _best_of_family(family: Callable[[float], Shares], budget: _Budget) -> Candi
 
     number, step = START, STEP
     if math.isinf(loss(number)):
-        number = min(np.arange(low, high + STEP, STEP).tolist(), key=loss)
+        number = min([START, *np.arange(low, high + STEP, STEP).tolist()], key=loss)
     while step >= SMALLEST_STEP and not budget.exhausted:
         # The candidates may end before both sides are measured.
         upwards = known(True, number) <= known(False, number)
@@ -279,7 +293,7 @@ def _best_of_family(family: Callable[[float], Shares], budget: _Budget) -> Candi
             number = better
         else:
             step /= 2
-    best = measure(number)
+    best = measure(number) or next((each for each in found.values() if each is not None), None)
     if best is None:
         raise failure or TargetError("no candidate may be measured; pass more candidates")
     return best

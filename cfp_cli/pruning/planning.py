@@ -5,6 +5,7 @@ Source: Wang et al. 2023 (doi 10.1109/TII.2023.3288208), collaborative filter pr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -73,7 +74,8 @@ def make_plan(
         RunError: the scores belong to another network.
     """
     if options.allocation is None:
-        options = replace(options, allocation=default_allocation(options, loader))
+        rule = default_allocation(options.target, loader, estimated=cost is not None)
+        options = replace(options, allocation=rule)
     planner = _Planner(model, scores, options, graph, cost, loss)
     selection = planner.by_rates() if options.rates is not None else planner.by_ratio(tolerance, loader, progress)
     original = Selection(graph)
@@ -115,14 +117,24 @@ def make_plan(
     )
 
 
-def default_allocation(options: PruneOptions, loader: Iterable[tuple[Tensor, Tensor]] | None) -> Allocation:
+def default_allocation(
+    target: Target, loader: Iterable[tuple[Tensor, Tensor]] | None, *, estimated: bool
+) -> Allocation:
     """The allocation of a prune whose options name none.
 
-    It is `measured` for multiply-adds and latency, if there are at least `measured.FEWEST_IMAGES` training images, and
-    else `redundancy`. At equal parameters the smallest measured loss belongs to networks with several times the
-    multiply-adds (docs/results/channel-choice.md), so there the rule decides.
+    It is `measured` for multiply-adds, and for latency that is estimated, if there are at least
+    `measured.FEWEST_IMAGES` training images; else it is `redundancy`. At equal parameters the smallest measured loss
+    belongs to networks with several times the multiply-adds (docs/results/channel-choice.md), so there the rule
+    decides. It also does where each plan is timed: of networks with about the same time, the smallest loss would belong
+    to one whose timing was low by chance.
+
+    Args:
+        target: what is made small.
+        loader: batches of training images and labels, the same in each pass; None if there are none.
+        estimated: whether the cost of a plan is computed, not timed.
     """
-    return "measured" if options.target in ("macs", "latency") and has_images(loader) else "redundancy"
+    reliable = target == "macs" or (target == "latency" and estimated)
+    return "measured" if reliable and has_images(loader) else "redundancy"
 
 
 def fraction_left(plan: Plan, target: Target) -> float:
@@ -197,12 +209,20 @@ class _Planner:
         best = search(
             # Power 0 is the uniform allocation, and 1/2 that by redundancy.
             lambda power: redundancy_shares(self.scored, power),
-            lambda shares: self._solve(by_shares(shares, self.scored, self.limits), tolerance),
+            # Constraints change the counts, so different shares may lead to the same network.
+            lambda shares: self._kept(self._solve(by_shares(shares, self.scored, self.limits), tolerance)),
             lambda counts: loss(self.select(counts)),
             candidates=self.options.candidates,
             progress=progress,
         )
+        if self.loss is None and math.isinf(best.loss):
+            progress.say("warning: no allocation has a finite loss, so the rule `redundancy` is used")
         return best.counts
+
+    def _kept(self, counts: Counts) -> Counts:
+        """The counts that remain when every constraint is satisfied."""
+        selection = self.select(counts)
+        return {name: len(selection[name]) for name in counts}
 
     def by_rates(self) -> Selection:
         """The selection that drops the given rate of each set."""

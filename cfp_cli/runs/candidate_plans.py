@@ -19,6 +19,7 @@ from cfp_cli.foundation.files import sha256
 from cfp_cli.foundation.progress import working
 from cfp_cli.graph import Selection
 from cfp_cli.measuring.runtimes import Runtime
+from cfp_cli.pruning import measured
 from cfp_cli.pruning.frontier import START
 from cfp_cli.pruning.layer_fit import BEST_FIT
 from cfp_cli.pruning.measured import MeasuredLoss
@@ -46,9 +47,10 @@ class CandidatePlans:
 
     def __post_init__(self) -> None:
         self.run, self.scored, self.options = self.work.run, self.work.scored, self.work.options
-        self.images, self.graph, self.progress = self.work.images, self.work.graph, self.work.progress
+        # Without views: an allocation is measured on images of which no view was fitted.
+        self.images, self.graph, self.progress = self.work.originals, self.work.graph, self.work.progress
         scored, options = self.scored, self.options
-        self.allocation = options.allocation or default_allocation(options.prune(2.0, 1), self.images)
+        self.allocation = options.allocation or default_allocation(options.target, self.images, estimated=True)
         if options.runtime is not None:
             runtimes.require(options.runtime)
         default: Runtime = "onnxruntime" if runtimes.is_available("onnxruntime") else "torch"
@@ -91,6 +93,7 @@ class CandidatePlans:
             facts["costs"] = self.costs.identity
         if self.allocation == "measured":
             facts["budgets"] = [str(each) for each in options.budgets]
+            facts["quick_fit"] = [measured.IMAGES, measured.FITTED, measured.POSITIONS, asdict(measured.QUICK_FIT)]
         return hash_content(facts)
 
     def _options(self, compression: float) -> PruneOptions:
@@ -151,5 +154,5 @@ class CandidatePlans:
     @cached_property
     def _loss(self) -> Callable[[Selection], float]:
         with working(self.progress, "recording the outputs of the original"):
-            measured = MeasuredLoss(self.scored.network, self.graph, self.images)
-        return lambda selection: measured(selection) if self._fits(selection) else math.inf
+            loss = MeasuredLoss(self.scored.network, self.graph, self.images)
+        return lambda selection: loss(selection) if self._fits(selection) else math.inf

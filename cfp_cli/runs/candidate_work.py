@@ -104,10 +104,11 @@ class CandidateWork:
         scored, options = self.scored, self.options
         self.progress = scored.progress
         images = sample(scored.dataset, IMAGES, options.seed, scored.preprocessing, self.progress)
+        self.originals: Batches = images.batches(options.batch_size)
         self.images: Batches | WithViews = (
             WithViews(images, options.training.augment, options.seed, options.batch_size)
             if self.validation.views > 1
-            else images.batches(options.batch_size)
+            else self.originals
         )
         self.pruner = Pruner(self.images, progress=self.progress)
         self.graph: ChannelGraph = scored.graph(self.pruner)

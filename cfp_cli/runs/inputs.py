@@ -79,9 +79,7 @@ class ModelInput:
     known: bool = False
     class_file: Path | None = None
 
-    def load(
-        self, progress: Progress = SILENT, *, without_head: bool = False, resize: bool = False
-    ) -> nn.Module:
+    def load(self, progress: Progress = SILENT, *, without_head: bool = False, resize: bool = False) -> nn.Module:
         """Load the network in eval mode, with its spec attached; report assumptions to `progress`, once a run.
 
         With `without_head`, a file without the head of its architecture is accepted too; with `resize`, the network

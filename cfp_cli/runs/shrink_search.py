@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cfp_cli.foundation.errors import RunError, TargetError
 from cfp_cli.foundation.progress import working
-from cfp_cli.measuring.loss_rule import LOOKS, Judged
+from cfp_cli.measuring.loss_rule import LOOKS, METRIC_NAMES, Judged
 from cfp_cli.pruning.frontier import (
     LEAST,
     Cost,
@@ -245,8 +245,8 @@ class Search:
         passes, allowed = "passes" if judged.passes else "fails", self.options.rule.max_loss
         self.progress.say(
             f"{self._named(compression)}, {how}: {cost_texts(self.costs(candidate))}, "
-            f"loss {judged.loss:.2f} points (allowed "
-            f"{allowed:g}), at most {judged.bound:.2f} with 95 % confidence (allowed "
+            f"loss {judged.loss:.2f} points of {METRIC_NAMES[self.options.rule.metric]} (allowed {allowed:g}), "
+            f"loss of accuracy at most {judged.bound:.2f} with 95 % confidence (allowed "
             f"{judged.allowed:.2f}): {passes}{self._outlook(candidate.trained, left)}"
         )
 

@@ -245,7 +245,8 @@ class _Run:
                 if isinstance(metrics, Metrics)
                 else f"val error of the outputs {metrics:.2%}"
             )
-            self.progress.say(f"before training: {figures}")
+            distance = f", val loss {loss:.4f}" if loss is not None else ""
+            self.progress.say(f"before training: {figures}{distance}")
 
     def _train_step(self, interrupt: Interrupt) -> None:
         started = time.perf_counter()

@@ -240,7 +240,7 @@ def test_an_input_size_for_a_file_that_contains_one(cfp, model: Path, images: Pa
     out = tmp_path / "larger.pt"
     larger = cfp("train", images, "--init", model, "--input-size", 48, "--epochs", 1, "--views", 1, "--out", out)
     assert larger.code == 0
-    assert "was trained at 32 x 32 pixels; it is now trained at 48 x 48" in larger.err
+    assert "was trained at 32 x 32 pixels; it will be trained at 48 x 48" in larger.err
     assert "is not used" not in larger.err
     assert torch.load(out, weights_only=True)["input_size"] == [48, 48]
     state = torch.load(model, weights_only=True)["state_dict"]

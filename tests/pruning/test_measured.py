@@ -248,3 +248,45 @@ def test_what_the_allocation_needs(network: nn.Module, loader: list[tuple[Tensor
         PruneOptions(allocation="measured", rates="[0.5]*4")
     with pytest.raises(UsageError, match="0 candidates"):
         PruneOptions(ratio=0.5, allocation="measured", candidates=0)
+
+
+class Heads(nn.Module):
+    """A network with an output that varies over images and one that does not."""
+
+    def __init__(self, constant: float, varying: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.features = nn.Conv2d(3, 12, 3, stride=2)
+        self.varying, self.constant = nn.Linear(12, 3), nn.Linear(12, 2)
+        with torch.no_grad():
+            self.constant.weight.zero_()
+            self.constant.bias.fill_(constant)
+            self.varying.weight.mul_(varying)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.features(x).relu().mean((2, 3))
+        return self.varying(y), self.constant(y)
+
+
+@pytest.mark.parametrize("varying", [1.0, 0.0])
+def test_a_constant_output_does_not_decide(loader: list[tuple[Tensor, Tensor]], varying: float) -> None:
+    """Beside an output that varies it does not count; alone it is compared by its size."""
+    network = Heads(1000.0, varying).eval()
+    graph = channel_sets(network, loader[0][0][:1])
+    loss = MeasuredLoss(network, graph, loader)
+    losses = [loss(Selection(graph, {each.name: np.arange(kept) for each in graph.prunable})) for kept in (12, 6, 1)]
+    assert all(0 <= each < 10 for each in losses)
+    if varying:
+        assert losses[0] < 1e-4 < losses[1] < losses[2]
+
+
+def test_a_single_unused_image_gives_finite_losses(network: nn.Module, loader: list[tuple[Tensor, Tensor]]) -> None:
+    graph = channel_sets(network, loader[0][0][:1])
+    loss = MeasuredLoss(network, graph, [(loader[0][0][:4], torch.zeros(4))])
+    assert 0 < loss(Selection(graph, {each.name: np.arange(2) for each in graph.prunable})) < 1000
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 4, 20])
+def test_without_a_finite_loss_the_search_stays_where_it_began(candidates: int) -> None:
+    best = search(powers(WEIGHTS), counts_of, lambda _: float("inf"), candidates=candidates)
+    assert best.shares == powers(WEIGHTS)(0.5)
