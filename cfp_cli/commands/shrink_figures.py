@@ -25,8 +25,9 @@ def frontier_table(done: Shrunk) -> Table:
     from cfp_cli.measuring.loss_rule import METRIC_NAMES
 
     metrics = done.metrics
+    name = METRIC_NAMES[metrics.metric]
     rule = (
-        f"loss: {METRIC_NAMES[metrics.metric]} on {compared_images(metrics)}, in points; at most: loss of accuracy with 95 % "
+        f"loss: {name} on {compared_images(metrics)}, in points; at most: loss of accuracy with 95 % "
         f"confidence; a network passes with a loss up to {metrics.max_loss:g} (--max-loss) and at most "
         f"{done.judged.allowed:.2f}, {metrics.max_loss + metrics.margin:g} (--max-loss plus --margin) more than "
         "with the original's predictions"
@@ -98,15 +99,15 @@ def loss_on_test(metrics: ShrinkMetrics) -> tuple[str, ...]:
 
 def verdict(done: Shrunk) -> list[str]:
     """Say how much smaller the network is, and whether it is within the loss; a line for each fact."""
-    metrics, judged, chosen = done.metrics, done.judged, done.chosen
-    images = metrics.val.images
     from cfp_cli.measuring.loss_rule import METRIC_NAMES
 
+    metrics, judged, chosen = done.metrics, done.judged, done.chosen
+    images, name = metrics.val.images, METRIC_NAMES[metrics.metric]
     bounded = METRIC_NAMES["agreement" if metrics.metric == "agreement" else "accuracy"]
     lines = [
         f"{done.compression:.1f}x fewer parameters ({chosen.params:,}), {done.macs_ratio:.1f}x fewer multiply-adds "
         f"({chosen.macs / 1e6:,.1f} M)",
-        f"it {change(judged.loss)} of {METRIC_NAMES[metrics.metric]} on {compared_images(metrics)}; {metrics.max_loss:g} "
+        f"it {change(judged.loss)} of {name} on {compared_images(metrics)}; {metrics.max_loss:g} "
         f"may be lost, one image is {100 / images:.2f}",
         f"with 95 % confidence it loses at most {judged.bound:.2f} points of {bounded} on images like these; "
         f"{judged.unchanged:.2f} with the same predictions as the original, and {judged.allowed:.2f} is allowed",

@@ -32,16 +32,16 @@ from cfp_cli.pruning.layer_fit import FitOptions
 from cfp_cli.pruning.rebuild import rebuild
 from cfp_cli.pruning.reconstruct import RecordedOutputs, spread
 
-# Images that are used, to the next batch. With fewer the order of the candidates is often another.
-IMAGES = 256
+# Images that are used, to the next batch. With half as many the order of the candidates is often another.
+IMAGES = 512
 # Fewer images say nothing about which candidate is best, so without an explicit allocation the rule decides.
 FEWEST_IMAGES = 32
 # Part of the images that the candidates are fitted to. The loss is measured on the others.
 FITTED = 0.75
-# The fit of a candidate is quicker than the final one: a quarter of its output positions, one ridge, and no steps
-# behind activations. The order of the candidates stays the same (docs/results/channel-choice.md).
+# The fit of a candidate is quicker than the final one: a quarter of its output positions, and no steps behind
+# activations. The order of the candidates stays the same (docs/results/channel-choice.md).
 POSITIONS = 16
-QUICK_FIT = FitOptions(ridges=(0.1,), steps=0)
+QUICK_FIT = FitOptions(steps=0)
 # The first change of a share is by this factor, and a smaller factor follows when no set gains by it.
 FACTOR = 1.35
 REDUCED = 0.6

@@ -242,11 +242,12 @@ class Search:
         record = self.maker.finetune_record(candidate)
         if record is not None and record.metrics.best_epoch == START:
             how += " without a gain"
-        passes, allowed = "passes" if judged.passes else "fails", self.options.rule.max_loss
+        passes, rule = "passes" if judged.passes else "fails", self.options.rule
+        bounded = METRIC_NAMES["agreement" if rule.metric == "agreement" else "accuracy"]
         self.progress.say(
             f"{self._named(compression)}, {how}: {cost_texts(self.costs(candidate))}, "
-            f"loss {judged.loss:.2f} points of {METRIC_NAMES[self.options.rule.metric]} (allowed {allowed:g}), "
-            f"loss of accuracy at most {judged.bound:.2f} with 95 % confidence (allowed "
+            f"loss {judged.loss:.2f} points of {METRIC_NAMES[rule.metric]} (allowed {rule.max_loss:g}), "
+            f"of {bounded} at most {judged.bound:.2f} with 95 % confidence (allowed "
             f"{judged.allowed:.2f}): {passes}{self._outlook(candidate.trained, left)}"
         )
 

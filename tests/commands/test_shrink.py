@@ -209,7 +209,7 @@ def test_budgets(shrink, model: Path) -> None:
     params = sum(each.numel() for each in load(model).parameters())
     done = shrink("--budget", f"params<={params // 6}", "--budget", "macs<=1M", "--no-finetune", "--max-loss", 100)
     assert done.code == 0, done.err
-    assert "points (allowed 100), at most " in done.err
+    assert "points of agreement with the original (allowed 100), of agreement with the original at most " in done.err
     assert "with 95 % confidence (allowed 100.00): passes" in done.err
     assert all(each["params"] <= params // 6 for each in done.json["frontier"])
     failed = shrink("--budget", f"params<={params // 40}", "--no-finetune", "--max-loss", 0)

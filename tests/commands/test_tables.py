@@ -62,6 +62,7 @@ def tables(count: int) -> list[Table]:
         requested=0.95,
         achieved=0.9501,
         target="params",
+        options={"allocation": "measured", "candidates": 4},
         max_abs_logit_error=1e-7,
     )
     stages = {"before": first, "rebuilt": second, "reconstructed": third}
@@ -133,7 +134,7 @@ def test_the_figure_before_the_refit_is_no_verdict() -> None:
     good = metrics_of(3)
     plan = SimpleNamespace(
         params_before=10, params_after=1, compression=10.0, macs_before=10, macs_after=1, requested=0.9, achieved=0.9,
-        target="params", max_abs_logit_error=0.0,
+        target="params", options={}, max_abs_logit_error=0.0,
     )  # fmt: skip
     repaired = summary_table(plan, {"before": good, "rebuilt": one_class, "reconstructed": good})
     assert "val accuracy before the refit" in [str(cell) for cell in repaired.columns[0].cells]
@@ -181,7 +182,7 @@ def test_unsure_images_are_listed_beside_a_csv_file(cfp, model: Path, images: Pa
 
 def test_a_prune_without_labels_speaks_of_outputs() -> None:
     figures = {"params_before": 2, "params_after": 1, "macs_before": 2, "macs_after": 1, "compression": 2.0}
-    plan = SimpleNamespace(**figures, requested=0.5, achieved=0.5, target="params", max_abs_logit_error=0.0)
+    plan = SimpleNamespace(**figures, requested=0.5, achieved=0.5, target="params", options={}, max_abs_logit_error=0.0)
     rows = [str(cell) for cell in summary_table(plan, {}, {"before": 0.0, "reconstructed": 0.1}).columns[0].cells]
     assert "largest output error of the rebuild" in rows
 
