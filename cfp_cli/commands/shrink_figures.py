@@ -99,11 +99,11 @@ def loss_on_test(metrics: ShrinkMetrics) -> tuple[str, ...]:
 
 def verdict(done: Shrunk) -> list[str]:
     """Say how much smaller the network is, and whether it is within the loss; a line for each fact."""
-    from cfp_cli.measuring.loss_rule import METRIC_NAMES
+    from cfp_cli.measuring.loss_rule import METRIC_NAMES, LossRule
 
     metrics, judged, chosen = done.metrics, done.judged, done.chosen
     images, name = metrics.val.images, METRIC_NAMES[metrics.metric]
-    bounded = METRIC_NAMES["agreement" if metrics.metric == "agreement" else "accuracy"]
+    bounded = LossRule(metric=metrics.metric).bounded
     lines = [
         f"{done.compression:.1f}x fewer parameters ({chosen.params:,}), {done.macs_ratio:.1f}x fewer multiply-adds "
         f"({chosen.macs / 1e6:,.1f} M)",

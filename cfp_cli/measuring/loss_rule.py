@@ -59,6 +59,11 @@ class LossRule:
     margin: float = 3.0
     metric: LossMetric = "macro_f1"
 
+    @property
+    def bounded(self) -> str:
+        """The name of what the bound limits."""
+        return METRIC_NAMES["agreement" if self.metric == "agreement" else "accuracy"]
+
     def __post_init__(self) -> None:
         """Check the values.
 

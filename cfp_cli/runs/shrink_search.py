@@ -243,11 +243,10 @@ class Search:
         if record is not None and record.metrics.best_epoch == START:
             how += " without a gain"
         passes, rule = "passes" if judged.passes else "fails", self.options.rule
-        bounded = METRIC_NAMES["agreement" if rule.metric == "agreement" else "accuracy"]
         self.progress.say(
             f"{self._named(compression)}, {how}: {cost_texts(self.costs(candidate))}, "
             f"loss {judged.loss:.2f} points of {METRIC_NAMES[rule.metric]} (allowed {rule.max_loss:g}), "
-            f"of {bounded} at most {judged.bound:.2f} with 95 % confidence (allowed "
+            f"of {rule.bounded} at most {judged.bound:.2f} with 95 % confidence (allowed "
             f"{judged.allowed:.2f}): {passes}{self._outlook(candidate.trained, left)}"
         )
 
