@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cfp_cli.foundation.errors import RunError, TargetError
 from cfp_cli.foundation.progress import working
 from cfp_cli.measuring.loss_rule import LOOKS, METRIC_NAMES, Judged
 from cfp_cli.pruning.frontier import (
+    CLOSE,
     LEAST,
     Cost,
     below_first_failure,
@@ -33,8 +34,8 @@ _LESS: dict[Cost, str] = {
 # Fine-tuning begins with the smallest candidate whose refit loses at most this many points more than is allowed, or
 # two images more.
 RECOVERABLE = 1.0
-# Factors of the search for that candidate and among fine-tuned ones, which cost minutes each.
-STEP, CLOSE = 1.6, 1.3
+# That candidate is searched to this factor. Fine-tuned ones follow by this factor, and then closer; they cost minutes.
+STEP, CLOSE_TRAINED = 1.6, 1.3
 # The largest compression at which budgets are tried.
 LARGEST = 1e6
 # How often the estimate of latency is corrected by measuring the largest network that fits the budget.
@@ -82,35 +83,26 @@ class Search:
         return least
 
     def walk(self, least: float) -> None:
-        """Measure refitted candidates until the border of the allowed loss is found, without training.
+        """Measure refitted candidates until the border is found from which fine-tuning begins, without training.
 
-        If candidates are fine-tuned afterwards, the border of the recoverable loss is found as well.
+        If candidates are not fine-tuned, it is the border of the allowed loss, and is found more exactly.
 
         Args:
             least: smallest compression that fits the budgets.
         """
+        if self.options.finetune:
+            self._find_border(least, lambda each: self.judge(each).loss <= self._recoverable, STEP)
+        else:
+            self._find_border(least, self._passes, CLOSE)
+
+    def _find_border(self, least: float, good: Callable[[Candidate], bool], close: float) -> None:
+        """Measure refitted candidates until the border between good and other ones is found, to a factor `close`."""
         tried: dict[float, bool] = {}
-        losses: dict[float, float] = {}
-
-        def measure(compressions: Sequence[float]) -> None:
-            for compression, candidate in self.measured.refitted(compressions).items():
-                losses[compression] = float("inf") if candidate is None else self.judge(candidate).loss
-                tried[compression] = candidate is not None and self._passes(candidate)
-
         count = self.maker.pool.size
-        while following := self._allowed(next_compressions(tried, count, least=least), False):
-            left = remaining_looks(tried, count, least=least)
-            measure(following)
-            self._report(following, left)
-        if not self.options.finetune:
-            return
-        most = self._recoverable
-        recoverable = {compression: loss <= most for compression, loss in losses.items()}
-        known = {"least": least, "close": STEP, "factor": STEP}
-        while following := self._allowed(next_compressions(recoverable, count, **known), False):
-            left = remaining_looks(recoverable, count, **known)
-            measure(following)
-            recoverable |= {each: losses[each] <= most for each in following}
+        while following := self._allowed(next_compressions(tried, count, least=least, close=close), False):
+            left = remaining_looks(tried, count, least=least, close=close)
+            for compression, candidate in self.measured.refitted(following).items():
+                tried[compression] = candidate is not None and good(candidate)
             self._report(following, left)
 
     def train(self, least: float) -> None:
@@ -128,7 +120,7 @@ class Search:
         count = self.maker.pool.size
         following = next_compressions({}, count, least=least, start=start, factor=STEP)
         while following := self._allowed(following, True):
-            left = remaining_looks(tried, count, least=least, factor=STEP, close=CLOSE)
+            left = remaining_looks(tried, count, least=least, factor=STEP, close=CLOSE_TRAINED)
             try:
                 tried |= self._pass_trained(following)
             except OutOfTimeError as stopped:
@@ -137,9 +129,10 @@ class Search:
                     f"fine-tuning {names} needs {stopped.seconds:.0f} s more than the time limit leaves, so it is "
                     "stopped; repeat the command with a longer --time-limit to continue it"
                 )
+                self._find_border(least, self._passes, CLOSE)
                 return
             self._report(following, left)
-            following = next_compressions(tried, count, least=least, factor=STEP, close=CLOSE)
+            following = next_compressions(tried, count, least=least, factor=STEP, close=CLOSE_TRAINED)
 
     @property
     def _recoverable(self) -> float:
