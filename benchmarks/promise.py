@@ -31,7 +31,7 @@ from cfp_cli.data.dataset import Item
 from cfp_cli.data.images import sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.views import ViewStore
-from cfp_cli.measuring.compared import Compared, ComparedViews
+from cfp_cli.measuring.compared import Compared
 from cfp_cli.measuring.intervals import paired_difference
 from cfp_cli.measuring.metrics import compute_metrics
 from cfp_cli.measuring.predictions import predict
@@ -103,19 +103,18 @@ def candidates(name: str, path: Path, data: Path, run: Path) -> Iterator[dict[st
     stored = Candidates(run)
     for each in stored.all:
         after = predict(cfp.load(stored.path(each, each.checkpoint)), images)
-        test = Compared.of(before.classes, after.classes, before.labels, classes)
-        plain, views = each.compared, each.compared.on_views
-        assert views is not None
-        low, high = paired_difference(test.both, test.lost, test.gained, test.neither)
+        test = compute_metrics(after.classes, after.labels, classes)
+        loss = each.compared.macro_f1
         yield {
             "data": f"{name}, candidates of shrink",
             "compression": each.compression,
             "params": each.params,
             "finetuned": each.trained,
-            "validation images": round(100 * (original_val.macro_f1 - plain.metrics.macro_f1), 3),
-            "image and 8 views": round(100 * (views.original_macro_f1 - views.macro_f1), 3),
-            "test": round(100 * (original_test.macro_f1 - test.metrics.macro_f1), 3),
-            "test interval": [round(-100 * high, 3), round(-100 * low, 3)],
+            "validation images": round(100 * (original_val.macro_f1 - each.compared.metrics.macro_f1), 3),
+            "image and 8 views": round(loss.points, 3),
+            "image and 8 views, standard error": round(loss.standard_error, 3),
+            "test": round(100 * (original_test.macro_f1 - test.macro_f1), 3),
+            "test interval": test_interval(before.classes, after.classes, before.labels),
         }
 
 
@@ -182,14 +181,21 @@ def losses(before: dict[str, Tensor], after: dict[str, Tensor], labels: dict[str
     for name, (split, first, last) in {**ESTIMATES, "test": ("test", 0, 1), "9 views of test": ("test", 0, 9)}.items():
         original, network = before[split][first:last], after[split][first:last]
         truth = labels[split].expand(len(original), -1)
-        views = ComparedViews.of(original, network, truth, names)
-        row[name] = round(100 * (views.original_macro_f1 - views.macro_f1), 3)
-        row[f"{name}, accuracy"] = round(100 * (views.lost - views.gained) / truth.numel(), 3)
-    test = Compared.of(before["test"][0], after["test"][0], labels["test"], names)
-    low, high = paired_difference(test.both, test.lost, test.gained, test.neither)
-    row["test interval"] = [round(-100 * high, 3), round(-100 * low, 3)]
+        compared = Compared.of(original, network, truth, names)
+        row[name] = round(compared.macro_f1.points, 3)
+        row[f"{name}, standard error"] = round(compared.macro_f1.standard_error, 3)
+        row[f"{name}, accuracy"] = round(compared.accuracy.points, 3)
+    row["test interval"] = test_interval(before["test"][0], after["test"][0], labels["test"])
     row["original test"] = round(100 * compute_metrics(before["test"][0], labels["test"], names).accuracy, 3)
     return row
+
+
+def test_interval(before: Tensor, after: Tensor, labels: Tensor) -> list[float]:
+    """The interval of the loss of accuracy on the test images, in points."""
+    first, second = before == labels, after == labels
+    counts = (first & second, first & ~second, ~first & second, ~first & ~second)
+    low, high = paired_difference(*(int(each.sum()) for each in counts))
+    return [round(-100 * high, 3), round(-100 * low, 3)]
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:

@@ -26,7 +26,18 @@ from typing import Any
 from cfp_cli.foundation.versions import versions
 
 SCRIPT = Path(__file__).with_name("shrink_parts.py")
-POINT = ("compression", "trained", "params", "macs", "latency_ms", "loss", "bound", "passes", "chosen", "seconds")
+POINT = (
+    "compression",
+    "trained",
+    "params",
+    "macs",
+    "latency_ms",
+    "loss",
+    "standard_error",
+    "passes",
+    "chosen",
+    "seconds",
+)
 
 
 def main() -> None:
@@ -73,7 +84,7 @@ def main() -> None:
         "peak_mib": used.ru_maxrss // 1024,
         **{
             name: result[name]
-            for name in ("met", "loss", "bound", "views", "compression", "macs_ratio", "latency_ratio")
+            for name in ("met", "loss", "standard_error", "views", "compression", "macs_ratio", "latency_ratio")
         },
         "latency_ms": result["latency_ms"],
         "bytes": result["bytes"],

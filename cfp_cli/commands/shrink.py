@@ -73,15 +73,8 @@ def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None
     type=FiniteRange(0, 100),
     default=0.5,
     show_default=True,
-    help="Largest loss in points, on the validation images and on flipped, turned and cropped views of them.",
-)
-@click.option(
-    "--margin",
-    type=FiniteRange(0, 100),
-    default=3.0,
-    show_default=True,
-    help="Points by which the 95 % bound of the accuracy loss may exceed --max-loss plus the bound of an unchanged "
-    "network.",
+    help="Largest loss with its standard error, in points, on the validation images and on flipped, turned and "
+    "cropped views of them.",
 )
 @click.option(
     "--metric",
@@ -189,7 +182,6 @@ def shrink(
     model: Path,
     data: Path,
     max_loss: float,
-    margin: float,
     metric: str,
     target: Target,
     budgets: tuple[str, ...],
@@ -224,7 +216,7 @@ def shrink(
     from cfp_cli.runs.shrink_options import ShrinkOptions, short_training
 
     options = ShrinkOptions(
-        rule=LossRule(max_loss, margin, METRICS[metric]),  # type: ignore[arg-type]
+        rule=LossRule(max_loss, METRICS[metric]),  # type: ignore[arg-type]
         target=target,
         budgets=tuple(map(Budget.parse, budgets)),
         runtime=runtime,

@@ -27,16 +27,12 @@ def frontier_table(done: Shrunk) -> Table:
     metrics = done.metrics
     name = METRIC_NAMES[metrics.metric]
     rule = (
-        f"loss: {name} on {compared_images(metrics)}, in points; at most: loss of accuracy with 95 % "
-        f"confidence; a network passes with a loss up to {metrics.max_loss:g} (--max-loss) and at most "
-        f"{done.judged.allowed:.2f}, {metrics.max_loss + metrics.margin:g} (--max-loss plus --margin) more than "
-        "with the original's predictions"
+        f"loss: {name} on {compared_images(metrics)}, in points, ± standard error; a network passes if both together "
+        f"are up to {metrics.max_loss:g} (--max-loss)"
     )
     timed, sized = (any(getattr(each, name) for each in metrics.frontier) for name in ("latency_ms", "bytes"))
     estimates = [*(["ms (about)"] if timed else []), *(["bytes (about)"] if sized else [])]
-    table = Table(
-        "parameters", "multiply-adds", *estimates, "how", "loss", "at most", "", title="frontier", caption=rule
-    )
+    table = Table("parameters", "multiply-adds", *estimates, "how", "loss", "", title="frontier", caption=rule)
     for point in sorted(done.metrics.frontier, key=lambda each: (-each.params, each.trained)):
         table.add_row(
             f"{point.params:,}",
@@ -44,8 +40,7 @@ def frontier_table(done: Shrunk) -> Table:
             *([f"{point.latency_ms or 0:.3g}"] if timed else []),
             *([f"{point.bytes or 0:,}"] if sized else []),
             sentence("fine-tuned" if point.trained else "refitted"),
-            f"{point.loss:.2f}",
-            f"{point.bound:.2f}",
+            f"{point.loss:.2f} ± {point.standard_error:.2f}",
             "chosen" if point.chosen else "passes" if point.passes else "fails",
         )
     return table
@@ -99,18 +94,15 @@ def loss_on_test(metrics: ShrinkMetrics) -> tuple[str, ...]:
 
 def verdict(done: Shrunk) -> list[str]:
     """Say how much smaller the network is, and whether it is within the loss; a line for each fact."""
-    from cfp_cli.measuring.loss_rule import METRIC_NAMES, LossRule
+    from cfp_cli.measuring.loss_rule import METRIC_NAMES
 
     metrics, judged, chosen = done.metrics, done.judged, done.chosen
     images, name = metrics.val.images, METRIC_NAMES[metrics.metric]
-    bounded = LossRule(metric=metrics.metric).bounded
     lines = [
         f"{done.compression:.1f}x fewer parameters ({chosen.params:,}), {done.macs_ratio:.1f}x fewer multiply-adds "
         f"({chosen.macs / 1e6:,.1f} M)",
-        f"it {change(judged.loss)} of {name} on {compared_images(metrics)}; {metrics.max_loss:g} "
-        f"may be lost, one image is {100 / images:.2f}",
-        f"with 95 % confidence it loses at most {judged.bound:.2f} points of {bounded} on images like these; "
-        f"{judged.unchanged:.2f} with the same predictions as the original, and {judged.allowed:.2f} is allowed",
+        f"it {change(judged.loss)} of {name} on {compared_images(metrics)}, with a standard error of "
+        f"{judged.standard_error:.2f}; {metrics.max_loss:g} may be lost, one image is {100 / images:.2f}",
     ]
     if judged.passes:
         return lines

@@ -1,67 +1,79 @@
-"""A smaller network beside the original: their predictions of the same images, and of views of these images."""
+"""A smaller network beside the original: how much it loses on the same images and views of them, and how surely."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from cfp_cli.foundation.typed_json import FieldError
-from cfp_cli.measuring.metrics import Metrics, compute_metrics
+from cfp_cli.measuring.metrics import Float64, Int64, Metrics, compute_metrics
 
-
-class Counts(NamedTuple):
-    """Images that both networks classify correctly, only the original, only the smaller network, or neither."""
-
-    both: float
-    lost: float
-    gained: float
-    neither: float
+# Entries of the tables from which the macro-F1 without each image is computed.
+_ENTRIES = 1 << 20
 
 
 @dataclass(frozen=True)
-class ComparedViews:
-    """A network beside the original, on several views of each image; the image itself is one of them.
+class Loss:
+    """A loss in points, with its standard error over the images.
 
     Attributes:
-        views: number of views of each image.
-        original_macro_f1: macro-F1 of the original over all views.
-        macro_f1: macro-F1 of the network over all views.
-        both, lost, gained, neither: views that both networks classify correctly, only the original, only the network,
-            or neither.
-        same: views for which both networks predict the same class.
+        points: the loss; negative for a gain.
+        standard_error: how much it varies from one set of so many images to another.
     """
 
-    views: int
-    original_macro_f1: float
-    macro_f1: float
-    both: int
-    lost: int
-    gained: int
-    neither: int
-    same: int
+    points: float
+    standard_error: float
 
     def __post_init__(self) -> None:
         """Check the numbers.
 
         Raises:
-            FieldError: a number is out of its range.
+            FieldError: they are not finite, or the standard error is negative.
         """
-        counts = (self.both, self.lost, self.gained, self.neither)
-        if self.views < 1 or min(*counts, self.same) < 0 or self.same > sum(counts):
-            raise FieldError("views, both, lost, gained, neither and same do not fit each other")
-        for name in ("original_macro_f1", "macro_f1"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise FieldError(f"{name} is {getattr(self, name)}, not from 0 to 1")
+        if not (math.isfinite(self.points) and 0 <= self.standard_error < math.inf):
+            raise FieldError(f"a loss of {self.points} ± {self.standard_error} points is none")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A network beside the original, on the same images, each in one or several views.
+
+    Attributes:
+        metrics: metrics of the network on the images as they are.
+        views: number of views of each image; the image itself is one of them.
+        accuracy, macro_f1: losses over all views. An image counts once: its views are lost together.
+        agreement: the share of the views for which the two networks predict different classes.
+    """
+
+    metrics: Metrics
+    views: int
+    accuracy: Loss
+    macro_f1: Loss
+    agreement: Loss
+
+    def __post_init__(self) -> None:
+        """Check the number of views.
+
+        Raises:
+            FieldError: there are none.
+        """
+        if self.views < 1:
+            raise FieldError(f"views is {self.views}, not 1 or more")
 
     @classmethod
-    def of(cls, original: Tensor, network: Tensor, labels: Tensor, classes: Sequence[str]) -> ComparedViews:
-        """Compare predictions of views.
+    def of(cls, original: Tensor, network: Tensor, labels: Tensor, classes: Sequence[str]) -> Compared:
+        """Compare predictions.
+
+        The standard errors of accuracy and agreement are those of a mean over the images; that of macro-F1 is
+        estimated by leaving out one image at a time (jackknife; Efron and Stein, The jackknife estimate of variance,
+        Annals of Statistics 1981).
 
         Args:
-            original: classes that the original predicts, int64 [V, N].
+            original: classes that the original predicts, int64 [V, N]; the first view is the image itself.
             network: classes that the network predicts, int64 [V, N].
             labels: true classes, int64 [V, N].
             classes: class names in the order of the logits.
@@ -69,89 +81,42 @@ class ComparedViews:
         Raises:
             DataError: there are no images, or a label is not one of the classes.
         """
-        before, after = (compute_metrics(each.flatten(), labels.flatten(), classes) for each in (original, network))
-        counts = _counts(original, network, labels)
-        return cls(len(original), before.macro_f1, after.macro_f1, *counts, int((original == network).sum()))
+        metrics = compute_metrics(network[0], labels[0], classes)
+        before, after, truth = (each.numpy() for each in (original, network, labels))
+        lost = ((before == truth).astype(float) - (after == truth)).mean(0)
+        whole = [compute_metrics(each.flatten(), labels.flatten(), classes).macro_f1 for each in (original, network)]
+        rest = _without_each(before, truth, len(classes)) - _without_each(after, truth, len(classes))
+        # The deviation of the leave-one-out values times (N - 1) is that of the images.
+        f1 = Loss(100 * (whole[0] - whole[1]), max(len(rest) - 1, 1) * _mean_error(rest))
+        return cls(metrics, len(labels), _mean(lost), f1, _mean((before != after).mean(0)))
 
 
-@dataclass(frozen=True)
-class Compared:
-    """A network beside the original, on the same images.
+def _mean(values: Float64) -> Loss:
+    """The mean of the images [N] in points."""
+    return Loss(100 * float(values.mean()), _mean_error(values))
 
-    Attributes:
-        metrics: metrics of the network.
-        both, lost, gained, neither: images that both networks classify correctly, only the original, only the
-            network, or neither.
-        same: images of which both networks predict the same class.
-        on_views: the same on several views of each image; None if only the images were compared.
+
+def _mean_error(values: Float64) -> float:
+    """The standard error of the mean of values [N] in points; that of one value is not known, and is the largest."""
+    return 100 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 100.0
+
+
+def _without_each(predictions: Int64, labels: Int64, classes: int) -> Float64:
+    """The macro-F1 of predictions [V, N] when all views of one image are left out, for each image, float64 [N].
+
+    The classes are those of all images; one without images and predictions counts as 0, for both networks alike.
     """
-
-    metrics: Metrics
-    both: int
-    lost: int
-    gained: int
-    neither: int
-    same: int
-    on_views: ComparedViews | None = None
-
-    def __post_init__(self) -> None:
-        """Check the counts.
-
-        Raises:
-            FieldError: they are negative, or are not those of the images of `metrics`.
-        """
-        counts = (self.both, self.lost, self.gained, self.neither)
-        if min(*counts, self.same) < 0 or sum(counts) != self.metrics.images or self.same > self.metrics.images:
-            raise FieldError(f"both, lost, gained, neither and same do not fit {self.metrics.images} images")
-        views = self.on_views
-        if views is not None:
-            total = views.both + views.lost + views.gained + views.neither
-            if total != views.views * self.metrics.images:
-                raise FieldError(f"on_views does not have {views.views} views of {self.metrics.images} images")
-
-    @classmethod
-    def of(
-        cls,
-        original: Tensor,
-        network: Tensor,
-        labels: Tensor,
-        classes: Sequence[str],
-        on_views: ComparedViews | None = None,
-    ) -> Compared:
-        """Compare predictions.
-
-        Args:
-            original: classes that the original predicts, int64 [N].
-            network: classes that the network predicts, int64 [N].
-            labels: true classes, int64 [N].
-            classes: class names in the order of the logits.
-            on_views: the comparison of views of the images.
-
-        Raises:
-            DataError: N is 0, or a label is not one of the classes.
-        """
-        metrics = compute_metrics(network, labels, classes)
-        counts = _counts(original, network, labels)
-        return cls(metrics, *counts, int((original == network).sum()), on_views)
-
-    @property
-    def counts(self) -> Counts:
-        """The images by what the two networks predict; with several views of an image, the mean over its views."""
-        views = self.on_views
-        if views is None:
-            return Counts(self.both, self.lost, self.gained, self.neither)
-        return Counts(*(each / views.views for each in (views.both, views.lost, views.gained, views.neither)))
-
-    @property
-    def changed(self) -> float:
-        """The images of which the two networks predict different classes; the mean over their views."""
-        views = self.on_views
-        return self.metrics.images - (self.same if views is None else views.same / views.views)
-
-
-def _counts(original: Tensor, network: Tensor, labels: Tensor) -> tuple[int, int, int, int]:
-    before, after = original == labels, network == labels
-    both, lost, gained, neither = (
-        int(each.sum()) for each in (before & after, before & ~after, ~before & after, ~before & ~after)
-    )
-    return both, lost, gained, neither
+    hits = np.bincount(labels[predictions == labels], minlength=classes)
+    images = np.bincount(labels.ravel(), minlength=classes)
+    total = images + np.bincount(predictions.ravel(), minlength=classes)
+    parts = []
+    for chunk in np.array_split(np.arange(labels.shape[1]), -(-labels.shape[1] * classes // _ENTRIES)):
+        found, truth = predictions[:, chunk], labels[:, chunk]
+        rows = np.broadcast_to(np.arange(len(chunk)), truth.shape)
+        own_hits, own_total = np.zeros((2, len(chunk), classes), np.int64)
+        np.add.at(own_hits, (rows, truth), found == truth)
+        np.add.at(own_total, (rows, truth), 1)
+        np.add.at(own_total, (rows, found), 1)
+        f1 = 2 * (hits - own_hits) / np.maximum(total - own_total, 1)
+        parts.append(f1[:, images > 0].mean(1))
+    return np.concatenate(parts)

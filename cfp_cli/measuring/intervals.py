@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 # The 97.5th percentile of the normal distribution.
@@ -29,17 +28,17 @@ class Estimate(NamedTuple):
     interval: Interval
 
 
-def wilson(successes: float, total: float, z: float = _Z) -> Interval:
+def wilson(successes: int, total: int) -> Interval:
     """Return Wilson's score interval, without continuity correction; [0, 1] if `total` is 0.
 
     Args:
         successes: number of successes.
         total: number of trials.
-        z: quantile of the normal distribution; the default is that of 95 %.
     """
     if total == 0:
         return Interval(0.0, 1.0)
     fraction = successes / total
+    z = _Z
     scale = 1 + z**2 / total
     centre = (fraction + z**2 / (2 * total)) / scale
     half = z / scale * math.sqrt(fraction * (1 - fraction) / total + z**2 / (4 * total**2))
@@ -66,48 +65,28 @@ def mean_interval(estimates: Sequence[Estimate], shared_errors: bool = False) ->
     return Interval(max(0.0, mean - below), min(1.0, mean + above))
 
 
-def paired_difference(both: float, first: float, second: float, neither: float, z: float = _Z) -> Interval:
+def paired_difference(both: int, first: int, second: int, neither: int) -> Interval:
     """Return the interval of the accuracy of a second network minus that of a first, on the same images.
 
     Source: method 10 of Newcombe, Improved confidence intervals for the difference between binomial proportions based
     on paired data, Statistics in Medicine 17 (1998).
-
-    With several views of each image, a count is the mean over the views: the mean of an image varies no more than one
-    of its views, so the interval is not too narrow however much the views of an image have in common.
 
     Args:
         both: images that both networks classify correctly.
         first: images that only the first classifies correctly.
         second: images that only the second classifies correctly.
         neither: images that neither classifies correctly.
-        z: quantile of the normal distribution; the default is that of 95 %.
     """
     total = both + first + second + neither
     p1, p2 = (both + first) / total, (both + second) / total
-    (low1, high1), (low2, high2) = wilson(both + first, total, z), wilson(both + second, total, z)
+    (low1, high1), (low2, high2) = wilson(both + first, total), wilson(both + second, total)
     phi = _correlation(both, first, second, neither)
     below = _distance(p2 - low2, high1 - p1, phi)
     above = _distance(high2 - p2, p1 - low1, phi)
     return Interval(max(-1.0, p2 - p1 - below), min(1.0, p2 - p1 + above))
 
 
-def largest_loss(both: float, first: float, second: float, neither: float, looks: int = 1) -> float:
-    """Return the largest loss of accuracy of the second network that the images do not rule out, at least 0.
-
-    It holds with 95 % confidence for `looks` comparisons together (Bonferroni), so that the best of them may be chosen.
-
-    Args:
-        both: images that both networks classify correctly.
-        first: images that only the first classifies correctly.
-        second: images that only the second classifies correctly.
-        neither: images that neither classifies correctly.
-        looks: number of comparisons on the same images.
-    """
-    z = NormalDist().inv_cdf(1 - 0.05 / looks)
-    return max(0.0, -paired_difference(both, first, second, neither, z).low)
-
-
-def _correlation(both: float, first: float, second: float, neither: float) -> float:
+def _correlation(both: int, first: int, second: int, neither: int) -> float:
     """Return the correlation of the two networks' successes, with the continuity correction of the source."""
     product = (both + first) * (second + neither) * (both + second) * (first + neither)
     if product == 0:

@@ -28,8 +28,8 @@ class FrontierPoint:
         macs: multiply-adds of one image.
         val: metrics on the validation split.
         loss: loss on the validation split, in points.
-        bound: largest loss of accuracy that the validation images do not rule out, in points.
-        passes: whether the loss and its bound are within the limits.
+        standard_error: standard error of the loss over the images, in points.
+        passes: whether the loss with its standard error is within the limit.
         chosen: whether it is the result.
         seconds: how long its prune, or its training, and its evaluation took.
         latency_ms: estimated latency in milliseconds; None if it was not needed.
@@ -42,7 +42,7 @@ class FrontierPoint:
     macs: int
     val: Metrics
     loss: float
-    bound: float
+    standard_error: float
     passes: bool
     chosen: bool
     seconds: float
@@ -122,7 +122,8 @@ def frontier_chart(points: Sequence[FrontierPoint], cost: str, label: str, max_l
 
 def _description(point: FrontierPoint) -> str:
     how = "fine-tuned" if point.trained else "refitted"
-    return f"{point.params:,} parameters, {point.macs:,} multiply-adds, {how}, loss {point.loss:.2f} points"
+    loss = f"{point.loss:.2f} ± {point.standard_error:.2f}"
+    return f"{point.params:,} parameters, {point.macs:,} multiply-adds, {how}, loss {loss} points"
 
 
 def _round_costs(low: float, high: float) -> list[float]:

@@ -13,7 +13,7 @@ from cfp_cli.foundation.typed_json import read, to_json
 from cfp_cli.measuring.compared import Compared
 from cfp_cli.runs.records import OutputFile
 
-FORMAT = "cfp-shrink/1"
+FORMAT = "cfp-shrink/2"
 ADVICE = "delete the file to measure all candidates again"
 
 

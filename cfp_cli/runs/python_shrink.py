@@ -24,7 +24,6 @@ def shrink(
     run: str | Path,
     *,
     max_loss: float = 0.5,
-    margin: float = 3.0,
     metric: LossMetric = "macro_f1",
     budgets: Sequence[str] = (),
     teachers: Sequence[str | Path] = (),
@@ -42,9 +41,7 @@ def shrink(
         model: file of the trained classifier.
         data: folder or list of the images.
         run: run directory; the result is `RUN/shrunk.pt`.
-        max_loss: largest loss in points, on the validation images and on views of them.
-        margin: points by which the 95 % bound of the accuracy loss may exceed `max_loss` plus the bound of an unchanged
-            network.
+        max_loss: largest loss with its standard error, in points, on the validation images and on views of them.
         metric: `macro_f1`, `accuracy`, or `agreement` with the original.
         budgets: what the result may cost at most, such as `params<=400k` or `latency<=2ms`.
         teachers: files of one or two teachers; empty uses `model`, and if the classes are unbalanced also a
@@ -67,7 +64,7 @@ def shrink(
     seed = options.get("seed", 0)
     training = options.pop("training", None) or short_training(seed=seed)
     chosen = ShrinkOptions(
-        rule=LossRule(max_loss, margin, metric), budgets=tuple(map(Budget.parse, budgets)), training=training, **options
+        rule=LossRule(max_loss, metric), budgets=tuple(map(Budget.parse, budgets)), training=training, **options
     )
 
     with Run.exclusive(Path(run)) as directory:

@@ -249,8 +249,7 @@ class ShrinkMetrics:
 
     Attributes:
         frontier: the candidates, in the order of their measurement.
-        max_loss: largest loss that was allowed, in points of `metric` on the validation images.
-        margin: points by which the bound of the loss may exceed `max_loss` plus the bound of an unchanged network.
+        max_loss: largest loss with its standard error that was allowed, in points of `metric` on the validation images.
         metric: the metric of the loss.
         met: whether the chosen network is within the loss and the budgets.
         original_val: metrics of the original on the validation split.
@@ -266,7 +265,6 @@ class ShrinkMetrics:
 
     frontier: tuple[FrontierPoint, ...]
     max_loss: float
-    margin: float
     metric: LossMetric
     met: bool
     original_val: Metrics

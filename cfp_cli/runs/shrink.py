@@ -133,7 +133,6 @@ def _search(
     metrics = ShrinkMetrics(
         points,
         options.rule.max_loss,
-        options.rule.margin,
         options.rule.metric,
         judged.passes and not exceeded,
         search.original,
@@ -215,7 +214,7 @@ def _validation(
     validation = Validation(
         network.to(device), dataset, options.batch_size, options.training.augment, options.seed, cache, progress
     )
-    if warning := options.rule.certainty(validation.metrics):
+    if warning := options.rule.warning(validation.metrics.images):
         progress.say(warning)
     return validation
 

@@ -104,7 +104,7 @@ def frontier_point(search: Search, candidate: Candidate, chosen: bool) -> Fronti
         macs=candidate.macs,
         val=candidate.compared.metrics,
         loss=judged.loss,
-        bound=judged.bound,
+        standard_error=judged.standard_error,
         passes=judged.passes,
         chosen=chosen,
         seconds=candidate.seconds,

@@ -61,7 +61,7 @@ class Search:
 
     def judge(self, candidate: Candidate) -> Judged:
         """Judge a candidate."""
-        return self.options.rule.judge(self.original, candidate.compared)
+        return self.options.rule.judge(candidate.compared)
 
     def least(self) -> float:
         """Return the smallest compression that fits all budgets.
@@ -238,9 +238,8 @@ class Search:
         passes, rule = "passes" if judged.passes else "fails", self.options.rule
         self.progress.say(
             f"{self._named(compression)}, {how}: {cost_texts(self.costs(candidate))}, "
-            f"loss {judged.loss:.2f} points of {METRIC_NAMES[rule.metric]} (allowed {rule.max_loss:g}), "
-            f"of {rule.bounded} at most {judged.bound:.2f} with 95 % confidence (allowed "
-            f"{judged.allowed:.2f}): {passes}{self._outlook(candidate.trained, left)}"
+            f"loss {judged.loss:.2f} ± {judged.standard_error:.2f} points of {METRIC_NAMES[rule.metric]}, together "
+            f"{judged.most:.2f} (allowed {rule.max_loss:g}): {passes}{self._outlook(candidate.trained, left)}"
         )
 
     def _named(self, compression: float) -> str:

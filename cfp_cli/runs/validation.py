@@ -13,7 +13,7 @@ from cfp_cli.data.dataset import Dataset
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.views import ViewBatches, ViewStore
 from cfp_cli.foundation.progress import Progress
-from cfp_cli.measuring.compared import Compared, ComparedViews
+from cfp_cli.measuring.compared import Compared
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.predictions import predict
 from cfp_cli.training.teacher_cache import teacher_logits
@@ -84,19 +84,15 @@ class Validation:
             return
         self.views = 1 + views.views
         self._views = views.batches(batch_size)
-        self._original_views = torch.cat([self._original, found])
-        self._labels_views = torch.cat(
-            [self._labels, self._labels.expand(len(found), -1) if dataset.labelled else found]
-        )
+        self._original = torch.cat([self._original, found])
+        self._labels = torch.cat([self._labels, self._labels.expand(len(found), -1) if dataset.labelled else found])
 
     def compare(self, network: nn.Module) -> Compared:
         """Compare a network with the original."""
         predicted = self._predict(network, self._images)
-        on_views = None
         if self._views is not None:
-            small = torch.cat([predicted, self._predict(network, self._views)])
-            on_views = ComparedViews.of(self._original_views, small, self._labels_views, self._classes)
-        return Compared.of(self._original[0], predicted[0], self._labels[0], self._classes, on_views)
+            predicted = torch.cat([predicted, self._predict(network, self._views)])
+        return Compared.of(self._original, predicted, self._labels, self._classes)
 
     def _predict(self, network: nn.Module, batches: ViewBatches) -> Tensor:
         """Predicted classes of the views of each image, int64 [V, N]."""

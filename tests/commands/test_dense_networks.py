@@ -131,7 +131,7 @@ def test_commands_that_need_labels_refuse_in_one_line(cfp: Cfp, pruned: Path, de
         ["eval", "{model}", "{data}"],
         ["predict", "{model}", "{data}"],
         ["shrink", "{model}", "{data}", "--max-loss", "1"],
-        ["shrink", "{model}", "{data}", "--metric", "agreement", "--margin", "100"],
+        ["shrink", "{model}", "{data}", "--metric", "agreement"],
         ["train", "{data}", "--init", "{model}", "--out", "x.pt", "--epochs", "1"],
         ["compare", "{data}", "--teachers", "{model}", "--methods", "l1", "--ratios", "0.5"],
     ],

@@ -31,7 +31,7 @@ from cfp_cli.runs.shrink_costs import Costs, Finished
 from cfp_cli.runs.shrink_options import short_training
 
 # The fastest fine-tuning, and a margin for 8 validation images.
-STRICT = ("--metric", "agreement", "--max-loss", 1, "--margin", 100, "--epochs", 1, "--views", 1, "--json")
+STRICT = ("--metric", "agreement", "--max-loss", 1, "--epochs", 1, "--views", 1, "--json")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def judge(self: shrink_search.Search, candidate: Candidate) -> Judged:
         loss = candidate.compression / (100 if candidate.trained else 20)
-        return Judged(loss, loss, 0.0, self.options.rule.max_loss, loss <= self.options.rule.max_loss)
+        return Judged(loss, 0.0, loss <= self.options.rule.max_loss)
 
     def following(tried: dict[float, bool], count: int, **known: float) -> list[float]:
         return next_compressions(tried, count, **{**known, "close": 4.0})
@@ -173,7 +173,7 @@ def test_an_interrupted_command_goes_on(
     measured.clear()
     assert facts(shrink(*teacher, run="other").json) == facts(whole.json)
     training = short_training(epochs=1, views=1)
-    named = {"metric": "agreement", "max_loss": 1.0, "margin": 100.0, "teachers": [varied], "training": training}
+    named = {"metric": "agreement", "max_loss": 1.0, "teachers": [varied], "training": training}
     called = cfp_cli.shrink(varied, images, "other", **named)
     assert facts(called.to_json()) == facts(whole.json)
     assert measured == []
@@ -209,8 +209,8 @@ def test_budgets(shrink, model: Path) -> None:
     params = sum(each.numel() for each in load(model).parameters())
     done = shrink("--budget", f"params<={params // 6}", "--budget", "macs<=1M", "--no-finetune", "--max-loss", 100)
     assert done.code == 0, done.err
-    assert "points of agreement with the original (allowed 100), of agreement with the original at most " in done.err
-    assert "with 95 % confidence (allowed 100.00): passes" in done.err
+    assert "0.00 points of agreement with the original, together" in done.err
+    assert "(allowed 100): passes" in done.err
     assert all(each["params"] <= params // 6 for each in done.json["frontier"])
     failed = shrink("--budget", f"params<={params // 40}", "--no-finetune", "--max-loss", 0)
     assert failed.code == 3, failed.err
@@ -231,7 +231,7 @@ def test_limits(shrink, measured: list[Candidate], monkeypatch: pytest.MonkeyPat
     assert hurried.code == 0, hurried.err
     assert len(measured) == 1
     assert "the time limit leaves no time" in hurried.err
-    few = shrink("--margin", 1, "--time-limit", "0.01s", run="few")
+    few = shrink("--time-limit", "0.01s", run="few")
     assert few.code in (0, 3), few.err
     assert "8 validation images are few" in few.err
     assert shrink("--time-limit", "soon").code == 2
@@ -325,7 +325,7 @@ def test_images_without_labels(cfp, tmp_path: Path, varied: Path, images: Path, 
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(path.read_bytes())
     monkeypatch.setattr(Costs, "finish", lambda *_: None)
-    refused = cfp("shrink", varied, "plain", "--margin", 100, "--run", "run")
+    refused = cfp("shrink", varied, "plain", "--run", "run")
     assert refused.code == 1
     assert "only the agreement with the original can be measured" in refused.err
     done = cfp("shrink", varied, "plain", *STRICT[:-1], "--run", "run")

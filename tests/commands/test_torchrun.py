@@ -95,7 +95,7 @@ def test_two_processes_share_the_candidates_of_shrink(
     assert cfp("score", model, images, "--arch", own_arch, "--images", 48, "--run", one).code == 0
     shutil.copytree(one, two)
     # Few networks are within the budget, and none passes.
-    limits = ("--metric", "agreement", "--max-loss", 10, "--margin", 100, "--epochs", 1, "--views", 1)
+    limits = ("--metric", "agreement", "--max-loss", 10, "--epochs", 1, "--views", 1)
     limits += ("--budget", "params<=380")
     line = ("shrink", model, images, "--arch", own_arch, *limits, "--teachers", model, "--json", "--device", "cpu")
     first, second = forks.run([*line, "--run", two], 2)

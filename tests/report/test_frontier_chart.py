@@ -23,7 +23,7 @@ def point(params: int, loss: float, *, trained: bool = False, chosen: bool = Fal
         macs=100 * params,
         val=metrics,
         loss=loss,
-        bound=loss + 4,
+        standard_error=0.1,
         passes=loss <= 0.5,
         chosen=chosen,
         seconds=1.0,

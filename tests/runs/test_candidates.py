@@ -12,13 +12,12 @@ import torch
 
 from cfp_cli.foundation.content_hash import KEY
 from cfp_cli.foundation.errors import RunError
-from cfp_cli.measuring.compared import Compared, ComparedViews
+from cfp_cli.measuring.compared import Compared
 from cfp_cli.runs.candidates import Candidate, Candidates
 from cfp_cli.runs.records import output_files
 
 LABELS = torch.arange(12) % 3
-VIEWS = ComparedViews.of(*(each.expand(2, -1) for each in (LABELS, LABELS.flip(0), LABELS)), ("a", "b", "c"))
-COMPARED = Compared.of(LABELS, LABELS.flip(0), LABELS, ("a", "b", "c"), VIEWS)
+COMPARED = Compared.of(*(each.expand(2, -1) for each in (LABELS, LABELS.flip(0), LABELS)), ("a", "b", "c"))
 
 
 def candidate(run: Path, compression: float = 8.0) -> Candidate:
@@ -70,7 +69,7 @@ def test_a_damaged_file_is_refused_with_its_field(tmp_path: Path) -> None:
     del content[KEY]
     for change, message in (
         ({"params": "many"}, r"candidates\[0\]\.params is 'many', not an integer; delete the file"),
-        ({"compared": {**content["candidates"][0]["compared"], "lost": 99}}, "do not fit 12 images"),
+        ({"compared": {**content["candidates"][0]["compared"], "views": 0}}, "views is 0"),
     ):
         file.write_text(json.dumps({**content, "candidates": [{**content["candidates"][0], **change}]}))
         with pytest.raises(RunError, match=message):
