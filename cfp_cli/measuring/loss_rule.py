@@ -74,14 +74,16 @@ class LossRule:
         return Judged(loss.points, loss.standard_error, passes)
 
     def warning(self, images: int) -> str | None:
-        """A warning if one image is more than may be lost; else None.
+        """A warning if a network that loses one image in all its views fails, although some loss is allowed; else None.
 
         Args:
             images: number of validation images.
         """
-        if 100 / images <= self.max_loss:
+        # The standard error of a loss of one image is one image too.
+        one = 200 / images
+        if one <= self.max_loss or self.max_loss == 0:
             return None
         return (
-            f"warning: {images} validation images are few: one of them is {100 / images:.2g} points, and "
-            f"{self.max_loss:g} may be lost; more images make the result surer"
+            f"warning: {images} validation images are few: one lost image counts {one:.2g} points with its standard "
+            f"error, and {self.max_loss:g} may be lost; more images make the result surer"
         )

@@ -65,7 +65,8 @@ def frontier_chart(points: Sequence[FrontierPoint], cost: str, label: str, max_l
     """Draw the loss of each candidate over a cost, on a logarithmic scale, as SVG.
 
     Circles are candidates that were refitted only, squares those that were fine-tuned. Filled ones pass. The chosen one
-    has a ring. A dashed line is the largest allowed loss. Losses far above it are drawn at the upper edge.
+    has a ring. A line above each is the standard error of the loss. A dashed line is the largest allowed loss. Losses
+    far above it are drawn at the upper edge.
 
     Args:
         points: the candidates.
@@ -77,7 +78,8 @@ def frontier_chart(points: Sequence[FrontierPoint], cost: str, label: str, max_l
     left, right = min(costs) - 0.08, max(costs) + 0.08
     limit = _HIGHEST * max(max_loss, 0.5)
     losses = [min(each.loss, limit) for each in points]
-    ticks = ticks_of(min(*losses, 0.0), max(*losses, max_loss, 0.1))
+    most = [min(each.loss + each.standard_error, limit) for each in points]
+    ticks = ticks_of(min(*losses, 0.0), max(*most, max_loss, 0.1))
     low, high = ticks[0], ticks[-1]
 
     def x(value: float) -> float:
@@ -100,8 +102,9 @@ def frontier_chart(points: Sequence[FrontierPoint], cost: str, label: str, max_l
     parts.append(f'<text x="{middle:.1f}" y="{_HEIGHT - 3}" text-anchor="middle">{escape(label)}</text>')
     edge = f'y1="{y(max_loss):.1f}" y2="{y(max_loss):.1f}"'
     parts.append(f'<line class="mark" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" {edge}/>')
-    for point, place, loss in zip(points, costs, losses, strict=True):
+    for point, place, loss, top in zip(points, costs, losses, most, strict=True):
         px, py = x(place), y(loss)
+        parts.append(f'<line class="error" x1="{px:.1f}" x2="{px:.1f}" y1="{py:.1f}" y2="{y(top):.1f}"/>')
         classes = f"point{' trained' if point.trained else ''}{' passes' if point.passes else ''}"
         shape = (
             f'<rect class="{classes}" x="{px - 4:.1f}" y="{py - 4:.1f}" width="8" height="8">'

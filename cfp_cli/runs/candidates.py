@@ -9,7 +9,7 @@ from pathlib import Path
 from cfp_cli.foundation.content_hash import read_hashed_json, write_hashed_json
 from cfp_cli.foundation.errors import RunError
 from cfp_cli.foundation.files import sha256
-from cfp_cli.foundation.typed_json import read, to_json
+from cfp_cli.foundation.typed_json import quoted, read, to_json
 from cfp_cli.measuring.compared import Compared
 from cfp_cli.runs.records import OutputFile
 
@@ -69,10 +69,11 @@ class Candidates:
         self._all: tuple[Candidate, ...] = ()
         if self._file.exists():
             content = read_hashed_json(self._file, RunError, ADVICE)
-            found = read(_Content, content, self._file, "", RunError, ADVICE)
-            if found.format != FORMAT:
-                raise RunError(f"{self._file} has format '{found.format}', this version reads {FORMAT}; {ADVICE}")
-            self._all = found.candidates
+            # Another format has other fields.
+            if isinstance(content, dict) and content.get("format") != FORMAT:
+                other = quoted(content.get("format"))
+                raise RunError(f"{self._file} has format {other}, this version reads {FORMAT}; {ADVICE}")
+            self._all = read(_Content, content, self._file, "", RunError, ADVICE).candidates
 
     @property
     def all(self) -> tuple[Candidate, ...]:

@@ -85,28 +85,41 @@ class Search:
     def walk(self, least: float) -> None:
         """Measure refitted candidates until the border is found from which fine-tuning begins, without training.
 
-        If candidates are not fine-tuned, it is the border of the allowed loss, and is found more exactly.
+        If none of them passes, one that does is searched for, to a factor `STEP` too. If candidates are not fine-tuned,
+        the border of those that pass is found more exactly.
 
         Args:
             least: smallest compression that fits the budgets.
         """
-        if self.options.finetune:
-            self._find_border(least, lambda each: self.judge(each).loss <= self._recoverable, STEP)
-        else:
+        if not self.options.finetune:
             self._find_border(least, self._passes, CLOSE)
+            return
+        then = ", then fine-tuning"
+        self._find_border(least, lambda each: self.judge(each).loss <= self._recoverable, STEP, then)
+        if not self._passing():
+            self._find_border(least, self._passes, STEP, then)
 
-    def _find_border(self, least: float, good: Callable[[Candidate], bool], close: float) -> None:
-        """Measure refitted candidates until the border between good and other ones is found, to a factor `close`."""
+    def _find_border(self, least: float, good: Callable[[Candidate], bool], close: float, then: str = "") -> None:
+        """Measure refitted candidates until the border between good and other ones is found, to a factor `close`.
+
+        Args:
+            least: smallest compression that fits the budgets.
+            good: whether a candidate is good.
+            close: largest ratio of the two sides of the border.
+            then: what follows, for the messages.
+        """
         tried: dict[float, bool] = {}
         count = self.maker.pool.size
         while following := self._allowed(next_compressions(tried, count, least=least, close=close), False):
-            left = remaining_looks(tried, count, least=least, close=close)
+            left, known = remaining_looks(tried, count, least=least, close=close), len(self.seen)
             for compression, candidate in self.measured.refitted(following).items():
                 tried[compression] = candidate is not None and good(candidate)
-            self._report(following, left)
+            self._report(self.seen[known:], left, then)
 
     def train(self, least: float) -> None:
         """Fine-tune candidates near the border: a smaller one while they pass, a larger one when they fail.
+
+        If the time limit ends this, the border of the refitted candidates that pass is found in the time that is left.
 
         Args:
             least: smallest compression that fits the budgets.
@@ -118,40 +131,52 @@ class Search:
         if start in tried:
             start *= STEP
         count = self.maker.pool.size
-        following = next_compressions({}, count, least=least, start=start, factor=STEP)
-        while following := self._allowed(following, True):
+        wanted = next_compressions({}, count, least=least, start=start, factor=STEP)
+        while following := self._allowed(wanted, True):
             left = remaining_looks(tried, count, least=least, factor=STEP, close=CLOSE_TRAINED)
             try:
-                tried |= self._pass_trained(following)
+                tried |= self._pass_trained(following, left)
             except OutOfTimeError as stopped:
                 names = " and ".join(f"{each:g}x" for each in following)
                 self.progress.say(
                     f"fine-tuning {names} needs {stopped.seconds:.0f} s more than the time limit leaves, so it is "
                     "stopped; repeat the command with a longer --time-limit to continue it"
                 )
-                self._find_border(least, self._passes, CLOSE)
-                return
-            self._report(following, left)
-            following = next_compressions(tried, count, least=least, factor=STEP, close=CLOSE_TRAINED)
+                break
+            wanted = next_compressions(tried, count, least=least, factor=STEP, close=CLOSE_TRAINED)
+        if wanted:
+            self._find_border(least, self._passes, CLOSE)
 
     @property
     def _recoverable(self) -> float:
         """The largest loss of a refitted network from which fine-tuning begins, in points; two images at least."""
         return self.options.rule.max_loss + max(RECOVERABLE, 200 / self.original.images)
 
-    def _pass_trained(self, compressions: Sequence[float]) -> dict[float, bool]:
+    def _pass_trained(self, compressions: Sequence[float], left: int) -> dict[float, bool]:
         """Whether the candidate of each compression passes, refitted or else fine-tuned; False if there is no plan.
+
+        Args:
+            compressions: the compressions.
+            left: about how many follow.
 
         Raises:
             OutOfTimeError: a fine-tuning would end after the time limit.
         """
+        known = len(self.seen)
         students = self.measured.refitted(compressions)
-        passes = {each: student is not None and self._passes(student) for each, student in students.items()}
+        self._report(self.seen[known:], 0)
+        # One that passes above another that failed is lucky, and is fine-tuned too.
+        sure = [each for each in self._passing() if not each.trained]
+        passes = {each: student in sure for each, student in students.items()}
         # The student is that of another compression if both have the same plan.
-        unsure = {each.compression: each for each in students.values() if each is not None and not self._passes(each)}
+        unsure = {each.compression: each for each in students.values() if each is not None and each not in sure}
         for each in unsure:
             self.progress.say(f"fine-tuning {self._named(each)}, {self.options.training.epochs} epochs")
-        trained = self.measured.finetuned(unsure)
+        known = len(self.seen)
+        try:
+            trained = self.measured.finetuned(unsure)
+        finally:
+            self._report(self.seen[known:], left)
         for compression, student in students.items():
             candidate = trained.get(student.compression) if student is not None else None
             passes[compression] |= candidate is not None and self._passes(candidate)
@@ -170,7 +195,7 @@ class Search:
             raise TargetError("no candidate was measured; lower the demands of --round-to, --keep or --ignore")
         if passing := self._passing():
             return min(passing, key=lambda each: (self.costs(each)[self.options.target], self.judge(each).loss))
-        return min(self.seen, key=lambda each: (self.judge(each).loss, self.costs(each)[self.options.target]))
+        return min(self.seen, key=lambda each: (self.judge(each).most, self.costs(each)[self.options.target]))
 
     def costs(self, candidate: Candidate) -> dict[Cost, float]:
         """Return the costs of a candidate; latency is an estimate."""
@@ -220,16 +245,13 @@ class Search:
             return []
         return following[:looks]
 
-    def _report(self, compressions: Sequence[float], left: int) -> None:
-        """Say how the newest candidates did, and about how many of their kind follow."""
-        for compression in compressions:
-            self._report_one(compression, left if compression == compressions[-1] else 0)
+    def _report(self, candidates: Sequence[Candidate], left: int, then: str = "") -> None:
+        """Say how the newest candidates did, about how many of their kind follow, and what follows these."""
+        for candidate in candidates:
+            outlook = self._outlook(candidate.trained, left) + then if left and candidate is candidates[-1] else ""
+            self._report_one(candidate, outlook)
 
-    def _report_one(self, compression: float, left: int) -> None:
-        """Say how the newest candidate of a compression did, and about how many of its kind follow."""
-        candidate = next((each for each in reversed(self.seen) if each.compression == compression), None)
-        if candidate is None:
-            return
+    def _report_one(self, candidate: Candidate, outlook: str) -> None:
         judged = self.judge(candidate)
         how = "fine-tuned" if candidate.trained else "refitted"
         record = self.maker.finetune_record(candidate)
@@ -237,9 +259,9 @@ class Search:
             how += " without a gain"
         passes, rule = "passes" if judged.passes else "fails", self.options.rule
         self.progress.say(
-            f"{self._named(compression)}, {how}: {cost_texts(self.costs(candidate))}, "
+            f"{self._named(candidate.compression)}, {how}: {cost_texts(self.costs(candidate))}, "
             f"loss {judged.loss:.2f} ± {judged.standard_error:.2f} points of {METRIC_NAMES[rule.metric]}, together "
-            f"{judged.most:.2f} (allowed {rule.max_loss:g}): {passes}{self._outlook(candidate.trained, left)}"
+            f"{judged.most:.2f} (allowed {rule.max_loss:g}): {passes}{outlook}"
         )
 
     def _named(self, compression: float) -> str:
@@ -247,14 +269,10 @@ class Search:
         return f"{compression:g}x {_LESS[self.options.target]}"
 
     def _outlook(self, trained: bool, left: int) -> str:
-        """About how many candidates follow and how long they take; the fine-tunings follow the refits."""
-        if not left:
-            return ""
+        """About how many candidates follow and how long they take."""
         spent = self.measured.seconds[trained]
         time_left = f", {_minutes(left * sum(spent) / len(spent))}" if spent else ""
-        if trained:
-            return f"; about {left} more to fine-tune{time_left}"
-        return f"; about {left} more to refit{time_left}{', then fine-tuning' if self.options.finetune else ''}"
+        return f"; about {left} more to {'fine-tune' if trained else 'refit'}{time_left}"
 
 
 def _minutes(seconds: float) -> str:

@@ -65,7 +65,7 @@ def test_every_command_prints_names_as_they_are(cfp, data: Path, wide: Path, arc
     run("export", "--format", "pt2", "--out", "[b] :star: s.pt2", "--run", "[i] run", shows="written [b] :star: s.pt2")
     run("report", "[i] run", "--no-bench", shows="written [i] run/report.html")
     run("report", "[i] run", "--no-bench", "--image", "[b] :star:", shows="[b] :star: cannot be read", code=1)
-    few = ("--no-finetune", "--budget", "params<=1k")
+    few = ("--max-loss", 100, "--no-finetune", "--budget", "params<=1k")
     run("shrink", teacher, data, *few, "--run", "[s] run", shows="written [s] run/shrunk.pt")
     run("fuse", "[b] :star: x.pt", "--out", "f.pt", shows="[b] :star: x.pt", code=1)
     run("compare", data, "--teachers", teacher, "--methods", "l1", "--seeds", 0, "--out", "[u] c", *fast, shows="[u] c")

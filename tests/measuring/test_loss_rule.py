@@ -60,10 +60,18 @@ def test_a_network_with_the_same_predictions_passes_however_few_images_there_are
 
 
 def test_few_images_are_warned_of() -> None:
-    assert LossRule(0.5).warning(200) is None
+    assert LossRule(0.5).warning(400) is LossRule(0.0).warning(60) is None
     warning = LossRule(0.5).warning(60)
     assert warning is not None
-    assert "60 validation images are few: one of them is 1.7 points, and 0.5 may be lost" in warning
+    assert "60 validation images are few: one lost image counts 3.3 points" in warning
+
+
+@pytest.mark.parametrize("metric", LOSS_METRICS)
+@pytest.mark.parametrize("max_loss", [0.5, 1.0])
+def test_the_warning_is_about_the_loss_of_one_image(metric: LossMetric, max_loss: float) -> None:
+    for images in (60, 180, 240, 390, 420, 900):
+        rule = LossRule(max_loss, metric)
+        assert (rule.warning(images) is None) == rule.judge(compared(images, lost=1)).passes
 
 
 def test_wrong_values_are_refused() -> None:

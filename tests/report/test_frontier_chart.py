@@ -44,6 +44,10 @@ def test_every_candidate_is_drawn_inside_the_picture(max_loss: float) -> None:
                 x, y = (float(each.get(f"c{axis}") or each.get(axis) or "nan") for axis in "xy")
                 assert 0 <= x <= 360
                 assert 0 <= y <= 220
+            errors = [each for each in drawing if each.get("class") == "error"]
+            assert len(errors) == len(shown)
+            for each in errors:
+                assert 0 <= float(each.get("y2", "nan")) <= float(each.get("y1", "nan")) <= 220, "it points upwards"
             assert "chosen: 30,000 parameters" in drawing.attrib["aria-label"]
 
 

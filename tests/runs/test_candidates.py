@@ -74,6 +74,6 @@ def test_a_damaged_file_is_refused_with_its_field(tmp_path: Path) -> None:
         file.write_text(json.dumps({**content, "candidates": [{**content["candidates"][0], **change}]}))
         with pytest.raises(RunError, match=message):
             Candidates(tmp_path)
-    file.write_text(json.dumps({**content, "format": "cfp-shrink/0"}))
-    with pytest.raises(RunError, match="this version reads"):
+    file.write_text(json.dumps({"format": "cfp-shrink/0", "other": content["candidates"]}))
+    with pytest.raises(RunError, match="has format 'cfp-shrink/0', this version reads"):
         Candidates(tmp_path)
