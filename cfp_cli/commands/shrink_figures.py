@@ -105,6 +105,11 @@ def verdict(done: Shrunk) -> list[str]:
         f"{judged.standard_error:.2f}: {judged.most:.2f} together; {metrics.max_loss:g} may be lost, one image is "
         f"{100 / images:.2f}",
     ]
+    if not metrics.complete:
+        lines.append(
+            "the search is not complete, so a smaller network may pass; repeat the command with a longer --time-limit, "
+            "or without one, to go on"
+        )
     if judged.passes:
         return lines
     return [

@@ -85,5 +85,5 @@ class LossRule:
             return None
         return (
             f"warning: {images} validation images are few: one lost image counts {one:.2g} points with its standard "
-            f"error, and {self.max_loss:g} may be lost; more images make the result surer"
+            f"error, more than --max-loss {self.max_loss:g}; more images make the result surer"
         )

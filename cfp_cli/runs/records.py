@@ -261,6 +261,7 @@ class ShrinkMetrics:
         over_budget: budgets that the finished network exceeds.
         labelled: whether the images have labels; otherwise the original's predictions are the labels.
         views: number of views of each validation image that the losses of the candidates are means over.
+        complete: whether neither the time limit nor the number of looks ended the search.
     """
 
     frontier: tuple[FrontierPoint, ...]
@@ -277,6 +278,7 @@ class ShrinkMetrics:
     over_budget: tuple[str, ...] = ()
     labelled: bool = True
     views: int = 1
+    complete: bool = True
 
     def __post_init__(self) -> None:
         named = {"original_val": self.original_val, "original_test": self.original_test}

@@ -145,6 +145,7 @@ def _search(
         exceeded,
         data.labels,
         maker.validation.views,
+        search.complete,
     )
     record = ShrinkRecord(
         arguments=_arguments(options),

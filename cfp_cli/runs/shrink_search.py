@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cfp_cli.foundation.errors import RunError, TargetError
 from cfp_cli.foundation.progress import working
@@ -48,9 +48,11 @@ class Search:
 
     Attributes:
         maker: makes the candidates.
+        complete: whether neither the time limit nor the number of looks ended the search.
     """
 
     maker: CandidateMaker
+    complete: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         maker = self.maker
@@ -85,8 +87,8 @@ class Search:
     def walk(self, least: float) -> None:
         """Measure refitted candidates until the border is found from which fine-tuning begins, without training.
 
-        If none of them passes, one that does is searched for, to a factor `STEP` too. If candidates are not fine-tuned,
-        the border of those that pass is found more exactly.
+        If none of them passes, the border of passing candidates is found to a factor `STEP` too. If candidates are not
+        fine-tuned, only that border is found, more exactly.
 
         Args:
             least: smallest compression that fits the budgets.
@@ -119,7 +121,7 @@ class Search:
     def train(self, least: float) -> None:
         """Fine-tune candidates near the border: a smaller one while they pass, a larger one when they fail.
 
-        If the time limit ends this, the border of the refitted candidates that pass is found in the time that is left.
+        If the time limit ends this, the border of the refitted candidates that pass is found in the remaining time.
 
         Args:
             least: smallest compression that fits the budgets.
@@ -137,6 +139,7 @@ class Search:
             try:
                 tried |= self._pass_trained(following, left)
             except OutOfTimeError as stopped:
+                self.complete = False
                 names = " and ".join(f"{each:g}x" for each in following)
                 self.progress.say(
                     f"fine-tuning {names} needs {stopped.seconds:.0f} s more than the time limit leaves, so it is "
@@ -238,10 +241,12 @@ class Search:
             self.progress.say(
                 f"{len(self.seen)} networks were compared on the validation images; no further one is tried"
             )
+            self.complete = False
             return []
         spent = self.measured.seconds[trained]
         if not self.maker.limit.allows(max(spent, default=0.0)):
             self.progress.say("the time limit leaves no time for another candidate; using the best one so far")
+            self.complete = False
             return []
         return following[:looks]
 
@@ -258,6 +263,8 @@ class Search:
         if record is not None and record.metrics.best_epoch == START:
             how += " without a gain"
         passes, rule = "passes" if judged.passes else "fails", self.options.rule
+        if self.options.finetune and not candidate.trained and not judged.passes and judged.loss <= self._recoverable:
+            passes += " without training"
         self.progress.say(
             f"{self._named(candidate.compression)}, {how}: {cost_texts(self.costs(candidate))}, "
             f"loss {judged.loss:.2f} ± {judged.standard_error:.2f} points of {METRIC_NAMES[rule.metric]}, together "

@@ -70,6 +70,7 @@ class Shrunk:
         return {
             "out": str(self.out),
             "met": metrics.met,
+            "complete": metrics.complete,
             "loss": self.judged.loss,
             "standard_error": self.judged.standard_error,
             "views": metrics.views,
