@@ -94,7 +94,7 @@ def loss_on_test(metrics: ShrinkMetrics) -> tuple[str, ...]:
 
 def verdict(done: Shrunk) -> list[str]:
     """Say how much smaller the network is, and whether it is within the loss; a line for each fact."""
-    from cfp_cli.measuring.loss_rule import METRIC_NAMES
+    from cfp_cli.measuring.loss_rule import LOOKS, METRIC_NAMES
 
     metrics, judged, chosen = done.metrics, done.judged, done.chosen
     images, name = metrics.val.images, METRIC_NAMES[metrics.metric]
@@ -106,10 +106,13 @@ def verdict(done: Shrunk) -> list[str]:
         f"{100 / images:.2f}",
     ]
     if not metrics.complete:
-        lines.append(
-            "the search is not complete, so a smaller network may pass; repeat the command with a longer --time-limit, "
-            "or without one, to go on"
+        compared = len(metrics.frontier)
+        ended = (
+            f"the search ended after {compared} networks, so a smaller one may pass"
+            if compared >= LOOKS - 1
+            else "the time limit ended the search, so a smaller network may pass; repeat the command with a longer one"
         )
+        lines.append(ended)
     if judged.passes:
         return lines
     return [

@@ -231,6 +231,7 @@ def test_limits(shrink, measured: list[Candidate], monkeypatch: pytest.MonkeyPat
     assert hurried.code == 0, hurried.err
     assert len(measured) == 1
     assert "the time limit leaves no time" in hurried.err
+    assert hurried.json["complete"] is False
     few = shrink("--time-limit", "0.01s", run="few")
     assert few.code in (0, 3), few.err
     assert "8 validation images are few" in few.err
