@@ -32,7 +32,7 @@ from cfp_cli.data.images import sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.data.views import ViewStore
 from cfp_cli.measuring.compared import Compared
-from cfp_cli.measuring.intervals import paired_difference
+from cfp_cli.measuring.intervals import change_of_accuracy
 from cfp_cli.measuring.metrics import compute_metrics
 from cfp_cli.measuring.predictions import predict
 from cfp_cli.runs.candidate_work import IMAGES
@@ -192,9 +192,7 @@ def losses(before: dict[str, Tensor], after: dict[str, Tensor], labels: dict[str
 
 def test_interval(before: Tensor, after: Tensor, labels: Tensor) -> list[float]:
     """The interval of the loss of accuracy on the test images, in points."""
-    first, second = before == labels, after == labels
-    counts = (first & second, first & ~second, ~first & second, ~first & ~second)
-    low, high = paired_difference(*(int(each.sum()) for each in counts))
+    low, high = change_of_accuracy(before, after, labels)
     return [round(-100 * high, 3), round(-100 * low, 3)]
 
 

@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from torch import Tensor
+
 # The 97.5th percentile of the normal distribution.
 _Z = 1.959963984540054
 
@@ -84,6 +86,19 @@ def paired_difference(both: int, first: int, second: int, neither: int) -> Inter
     below = _distance(p2 - low2, high1 - p1, phi)
     above = _distance(high2 - p2, p1 - low1, phi)
     return Interval(max(-1.0, p2 - p1 - below), min(1.0, p2 - p1 + above))
+
+
+def change_of_accuracy(first: Tensor, second: Tensor, labels: Tensor) -> Interval:
+    """Return the interval of the accuracy of a second network minus that of a first, see `paired_difference`.
+
+    Args:
+        first: classes that the first network predicts, int64 [N].
+        second: classes that the second network predicts, int64 [N].
+        labels: true classes, int64 [N].
+    """
+    before, after = first == labels, second == labels
+    counts = (before & after, before & ~after, ~before & after, ~before & ~after)
+    return paired_difference(*(int(each.sum()) for each in counts))
 
 
 def _correlation(both: int, first: int, second: int, neither: int) -> float:

@@ -57,7 +57,7 @@ def shrink(
         The result. `metrics.met` says whether the network is within the loss.
 
     Raises:
-        TargetError: no network fits the budgets, or too few validation images.
+        TargetError: no network fits the budgets.
         UsageError: an option is out of range.
         CfpError: an input cannot be used, or a stage fails.
     """

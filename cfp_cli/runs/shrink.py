@@ -71,7 +71,7 @@ def run_shrink(
         progress: reports progress.
 
     Raises:
-        TargetError: no network fits the budgets, or too few validation images.
+        TargetError: no network fits the budgets.
         StoppedError: another process failed.
         CfpError: an input cannot be used, or a stage fails.
     """

@@ -14,7 +14,7 @@ from cfp_cli.data.images import ImageStore, load_images
 from cfp_cli.data.raster import as_colours
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.foundation.progress import Progress
-from cfp_cli.measuring.intervals import Interval, paired_difference
+from cfp_cli.measuring.intervals import Interval, change_of_accuracy
 from cfp_cli.measuring.metrics import Metrics, compute_metrics
 from cfp_cli.measuring.mistakes import Mistake, worst_mistakes
 from cfp_cli.measuring.predictions import Predictions, predict
@@ -39,9 +39,7 @@ def accuracy_change(tested: Sequence[Tested | None]) -> Interval | None:
     first, last = tested
     if first is None or last is None or first.images.paths != last.images.paths:
         return None
-    before, after = (each.predictions.classes == each.predictions.labels for each in (first, last))
-    counts = (before & after, before & ~after, ~before & after, ~before & ~after)
-    return paired_difference(*(int(each.sum()) for each in counts))
+    return change_of_accuracy(first.predictions.classes, last.predictions.classes, first.predictions.labels)
 
 
 def shown_mistakes(tested: Tested | None, dataset: Dataset, count: int) -> tuple[tuple[Mistake, ...], int | None]:
