@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cfp_cli.execution.channels_last import faster_format
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.forward import forward_errors
 from cfp_cli.execution.outputs import tensors_of
@@ -65,10 +66,13 @@ def _logits_by_batch(
     """Yield the logits and the labels of each batch, on the CPU; see `predict`."""
     if device is None:
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    memory_format: torch.memory_format | None = None
     with evaluating(model):
         for images, labels in batches:
+            if memory_format is None:
+                memory_format = faster_format(model, images.to(device))
             with torch.inference_mode():
-                logits = finite_logits(model, images.to(device))
+                logits = finite_logits(model, images.to(device, memory_format=memory_format))
             yield logits, labels.cpu()
 
 

@@ -11,6 +11,7 @@ import hashlib
 import io
 import shutil
 from collections.abc import Callable
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from cfp_cli.checkpoints.fingerprint import fingerprint
 from cfp_cli.execution import distributed
+from cfp_cli.execution.channels_last import faster_format
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.content_hash import MISMATCH
@@ -190,11 +192,13 @@ def _compute(
     teacher.to(device)
     try:
         with evaluating(teacher), torch.inference_mode(), Interrupt() as interrupt:
+            run = partial(forward, teacher)
             batches = [_batches(block, views.views) for block in blocks]
+            memory_format = faster_format(run, views.get(*batches[0][0]).to(device))
             shown = progress.track(chain(*batches), description, total=sum(map(len, batches)))
             for block, parts_of_block in zip(blocks, batches, strict=True):
                 block_batches = islice(shown, len(parts_of_block))
-                outputs = [_distinct(teacher, forward, views.get(*batch), device) for batch in block_batches]
+                outputs = [_distinct(run, views.get(*batch), device, memory_format) for batch in block_batches]
                 table = torch.cat(outputs).view(len(block), views.views, -1)
                 if not bool(torch.isfinite(table).all()):
                     raise TrainingError("a network returns NaN or infinite outputs; train it again")
@@ -206,13 +210,15 @@ def _compute(
         teacher.to(original_device)
 
 
-def _distinct(teacher: nn.Module, forward: Forward, images: Tensor, device: torch.device) -> Tensor:
+def _distinct(
+    forward: Callable[[Tensor], Tensor], images: Tensor, device: torch.device, memory_format: torch.memory_format
+) -> Tensor:
     """Compute outputs and move them to the CPU. Equal images, such as a view listed twice, are computed once."""
     first: dict[bytes, int] = {}
     pixels = [image.numpy().tobytes() for image in images]
     position = [first.setdefault(content, len(first)) for content in pixels]
     distinct = images[[pixels.index(content) for content in first]]
-    return forward(teacher, distinct.to(device)).float().cpu()[position]
+    return forward(distinct.to(device, memory_format=memory_format)).float().cpu()[position]
 
 
 def _part(parts: Path, block: range) -> Path:

@@ -6,6 +6,7 @@ from small_nets import NETS, randomised
 from torch import nn
 from torch.fx import Node
 
+from cfp_cli.execution.channels_last import faster_format
 from cfp_cli.graph import TracedGraph, trace
 from cfp_cli.graph.stream import Stream
 
@@ -31,6 +32,16 @@ def test_a_run_that_stops_computes_what_a_run_without_stops_computes(name: str, 
         expected = traced.run(batch)
         assert all(torch.equal(run.values[node], value) for node, value in zip(traced.outputs, expected, strict=True))
     assert all(torch.equal(batch, image) for batch, image in zip(BATCHES, images, strict=True))
+
+
+@pytest.mark.parametrize("name", sorted(NETS)[::5])
+@torch.no_grad()
+def test_a_traced_network_computes_the_same_in_its_faster_format(name: str) -> None:
+    traced = trace(randomised(NETS[name][0]()).eval(), BATCHES[0][:1])
+    memory_format = faster_format(traced.run, BATCHES[0])
+    found, expected = traced.run(BATCHES[0].contiguous(memory_format=memory_format)), traced.run(BATCHES[0])
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
 @torch.no_grad()

@@ -157,8 +157,9 @@ def test_the_cost_is_linear_in_the_depth(budget: int, monkeypatch: pytest.Monkey
         pruned = rebuild(model, selection)
         with Convolutions() as convolutions:
             assert reconstruct(pruned, model, selection, LOADER) == depth + 2
-        # Each layer of both networks runs once for each batch, once to count its calls, and once in the trace.
-        assert convolutions.count <= (2 * len(LOADER) + 2) * (depth + 1)
+        # Each layer of both networks runs once for each batch, once to count its calls, twice in the trial of
+        # the memory format, and once in the trace.
+        assert convolutions.count <= (2 * len(LOADER) + 4) * (depth + 1)
 
 
 @torch.no_grad()
