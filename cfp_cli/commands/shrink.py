@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from cfp_cli.commands.console import Console
 from cfp_cli.commands.figures import collapse_verdict, guessing_verdict
@@ -38,6 +39,24 @@ SHORT = TrainOptions.preset("short")
 METRICS = {"macro-f1": "macro_f1", "accuracy": "accuracy", "agreement": "agreement"}
 REMEDY = "use a smaller --max-loss"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
+
+
+# Options of the fine-tuning, by parameter.
+_FINETUNING = {"epochs": "--epochs", "lr": "--lr", "views": "--views", "freeze_norm": "--freeze-norm"}
+
+
+def _require_finetuning() -> None:
+    """Refuse options of the fine-tuning if there is none.
+
+    Raises:
+        UsageError: the current command was given such an option on the command line.
+    """
+    from cfp_cli.foundation.errors import UsageError
+
+    context = click.get_current_context()
+    for name, option in _FINETUNING.items():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"{option} is an option of the fine-tuning, which --no-finetune omits; leave one out")
 
 
 def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
@@ -215,6 +234,8 @@ def shrink(
     from cfp_cli.runs.shrink import run_shrink
     from cfp_cli.runs.shrink_options import ShrinkOptions, short_training
 
+    if not finetune:
+        _require_finetuning()
     options = ShrinkOptions(
         rule=LossRule(max_loss, METRICS[metric]),  # type: ignore[arg-type]
         target=target,

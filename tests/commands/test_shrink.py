@@ -31,7 +31,8 @@ from cfp_cli.runs.shrink_costs import Costs, Finished
 from cfp_cli.runs.shrink_options import short_training
 
 # The fastest fine-tuning, and a margin for 8 validation images.
-STRICT = ("--metric", "agreement", "--max-loss", 1, "--epochs", 1, "--views", 1, "--json")
+QUICK = ("--epochs", 1, "--views", 1)
+STRICT = ("--metric", "agreement", "--max-loss", 1, "--json")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,12 @@ def shrink(cfp, varied: Path, images: Path, tmp_path: Path, monkeypatch, coarse:
     monkeypatch.setattr(candidate_work.RecordedOutputs, "of", lambda *_, **__: None)
     monkeypatch.setattr(candidate_plans, "MeasuredLoss", lambda *_: lambda selection: 1 / selection.macs)
     monkeypatch.setattr(candidate_work, "Refit", lambda recorded: Refit(reconstruct=False, recalibrate=False))
-    return lambda *options, run="run": cfp("shrink", varied, images, *STRICT, *options, "--run", run)
+
+    def run_command(*options: object, run: str = "run") -> Any:
+        quick = () if "--no-finetune" in options else QUICK
+        return cfp("shrink", varied, images, *STRICT, *quick, *options, "--run", run)
+
+    return run_command
 
 
 @pytest.fixture
@@ -113,7 +119,7 @@ def test_one_command(cfp, tmp_path: Path, varied: Path, images: Path, monkeypatc
         return predict(network, batches)
 
     monkeypatch.setattr(tested_module, "predict", counted)
-    done = cfp("shrink", varied, images, *STRICT, "--teachers", varied, "--freeze-norm", "--run", run)
+    done = cfp("shrink", varied, images, *STRICT, *QUICK, "--teachers", varied, "--freeze-norm", "--run", run)
     assert done.code == 0, done.err
     result = done.json
     keys = {"out", "compression", "macs_ratio", "latency_ratio", "val", "test", "teacher", "frontier", "seconds"}
@@ -317,6 +323,13 @@ def test_a_slow_result_is_named(
     assert line in done.out
     metrics = json.loads(Path("run/run.json").read_text())["records"][-1]["metrics"]
     assert (metrics["met"], metrics["over_budget"]) == (met, [] if met else [budget])
+
+
+@pytest.mark.parametrize("option", [("--epochs", 3), ("--lr", 0.1), ("--views", 2), ("--freeze-norm",)])
+def test_an_option_of_the_fine_tuning_without_fine_tuning_is_refused(shrink, option: tuple[object, ...]) -> None:
+    done = shrink("--no-finetune", *option)
+    assert done.code == 2
+    assert f"{option[0]} is an option of the fine-tuning, which --no-finetune omits" in done.err
 
 
 def test_images_without_labels(cfp, tmp_path: Path, varied: Path, images: Path, monkeypatch, coarse: None) -> None:
