@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -21,12 +22,20 @@ class Stream:
         traced: the network.
         batches: images float32 [N, C, H, W]; they are not changed.
         budget: bytes of the values that all stopped runs may hold together.
+        memory_format: memory format of the images that the network reads.
     """
 
-    def __init__(self, traced: TracedGraph, batches: Sequence[Tensor], budget: int) -> None:
+    def __init__(
+        self,
+        traced: TracedGraph,
+        batches: Sequence[Tensor],
+        budget: int,
+        memory_format: torch.memory_format = torch.preserve_format,
+    ) -> None:
         self.traced = traced
         self.batches = batches
         self.budget = budget
+        self.memory_format = memory_format
         self._stopped: dict[int, tuple[Run, int]] = {}
 
     @property
@@ -44,7 +53,7 @@ class Stream:
                 the value after the call. A run that starts again calls it for earlier nodes again.
         """
         run, _ = self._stopped.pop(number, (None, 0))
-        run = run or Run(self.traced, self.batches[number])
+        run = run or Run(self.traced, self.batches[number], memory_format=self.memory_format)
         for node, value in run.until(stop):
             if on_value is not None:
                 on_value(node, value)

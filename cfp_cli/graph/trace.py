@@ -129,12 +129,12 @@ class TracedGraph:
         """
         return Run(self, x, execute).until(None)
 
-    def source(self, node: Node, x: Tensor) -> Any:
-        """The value of a placeholder, for images float32 [N, C, H, W]."""
+    def source(self, node: Node, x: Tensor, memory_format: torch.memory_format = torch.preserve_format) -> Any:
+        """The value of a placeholder, for images float32 [N, C, H, W] and the memory format that they get."""
         source = self.sources[node.name]
         if source.kind == "input":
             # In-place operators on the input must not reach the caller's tensor.
-            return x.clone()
+            return x.clone(memory_format=memory_format)
         if source.kind == "parameter":
             return self.model.get_parameter(source.name)
         if source.kind == "buffer":
@@ -149,14 +149,22 @@ class Run:
         traced: the network.
         x: images float32 [N, C, H, W]; they are not changed.
         execute: runs an operator call on its arguments; the default calls the operator.
+        memory_format: memory format of the images that the network reads.
 
     Attributes:
         values: values of the nodes so far that a later node reads.
     """
 
-    def __init__(self, traced: TracedGraph, x: Tensor, execute: Execute | None = None) -> None:
+    def __init__(
+        self,
+        traced: TracedGraph,
+        x: Tensor,
+        execute: Execute | None = None,
+        memory_format: torch.memory_format = torch.preserve_format,
+    ) -> None:
         self.traced = traced
         self.x = x
+        self.memory_format = memory_format
         self.execute = execute or run_node
         self.values: dict[Node, Any] = {}
         self._done = 0
@@ -167,7 +175,7 @@ class Run:
             if node is stop:
                 return
             if node.op == "placeholder":
-                self.values[node] = self.traced.source(node, self.x)
+                self.values[node] = self.traced.source(node, self.x, self.memory_format)
             elif node.op == "get_attr":
                 self.values[node] = getattr(self.traced.modules, str(node.target))
             else:

@@ -103,12 +103,11 @@ def reconstruct(
     batches = [images.to(device) for images in spread(loader, most)]
     if not batches:
         raise DataError("there are no images to fit the layers to; pass training images")
-    batches = _faster(selection.graph.traced, batches)
     targets: dict[str, list[_Target]] = {}
     with evaluating(original), evaluating(pruned), torch.no_grad():
         layers, left = fitted_layers(selection, device)
         budget = max(BUDGET, sum(images.nbytes for images in batches))
-        before = Stream(selection.graph.traced, batches, budget)
+        before = _quick_stream(selection.graph.traced, batches, budget)
         fitting = _Fitting.of(pruned, batches, budget, options)
         few = 0
         for index, layer in enumerate(progress.track(layers, "fitting layers", unit="layer")):
@@ -156,8 +155,7 @@ class RecordedOutputs:
             images = sum(map(len, batches))
             width = sum(len(layer.outputs) for layer in layers)
             positions = min(max(BUDGET // (4 * images * max(width, 1)), 1), positions)
-            batches = _faster(graph.traced, batches)
-            stream = Stream(graph.traced, batches, BUDGET)
+            stream = _quick_stream(graph.traced, batches, BUDGET)
             targets: dict[str, list[_Target]] = {}
             while len(targets) < len(layers):
                 targets |= _targets(stream, layers[len(targets) :], positions)
@@ -210,10 +208,9 @@ class _Fitting:
         return _fit(self.pruned, layer, self.stream, self.nodes[layer.weight], targets, self.options)
 
 
-def _faster(traced: TracedGraph, batches: Sequence[Tensor]) -> list[Tensor]:
-    """Batches of images [N, C, H, W] in the memory format in which a network runs faster."""
-    memory_format = faster_format(traced.run, batches[0])
-    return [images.contiguous(memory_format=memory_format) for images in batches]
+def _quick_stream(traced: TracedGraph, batches: Sequence[Tensor], budget: int) -> Stream:
+    """Runs of the original, which is much larger than pruned networks, in the memory format in which it is fastest."""
+    return Stream(traced, batches, budget, faster_format(traced.run, batches[0]))
 
 
 def _report(left: Sequence[str], fitted: int, progress: Progress) -> None:

@@ -39,9 +39,24 @@ def test_a_run_that_stops_computes_what_a_run_without_stops_computes(name: str, 
 def test_a_traced_network_computes_the_same_in_its_faster_format(name: str) -> None:
     traced = trace(randomised(NETS[name][0]()).eval(), BATCHES[0][:1])
     memory_format = faster_format(traced.run, BATCHES[0])
-    found, expected = traced.run(BATCHES[0].contiguous(memory_format=memory_format)), traced.run(BATCHES[0])
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    run = Stream(traced, BATCHES, 0, memory_format).advance(0, None)
+    for node, expected in zip(traced.outputs, traced.run(BATCHES[0]), strict=True):
+        torch.testing.assert_close(run.values[node], expected, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_network_reads_images_in_the_memory_format_of_the_stream() -> None:
+    traced = trace(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval(), BATCHES[0][:1])
+    seen = []
+
+    def on_value(node: Node, value: torch.Tensor) -> None:
+        if "conv2d" in node.name:
+            seen.append(value.is_contiguous(memory_format=torch.channels_last))
+
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        Stream(traced, BATCHES, 0, memory_format).advance(0, None, on_value)
+    assert seen == [True, False]
+    assert BATCHES[0].is_contiguous()
 
 
 @torch.no_grad()
