@@ -54,9 +54,13 @@ def _require_finetuning() -> None:
     from cfp_cli.foundation.errors import UsageError
 
     context = click.get_current_context()
-    for name, option in _FINETUNING.items():
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise UsageError(f"{option} is an option of the fine-tuning, which --no-finetune omits; leave one out")
+    given = [
+        option
+        for name, option in _FINETUNING.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise UsageError(f"{' and '.join(given)}: the fine-tuning is off; leave this out, or pass --finetune")
 
 
 def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:

@@ -209,8 +209,11 @@ class _Fitting:
 
 
 def _quick_stream(traced: TracedGraph, batches: Sequence[Tensor], budget: int) -> Stream:
-    """Runs of the original, which is much larger than pruned networks, in the memory format in which it is fastest."""
-    return Stream(traced, batches, budget, faster_format(traced.run, batches[0]))
+    """Runs of the original, which is much larger than pruned networks, in channels-last format if it takes that."""
+    memory_format = faster_format(
+        traced.model, batches[0], lambda model, images: replace(traced, model=model).run(images)
+    )
+    return Stream(traced, batches, budget, memory_format)
 
 
 def _report(left: Sequence[str], fitted: int, progress: Progress) -> None:

@@ -194,7 +194,10 @@ def _compute(
         with evaluating(teacher), torch.inference_mode(), Interrupt() as interrupt:
             run = partial(forward, teacher)
             batches = [_batches(block, views.views) for block in blocks]
-            memory_format = faster_format(run, views.get(*batches[0][0]).to(device))
+            # The first images, whichever blocks are missing: a resumed computation must use the same format.
+            first = _batches(range(min(2, len(views))), views.views)[0]
+            example = views.get(*(indices[:2] for indices in first)).to(device)
+            memory_format = faster_format(teacher, example, forward)
             shown = progress.track(chain(*batches), description, total=sum(map(len, batches)))
             for block, parts_of_block in zip(blocks, batches, strict=True):
                 block_batches = islice(shown, len(parts_of_block))

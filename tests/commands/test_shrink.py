@@ -329,7 +329,7 @@ def test_a_slow_result_is_named(
 def test_an_option_of_the_fine_tuning_without_fine_tuning_is_refused(shrink, option: tuple[object, ...]) -> None:
     done = shrink("--no-finetune", *option)
     assert done.code == 2
-    assert f"{option[0]} is an option of the fine-tuning, which --no-finetune omits" in done.err
+    assert f"{option[0]}: the fine-tuning is off; leave this out, or pass --finetune" in done.err
 
 
 def test_images_without_labels(cfp, tmp_path: Path, varied: Path, images: Path, monkeypatch, coarse: None) -> None:

@@ -56,19 +56,73 @@ def test_only_a_network_that_computes_the_same_gets_channels_last(
     assert torch.equal(images, IMAGES)
 
 
-def test_a_failing_network_gets_contiguous_images_so_that_its_error_is_reported_where_it_runs() -> None:
-    def fail(_: Tensor) -> Tensor:
-        raise ValueError("no")
+class Fails(nn.Module):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
-    assert faster_format(fail, IMAGES) == torch.contiguous_format
+    def forward(self, _: Tensor) -> Tensor:
+        raise self.error
+
+
+def test_a_failing_network_gets_contiguous_images_so_that_its_error_is_reported_where_it_runs() -> None:
+    assert faster_format(Fails(ValueError("no")), IMAGES) == torch.contiguous_format
 
 
 def test_a_lack_of_memory_is_raised() -> None:
-    def fail(_: Tensor) -> Tensor:
-        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-
     with pytest.raises(RuntimeError, match="allocate"):
-        faster_format(fail, IMAGES)
+        faster_format(Fails(RuntimeError("DefaultCPUAllocator: can't allocate memory")), IMAGES)
+
+
+class Integers(nn.Module):
+    """Classes as integers, which the memory format changes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (torch.as_strided(x, (len(x), 3), (x[0].numel(), 1)) * 1000).long()
+
+
+class NoTensor(nn.Module):
+    def forward(self, _: Tensor) -> None:
+        return None
+
+
+@pytest.mark.parametrize("model", [Integers(), NoTensor()])
+def test_without_an_equal_output_images_stay_contiguous(model: nn.Module) -> None:
+    assert faster_format(model, IMAGES) == torch.contiguous_format
+
+
+class FixedBatch(nn.Module):
+    """Keeps a tensor of the size of its first batch, and counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mask: Tensor | None = None
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.mask = torch.ones(len(x), 3) if self.mask is None else self.mask
+        return x.mean((2, 3)) * self.mask
+
+
+def test_a_network_with_a_state_is_not_changed() -> None:
+    model = FixedBatch()
+    logits, _ = predict_logits(model, [(IMAGES, torch.zeros(6))])
+    assert logits.shape == (6, 3)
+    assert model.calls == 1
+
+
+class Rows(nn.Module):
+    """Runs on any single image, but on several only if their memory is in order."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(-1, 16, 16).mean((1, 2)).reshape(len(x), 3)
+
+
+def test_a_first_batch_of_one_image_does_not_decide_for_larger_ones() -> None:
+    labels = torch.zeros(6)
+    logits, _ = predict_logits(Rows(), [(IMAGES[:1], labels[:1]), (IMAGES[1:], labels[1:])])
+    torch.testing.assert_close(logits, IMAGES.mean((2, 3)).double())
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 8, 8), (3, 8, 8)])
