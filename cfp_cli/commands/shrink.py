@@ -30,6 +30,7 @@ from cfp_cli.commands.options import (
 )
 from cfp_cli.commands.several import takes_several
 from cfp_cli.commands.shrink_figures import frontier_table, loss_on_test, result_tables, speed, verdict
+from cfp_cli.foundation.errors import UsageError
 from cfp_cli.measuring.runtimes import RUNTIMES, Runtime
 from cfp_cli.pruning.options import ALLOCATIONS, TARGETS, Target
 from cfp_cli.runs.command_line import DEFAULT_RUN, shown_path
@@ -39,10 +40,7 @@ SHORT = TrainOptions.preset("short")
 METRICS = {"macro-f1": "macro_f1", "accuracy": "accuracy", "agreement": "agreement"}
 REMEDY = "use a smaller --max-loss"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
-
-
-# Options of the fine-tuning, by parameter.
-_FINETUNING = {"epochs": "--epochs", "lr": "--lr", "views": "--views", "freeze_norm": "--freeze-norm"}
+_FINETUNING = ("epochs", "lr", "views", "freeze_norm")
 
 
 def _require_finetuning() -> None:
@@ -51,16 +49,11 @@ def _require_finetuning() -> None:
     Raises:
         UsageError: the current command was given such an option on the command line.
     """
-    from cfp_cli.foundation.errors import UsageError
-
     context = click.get_current_context()
-    given = [
-        option
-        for name, option in _FINETUNING.items()
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    ]
+    given = [name for name in _FINETUNING if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if given:
-        raise UsageError(f"{' and '.join(given)}: the fine-tuning is off; leave this out, or pass --finetune")
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{options}: the fine-tuning is off; leave this out, or pass --finetune")
 
 
 def _duration(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:

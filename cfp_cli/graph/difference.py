@@ -13,6 +13,7 @@ from torch.fx import Node
 from torch.nn.functional import multi_head_attention_forward
 from torch.overrides import TorchFunctionMode
 
+from cfp_cli.execution.differ import differ
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.full_precision import full_precision
 from cfp_cli.execution.outputs import all_tensors_of, is_compared
@@ -24,8 +25,6 @@ from cfp_cli.graph.selection import Selection
 from cfp_cli.graph.trace import arguments_of, operator_of
 from cfp_cli.models.forward_pass import run_network
 
-# Between layers float32 rounding errors may be larger than they are in the logits.
-TOLERANCE = 1e-3
 NETWORK = "forward"
 LAYERS = {function: name for name, entry in OPERATORS.items() for function in entry.functions}
 
@@ -146,25 +145,6 @@ class _SideBySide(TorchFunctionMode):
         weight = arguments_of(node).get("weight")
         source = self.replay.graph.traced.sources.get(weight.name) if isinstance(weight, Node) else None
         return source.name if source is not None else ""
-
-
-def differ(expected: Tensor, given: Any) -> bool:
-    """Whether a value differs in shape, or by more than rounding; values that overflow on both sides are equal."""
-    if not isinstance(given, Tensor) or given.shape != expected.shape:
-        return True
-    if expected.is_complex():
-        expected, given = torch.view_as_real(expected), torch.view_as_real(given)
-    finite = torch.isfinite(expected)
-    if not torch.equal(finite, torch.isfinite(given)):
-        return True
-    if not bool(finite.any()):
-        return False
-    if not bool(finite.all()):
-        given, expected = given[finite], expected[finite]
-    # The values of the first layers take by far the most memory of a trial, so this makes no needless copy.
-    largest = max(float(expected.max()), -float(expected.min()))
-    distance = float((given - expected).abs_().max())
-    return distance > TOLERANCE * largest + torch.finfo(expected.dtype).tiny
 
 
 def _difference_at(graph: ChannelGraph, node: Node | None) -> Difference:

@@ -107,7 +107,7 @@ def reconstruct(
     with evaluating(original), evaluating(pruned), torch.no_grad():
         layers, left = fitted_layers(selection, device)
         budget = max(BUDGET, sum(images.nbytes for images in batches))
-        before = _quick_stream(selection.graph.traced, batches, budget)
+        before = _runs_of_original(selection.graph.traced, batches, budget)
         fitting = _Fitting.of(pruned, batches, budget, options)
         few = 0
         for index, layer in enumerate(progress.track(layers, "fitting layers", unit="layer")):
@@ -155,7 +155,7 @@ class RecordedOutputs:
             images = sum(map(len, batches))
             width = sum(len(layer.outputs) for layer in layers)
             positions = min(max(BUDGET // (4 * images * max(width, 1)), 1), positions)
-            stream = _quick_stream(graph.traced, batches, BUDGET)
+            stream = _runs_of_original(graph.traced, batches, BUDGET)
             targets: dict[str, list[_Target]] = {}
             while len(targets) < len(layers):
                 targets |= _targets(stream, layers[len(targets) :], positions)
@@ -208,7 +208,7 @@ class _Fitting:
         return _fit(self.pruned, layer, self.stream, self.nodes[layer.weight], targets, self.options)
 
 
-def _quick_stream(traced: TracedGraph, batches: Sequence[Tensor], budget: int) -> Stream:
+def _runs_of_original(traced: TracedGraph, batches: Sequence[Tensor], budget: int) -> Stream:
     """Runs of the original, which is much larger than pruned networks, in channels-last format if it takes that."""
     memory_format = faster_format(
         traced.model, batches[0], lambda model, images: replace(traced, model=model).run(images)

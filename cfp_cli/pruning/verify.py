@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cfp_cli.execution.differ import differ
 from cfp_cli.execution.evaluation_mode import evaluating
 from cfp_cli.execution.full_precision import full_precision
 from cfp_cli.execution.outputs import tensors_of
 from cfp_cli.foundation.errors import ProofError
 from cfp_cli.foundation.failures import first_line
 from cfp_cli.graph import Selection
-from cfp_cli.graph.difference import differ, first_difference
+from cfp_cli.graph.difference import first_difference
 from cfp_cli.graph.replay import Replay
 from cfp_cli.models.forward_pass import run_network
 

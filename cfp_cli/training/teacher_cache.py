@@ -11,7 +11,6 @@ import hashlib
 import io
 import shutil
 from collections.abc import Callable
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -192,16 +191,16 @@ def _compute(
     teacher.to(device)
     try:
         with evaluating(teacher), torch.inference_mode(), Interrupt() as interrupt:
-            run = partial(forward, teacher)
             batches = [_batches(block, views.views) for block in blocks]
             # The first images, whichever blocks are missing: a resumed computation must use the same format.
-            first = _batches(range(min(2, len(views))), views.views)[0]
-            example = views.get(*(indices[:2] for indices in first)).to(device)
-            memory_format = faster_format(teacher, example, forward)
+            first = np.arange(min(2, len(views)))
+            memory_format = faster_format(teacher, views.get(first, np.zeros_like(first)).to(device), forward)
             shown = progress.track(chain(*batches), description, total=sum(map(len, batches)))
             for block, parts_of_block in zip(blocks, batches, strict=True):
                 block_batches = islice(shown, len(parts_of_block))
-                outputs = [_distinct(run, views.get(*batch), device, memory_format) for batch in block_batches]
+                outputs = [
+                    _distinct(teacher, forward, views.get(*batch), device, memory_format) for batch in block_batches
+                ]
                 table = torch.cat(outputs).view(len(block), views.views, -1)
                 if not bool(torch.isfinite(table).all()):
                     raise TrainingError("a network returns NaN or infinite outputs; train it again")
@@ -214,14 +213,14 @@ def _compute(
 
 
 def _distinct(
-    forward: Callable[[Tensor], Tensor], images: Tensor, device: torch.device, memory_format: torch.memory_format
+    teacher: nn.Module, forward: Forward, images: Tensor, device: torch.device, memory_format: torch.memory_format
 ) -> Tensor:
     """Compute outputs and move them to the CPU. Equal images, such as a view listed twice, are computed once."""
     first: dict[bytes, int] = {}
     pixels = [image.numpy().tobytes() for image in images]
     position = [first.setdefault(content, len(first)) for content in pixels]
     distinct = images[[pixels.index(content) for content in first]]
-    return forward(distinct.to(device, memory_format=memory_format)).float().cpu()[position]
+    return forward(teacher, distinct.to(device, memory_format=memory_format)).float().cpu()[position]
 
 
 def _part(parts: Path, block: range) -> Path:

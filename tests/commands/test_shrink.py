@@ -30,7 +30,7 @@ from cfp_cli.runs.candidates import Candidate, Candidates
 from cfp_cli.runs.shrink_costs import Costs, Finished
 from cfp_cli.runs.shrink_options import short_training
 
-# The fastest fine-tuning, and a margin for 8 validation images.
+# The fastest fine-tuning.
 QUICK = ("--epochs", 1, "--views", 1)
 STRICT = ("--metric", "agreement", "--max-loss", 1, "--json")
 
