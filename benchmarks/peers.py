@@ -1,4 +1,4 @@
-"""cfp beside other ways to a small network, at equal multiply-adds: Torch-Pruning, a small architecture, int8.
+"""cfp beside other ways to a small network, at equal multiply-adds: Torch-Pruning, fewer channels, int8 and others.
 
     python benchmarks/peers.py make TEACHER DATA [--arch A] [--cl CL.pt] [--keep 0.5 0.25 0.1] [--epochs 15] [--lr 3e-4]
         [--seeds 0 1 2] [--methods NAME...] [--device cpu]
@@ -9,9 +9,10 @@
 `make` prunes TEACHER to shares of its multiply-adds with each method of `METHODS`, trains each network for the same
 number of epochs of the same views, and exports it to ONNX, as it is and in int8. The epoch is chosen on the validation
 images; test images are read once for each network. Torch-Pruning's own recipe trains on labels; each of its networks
-is also trained as cfp trains its own. `latency` times the files of the first seed in turns. Rows are appended to
+is also trained as cfp trains its own. `slimmed` has as many channels in each layer as cfp keeps at one rate, and new
+weights. `latency` times the files of the first seed in turns, in onnxruntime and OpenVINO. Rows are appended to
 `results/peers.jsonl`, and finished ones are skipped. `figures` draws test macro-F1 against multiply-adds and against
-latency, as SVG in `docs/figures`.
+latency in onnxruntime, as SVG in `docs/figures`.
 """
 
 from __future__ import annotations
@@ -36,15 +37,19 @@ from torch import Tensor, nn
 import cfp_cli as cfp
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.spec import ModelSpec, describe, spec_of
+from cfp_cli.comparing.students import forget
 from cfp_cli.data.dataset import Dataset, open_dataset
 from cfp_cli.data.images import ImageStore, load_images, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution.device import choose_device
+from cfp_cli.exporting import onnx_file
 from cfp_cli.exporting.export import export
+from cfp_cli.exporting.runtimes import opener
 from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.measuring.latency import time_in_turns
 from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.measuring.predictions import predict
+from cfp_cli.measuring.runtimes import Runtime
 from cfp_cli.models.registry import create
 from cfp_cli.training.options import PRESETS
 
@@ -137,6 +142,15 @@ def by_torch_pruning(importance: Callable[[], Any], gradients: bool) -> Callable
     return prune
 
 
+def slimmed(work: Work) -> nn.Module:
+    """The same architecture with one share of the channels of each layer, and new weights."""
+    batches = list(work.sampled.batches(BATCH))
+    scores = cfp.score(work.network, batches)
+    network, plan = cfp.prune(work.network, scores, 1 - work.share, target="macs", allocation="uniform")
+    forget(network, work.seed)
+    return describe(network, replace(spec_of(work.network), plan=plan.to_json()))
+
+
 def small_architecture(work: Work) -> nn.Module:
     """A small architecture with new weights."""
     torch.manual_seed(work.seed)
@@ -147,6 +161,7 @@ def small_architecture(work: Work) -> nn.Module:
 
 GROUP_NORM = by_torch_pruning(lambda: tp.importance.GroupMagnitudeImportance(p=2), gradients=False)
 TAYLOR = by_torch_pruning(lambda: tp.importance.GroupTaylorImportance(), gradients=True)
+FPGM = by_torch_pruning(lambda: tp.importance.FPGMImportance(), gradients=False)
 # How a network is made, and whether it is distilled or trained on labels.
 METHODS: dict[str, tuple[Callable[[Work], nn.Module], bool]] = {
     "cfp": (by_cfp, True),
@@ -155,10 +170,13 @@ METHODS: dict[str, tuple[Callable[[Work], nn.Module], bool]] = {
     "Torch-Pruning, group norm, distilled": (GROUP_NORM, True),
     "Torch-Pruning, Taylor, own recipe": (TAYLOR, False),
     "Torch-Pruning, Taylor, distilled": (TAYLOR, True),
+    "Torch-Pruning, FPGM, own recipe": (FPGM, False),
+    "slimmed, distilled": (slimmed, True),
     "MobileNetV3-Small, distilled": (small_architecture, True),
 }
 ORIGINAL, LATENCY = "original", "latency"
 BATCHES = (1, 16)
+RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 # What a row is known by.
 FACTS = ("network", "data", "keep", "epochs", "lr", "seed", "method")
 
@@ -257,28 +275,20 @@ def scores_of(metrics: Metrics) -> dict[str, float]:
 
 def latency(arguments: argparse.Namespace) -> None:
     """Time the files of the first seed in turns, for one image and for 16."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = arguments.threads
-    for folder in sorted(each for each in arguments.folder.iterdir() if each.is_dir()):
+    originals = sorted(arguments.folder.glob(f"*/{ORIGINAL}.onnx"))
+    for original, runtime in product(originals, RUNTIMES):
+        folder = original.parent
+        shape = onnx_file.session(original).get_inputs()[0].shape[1:]
+        images = torch.rand(max(BATCHES), *shape, generator=torch.Generator().manual_seed(0)).numpy()
         files = sorted(each for each in folder.glob("*.onnx") if each.stem.split(".int8")[0].endswith(("-0", ORIGINAL)))
-        sessions = {path.name: onnxruntime.InferenceSession(path, options) for path in files}
-        row: dict[str, Any] = {"network": folder.name, "method": LATENCY, "threads": arguments.threads}
+        opened = {path.name: opener(runtime, arguments.threads)(path.read_bytes()) for path in files}
+        row: dict[str, Any] = {"network": folder.name, "method": LATENCY, "runtime": runtime}
+        row["threads"] = arguments.threads
         for batch in BATCHES:
-            passes = {name: one_pass(session, batch) for name, session in sessions.items()}
-            for run in passes.values():
-                run()
+            passes = {name: partial(run, images[:batch]) for name, run in opened.items()}
             times = time_in_turns(passes, 2.0)
             row[f"latency_ms_{batch}"] = {name: 1000 * statistics.median(each) for name, each in times.items()}
         append(row)
-
-
-def one_pass(session: Any, batch: int) -> Callable[[], Any]:
-    """A run of a file on random images."""
-    entry = session.get_inputs()[0]
-    images = torch.rand(batch, *entry.shape[1:], generator=torch.Generator().manual_seed(0)).numpy()
-    return lambda: session.run(None, {entry.name: images})
 
 
 def rows() -> Iterator[dict[str, Any]]:
@@ -337,7 +347,7 @@ def figures() -> None:
         known = best.get((network, method, keep))
         if known is None or macro_f1(group, "val") > macro_f1(known, "val"):
             best[network, method, keep] = group
-    times = {row["network"]: row["latency_ms_1"] for row in rows() if row["method"] == LATENCY}
+    times = {row["network"]: row["latency_ms_1"] for row in rows() if row.get("runtime") == RUNTIMES[0]}
     for name in dict.fromkeys(network for network, _, _ in best):
         macs: dict[str, list[Point]] = {}
         latencies: dict[str, list[Point]] = {}
