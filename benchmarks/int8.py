@@ -1,0 +1,79 @@
+"""Accuracy of int8 files by the way they are quantised, and of the file that `cfp export --int8` keeps.
+
+    python benchmarks/int8.py MODEL DATA [--arch A] [--name NAME]
+
+A row of `results/int8.jsonl` has the test accuracy of the network and of each int8 file in onnxruntime on this machine,
+and whether its processor has VNNI. The file is chosen on training images; the test images are read for this table only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cfp_cli.checkpoints.load import load
+from cfp_cli.checkpoints.spec import spec_of
+from cfp_cli.data.dataset import open_dataset
+from cfp_cli.data.images import load_images, sample
+from cfp_cli.data.transforms import Preprocessing
+from cfp_cli.exporting import onnx_file
+from cfp_cli.exporting.export import export
+from cfp_cli.exporting.quantise import by_onnxruntime
+from cfp_cli.measuring.metrics import Loader
+
+RESULTS = Path(__file__).parent / "results" / "int8.jsonl"
+CALIBRATION, BATCH = 128, 32
+
+
+def main() -> None:
+    """Append one row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--arch")
+    parser.add_argument("--name", help="of the network in the row")
+    arguments = parser.parse_args()
+    network = load(arguments.model, arguments.arch)
+    dataset = open_dataset(arguments.data)
+    preprocessing = Preprocessing.of(spec_of(network))
+    calibration = torch.cat([images for images, _ in sample(dataset, CALIBRATION, 0, preprocessing).batches(BATCH)])
+    test = load_images(dataset, "test", preprocessing).batches(BATCH)
+    facts = {"network": arguments.name or arguments.model.stem, "data": arguments.data.name, "vnni": has_vnni()}
+    row: dict[str, Any] = facts | {"float32": accuracy(network.eval(), test)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        export(network, path)
+        content = path.read_bytes()
+        for (ranges, mean), bits in product((("largest", False), ("mean", True)), (8, 7)):
+            file = by_onnxruntime(content, calibration, mean, bits).SerializeToString()
+            row[f"{ranges} ranges, {bits} bits"] = accuracy(onnx_file.runner(file), test)
+        kept = export(network, path, int8=True, calibration=calibration, evaluation=test)
+        row["kept"] = kept.accuracy_after
+    print(row)
+    with RESULTS.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(row) + "\n")
+
+
+@torch.inference_mode()
+def accuracy(run: Callable[[Tensor], Any], test: Loader) -> float:
+    """The fraction of the images whose largest logit is that of their label."""
+    right = [run(images).argmax(1) == labels for images, labels in test]
+    return torch.cat(right).double().mean().item()
+
+
+def has_vnni() -> bool:
+    """Whether the processor multiplies int8 without saturation, as Linux lists it."""
+    facts = Path("/proc/cpuinfo")
+    return facts.exists() and "vnni" in facts.read_text(encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
