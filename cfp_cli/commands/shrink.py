@@ -40,7 +40,7 @@ SHORT = TrainOptions.preset("short")
 METRICS = {"macro-f1": "macro_f1", "accuracy": "accuracy", "agreement": "agreement"}
 REMEDY = "use a smaller --max-loss"
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
-_FINETUNING = ("epochs", "lr", "views", "freeze_norm")
+_FINETUNING = ("teachers", "epochs", "lr", "views", "freeze_norm")
 
 
 def _require_finetuning() -> None:

@@ -325,7 +325,9 @@ def test_a_slow_result_is_named(
     assert (metrics["met"], metrics["over_budget"]) == (met, [] if met else [budget])
 
 
-@pytest.mark.parametrize("option", [("--epochs", 3), ("--lr", 0.1), ("--views", 2), ("--freeze-norm",)])
+@pytest.mark.parametrize(
+    "option", [("--teachers", "rl.pt"), ("--epochs", 3), ("--lr", 0.1), ("--views", 2), ("--freeze-norm",)]
+)
 def test_an_option_of_the_fine_tuning_without_fine_tuning_is_refused(shrink, option: tuple[object, ...]) -> None:
     done = shrink("--no-finetune", *option)
     assert done.code == 2
