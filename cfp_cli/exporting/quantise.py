@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -77,6 +78,9 @@ def quantise(
             continue
         actual = compute_outputs(run, calibration)[0]
         error = (actual - expected).square().mean().item()
+        if not math.isfinite(error):
+            reasons.append("logits that are NaN or infinite")
+            continue
         candidates.append((error, candidate, name))
         progress.say(f"logits of the int8 file by {name}{how} differ by {error**0.5:.2g} (root mean square)")
     if not candidates:

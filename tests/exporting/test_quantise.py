@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ pytest.importorskip("onnxruntime")
 from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.exporting import onnx_file
 from cfp_cli.exporting.export import export
+from cfp_cli.exporting.quantise import quantise
+from cfp_cli.foundation.errors import CfpError
 
 SIZE = (8, 8)
 
@@ -50,3 +53,26 @@ def test_one_bright_pixel_does_not_coarsen_the_rest(tmp_path: Path) -> None:
     images = torch.rand(256, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     images[0, :, 0, 0] = 200.0
     assert relative_error(network(pointwise, nn.ReLU6(), last), images, tmp_path / "net.onnx") < 0.03
+
+
+@pytest.mark.parametrize("broken", [0, 3])
+def test_a_file_with_nan_logits_is_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: int) -> None:
+    model = network(nn.Conv2d(3, 2, 3))
+    images = torch.rand(16, 3, *SIZE)
+    turns = iter(range(4))
+
+    def runner(content: bytes) -> Callable[[Tensor], Tensor]:
+        return (lambda batch: model(batch) * torch.nan) if next(turns) == broken else onnx_file.runner(content)
+
+    monkeypatch.setattr("cfp_cli.exporting.quantise.runner", runner)
+    content = onnx_file.to_bytes(model, images, {})
+    kept, _ = quantise(model, content, images, {})
+    assert onnx_file.runner(kept)(images).isfinite().all()
+
+
+def test_if_all_files_have_nan_logits_the_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network(nn.Conv2d(3, 2, 3))
+    images = torch.rand(16, 3, *SIZE)
+    monkeypatch.setattr("cfp_cli.exporting.quantise.runner", lambda _: lambda batch: model(batch) * torch.nan)
+    with pytest.raises(CfpError, match=r"NaN or infinite.*without --int8"):
+        quantise(model, onnx_file.to_bytes(model, images, {}), images, {})
