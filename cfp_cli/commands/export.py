@@ -46,7 +46,12 @@ if TYPE_CHECKING:
     required=True,
     help="File to write. For openvino, NAME.xml; the weights go to NAME.bin.",
 )
-@click.option("--int8", is_flag=True, help="Also quantise to 8 bits, calibrated on training images; not for pt2.")
+@click.option(
+    "--int8",
+    is_flag=True,
+    help="Also quantise to 8 bits, calibrated on training images; not for pt2. Of several int8 files, the one that is "
+    "closest to the network on this processor is kept.",
+)
 @click.option(
     "--data",
     type=click.Path(path_type=Path),

@@ -15,7 +15,7 @@ from cfp_cli.checkpoints.spec import ModelSpec, spec_of
 from cfp_cli.exporting import onnx_file
 from cfp_cli.exporting.agreement import TOLERANCE, Runner, check, compare
 from cfp_cli.exporting.metadata import describe_file
-from cfp_cli.exporting.quantise import Quantiser, quantise
+from cfp_cli.exporting.quantise import quantise
 from cfp_cli.exporting.samples import procedural_images
 from cfp_cli.exporting.writers import WRITERS
 from cfp_cli.foundation.errors import UsageError
@@ -52,7 +52,8 @@ class ExportReport:
             was judged against float64.
         float64_error: error of the float32 file against the checkpoint in float64; None if 1e-4 was not exceeded.
         checkpoint_float64_error: error of the checkpoint in float32 against itself in float64; None likewise.
-        quantiser: `onnxruntime` or `nncf`, whichever made the int8 file; None for float32.
+        quantiser: how the int8 file was quantised: `nncf`, or `onnxruntime` with its ranges of activations and the bits
+            of its weights; None for float32.
     """
 
     path: Path
@@ -73,7 +74,7 @@ class ExportReport:
     error_budget: float = TOLERANCE
     float64_error: float | None = None
     checkpoint_float64_error: float | None = None
-    quantiser: Quantiser | None = None
+    quantiser: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data."""
@@ -104,8 +105,8 @@ def export(
         path: file to write. For OpenVINO its name must end in `.xml`; the weights go to a `.bin` file beside it.
         format: `onnx`, `pt2` or `openvino`.
         samples: images to compare on, float32 [n, channels, H, W], preprocessed; None generates some.
-        int8: also quantise weights and activations to 8 bits; not for pt2. onnxruntime and, if installed, NNCF
-            quantise; the file with the smaller logit error on `calibration` is kept.
+        int8: also quantise weights and activations to 8 bits; not for pt2. onnxruntime quantises in four ways, and
+            NNCF if it is installed; the file with the smallest logit error on `calibration` on this machine is kept.
         calibration: training images that give the ranges of the activations, float32 [n, channels, H, W], preprocessed;
             int8 only.
         evaluation: labelled images to measure the accuracy before and after on; int8 only.
@@ -140,7 +141,7 @@ def export(
     example = torch.rand(2, *spec.input_shape, generator=torch.Generator().manual_seed(0))
     metadata = describe_file(spec, int8=False)
     content = writer.to_bytes(network, example, metadata)
-    quantiser: Quantiser | None = None
+    quantiser: str | None = None
     with scratch_folder() as folder:
         candidate = folder / f"candidate{ENDINGS[format]}"
         writer.write(content, candidate, metadata)
@@ -150,10 +151,10 @@ def export(
         top1, error = agreement.top1, agreement.error
         before: Metrics | None = None
         after: Metrics | None = None
-        if int8 and calibration is not None and evaluation is not None:
+        if writer.int8 and int8 and calibration is not None and evaluation is not None:
             _check_images(calibration, spec)
             metadata = describe_file(spec, int8=True)
-            content, quantiser = quantise(network, content, calibration.cpu(), metadata, progress)
+            content, quantiser = quantise(network, content, calibration.cpu(), metadata, writer.int8, progress)
             writer.write(content, candidate, metadata)
             run = writer.runner(candidate)
             quantised = compare(network, run, images)

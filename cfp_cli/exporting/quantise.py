@@ -2,7 +2,7 @@
 
 onnxruntime quantises in four ways. The range of an activation is that of all training images, or the mean over batches,
 which a few outliers widen less. Weights have 8 bits, or 7: processors without VNNI add pairs of products in 16 bits,
-which saturate with 8. If NNCF is installed, it quantises too. Each file runs on this machine, and the file whose logits
+which saturate with 8. If NNCF is installed, it quantises too. Each file runs on this machine, and the one whose logits
 are closest to those of the network on the training images is used; test images take no part in the choice.
 """
 
@@ -10,83 +10,92 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
-from typing import Any, Literal
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from cfp_cli.execution.signal_stack import keep_signal_stack
-from cfp_cli.exporting.agreement import compute_outputs
+from cfp_cli.exporting import onnx_file
+from cfp_cli.exporting.agreement import Runner, compute_outputs
 from cfp_cli.exporting.metadata import INPUT
-from cfp_cli.exporting.onnx_file import quiet, require_extra, runner, strip
-from cfp_cli.foundation.errors import CfpError
+from cfp_cli.foundation.errors import CfpError, StorageError
 from cfp_cli.foundation.extras import is_installed
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.scratch import scratch_folder
 
-Quantiser = Literal["onnxruntime", "nncf"]
-
 _BATCH = 16
+# Fewer images are quantised in smaller batches, so that mean ranges differ from the largest.
+_BATCHES = 4
 # NNCF reports its use to a server of its makers unless this is set when it is imported.
 _NO_TELEMETRY = "NNCF_CI"
 
 
 def quantise(
-    network: nn.Module, content: bytes, calibration: Tensor, metadata: dict[str, str], progress: Progress = SILENT
-) -> tuple[bytes, Quantiser]:
-    """Return the int8 form of an ONNX file in QDQ format, and the name of the quantiser that made it.
+    network: Runner,
+    content: bytes,
+    calibration: Tensor,
+    metadata: dict[str, str],
+    runner: Callable[[bytes], Runner] = onnx_file.runner,
+    progress: Progress = SILENT,
+) -> tuple[bytes, str]:
+    """Return the int8 form of an ONNX file in QDQ format, and how it was quantised, such as `nncf`.
 
     Args:
-        network: the network of the file, on the CPU, in eval mode.
+        network: the network of the file, on the CPU, in eval mode, or a function of the same outputs.
         content: the float32 file.
         calibration: training images, float32 [n, channels, H, W], preprocessed.
         metadata: text values by key, of the new file.
+        runner: runs the content of an int8 file in the runtime that it is made for.
         progress: reports progress.
 
     Raises:
-        CfpError: packages are missing, or no quantiser accepts the network.
+        CfpError: packages are missing, the network has logits that are NaN or infinite on a calibration image, or no
+            quantiser accepts it.
+        StorageError: the disk is full.
     """
-    require_extra()
-    ways: list[tuple[Quantiser, str, Callable[[bytes, Tensor], Any]]] = [
-        ("onnxruntime", f" ({ranges}, {bits}-bit weights)", partial(by_onnxruntime, mean=mean, bits=bits))
-        for (ranges, mean), bits in product((("largest ranges", False), ("mean ranges", True)), (8, 7))
-    ]
+    onnx_file.require_extra()
+    expected = compute_outputs(network, calibration)[0].double()
+    if not expected.isfinite().all():
+        raise CfpError("the network has logits that are NaN or infinite on training images, so it cannot be quantised")
+    ways: dict[str, Callable[[bytes, Tensor], Any]] = {
+        f"onnxruntime, {ranges} ranges, {bits}-bit weights": partial(by_onnxruntime, mean=mean, bits=bits)
+        for (ranges, mean), bits in product((("largest", False), ("mean", True)), (8, 7))
+    }
     if is_installed("nncf"):
-        ways.append(("nncf", "", _by_nncf))
-    expected = compute_outputs(network, calibration)[0]
-    candidates: list[tuple[float, bytes, Quantiser]] = []
-    reasons = []
-    for name, how, quantiser in progress.track(ways, "quantising", total=len(ways), unit="file"):
-        progress.say(f"quantising by {name}{how} on {len(calibration)} images")
+        ways["nncf"] = _by_nncf
+    candidates: list[tuple[float, bytes, str]] = []
+    reason = ""
+    for way, quantiser in progress.track(ways.items(), "quantising", total=len(ways), unit="file"):
         try:
-            with quiet():
+            with onnx_file.quiet():
                 proto = quantiser(content, calibration)
-            strip(proto)
+            onnx_file.strip(proto)
             for key, value in metadata.items():
                 proto.metadata_props.add(key=key, value=value)
             candidate = proto.SerializeToString()
-            run = runner(candidate)
-        except (OSError, MemoryError):
+            actual = compute_outputs(runner(candidate), calibration)[0].double()
+        except (StorageError, OSError, MemoryError):
             raise
         except Exception as failure:
             # The quantisers raise errors of many kinds.
-            reasons.append((str(failure).strip().splitlines() or [type(failure).__name__])[0][:200])
+            reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][:200]
+            progress.say(f"no int8 file by {way}: {reason}")
             continue
-        actual = compute_outputs(run, calibration)[0]
+        if not actual.isfinite().all():
+            reason = "the logits of the int8 file are NaN or infinite"
+            progress.say(f"no int8 file by {way}: {reason}")
+            continue
         error = (actual - expected).square().mean().item()
-        if not math.isfinite(error):
-            reasons.append("logits that are NaN or infinite")
-            continue
-        candidates.append((error, candidate, name))
-        progress.say(f"logits of the int8 file by {name}{how} differ by {error**0.5:.2g} (root mean square)")
+        candidates.append((error, candidate, way))
+        progress.say(f"int8 by {way}: logits differ by {error**0.5:.2g} (root mean square)")
     if not candidates:
-        raise CfpError(f"the network cannot be quantised ({reasons[0]}); export it without --int8")
-    _, best, name = min(candidates, key=lambda candidate: candidate[0])
-    return best, name
+        raise CfpError(f"the network cannot be quantised ({reason}); export it without --int8")
+    _, best, way = min(candidates, key=lambda candidate: candidate[0])
+    return best, way
 
 
 def by_onnxruntime(content: bytes, calibration: Tensor, mean: bool, bits: int) -> Any:
@@ -95,7 +104,7 @@ def by_onnxruntime(content: bytes, calibration: Tensor, mean: bool, bits: int) -
     Args:
         content: the float32 file.
         calibration: training images, float32 [n, channels, H, W], preprocessed.
-        mean: whether the range of an activation is the mean over batches of 16 images, not that of all images.
+        mean: whether the range of an activation is the mean over batches of about 16 images, not that of all images.
         bits: of the weights, 8 or 7.
     """
     import onnx
@@ -107,7 +116,8 @@ def by_onnxruntime(content: bytes, calibration: Tensor, mean: bool, bits: int) -
         """The calibration images in batches."""
 
         def __init__(self) -> None:
-            self.batches: Iterator[Tensor] = iter(calibration.tensor_split(max(1, len(calibration) // _BATCH)))
+            batches = min(len(calibration), max(_BATCHES, len(calibration) // _BATCH))
+            self.batches: Iterator[Tensor] = iter(calibration.tensor_split(batches))
 
         def get_next(self) -> dict[str, Any] | None:
             batch = next(self.batches, None)

@@ -23,7 +23,8 @@ class Writer:
     Attributes:
         check: raises a `CfpError` if a package is missing or the format does not allow the path.
         to_bytes: returns the network as bytes. It takes the network, example images and metadata.
-        int8: whether these bytes are an ONNX file, which can be quantised.
+        int8: returns the bytes of a quantised ONNX file as a function from images to its outputs, in the runtime of the
+            format; None if these bytes are not an ONNX file, so that they cannot be quantised.
         write: writes the bytes to a path in the format, not atomically. It takes bytes, path and metadata.
         runner: returns a file as a function from images to its outputs.
         copy: copies a finished file to a path atomically, and returns the number of bytes.
@@ -32,7 +33,7 @@ class Writer:
 
     check: Callable[[Path], None]
     to_bytes: Callable[[nn.Module, Tensor, Metadata], bytes]
-    int8: bool
+    int8: Callable[[bytes], Runner] | None
     write: Callable[[bytes, Path, Metadata], None]
     runner: Callable[[Path], Runner]
     copy: Callable[[Path, Path], int]
@@ -62,7 +63,7 @@ WRITERS: Mapping[Format, Writer] = {
     "onnx": Writer(
         check=lambda _path: onnx_file.require_extra(),
         to_bytes=onnx_file.to_bytes,
-        int8=True,
+        int8=onnx_file.runner,
         write=_write_bytes,
         runner=onnx_file.runner,
         copy=_copy,
@@ -71,7 +72,7 @@ WRITERS: Mapping[Format, Writer] = {
     "pt2": Writer(
         check=lambda _path: None,
         to_bytes=pt2_file.to_bytes,
-        int8=False,
+        int8=None,
         write=_write_bytes,
         runner=pt2_file.runner,
         copy=_copy,
@@ -80,7 +81,7 @@ WRITERS: Mapping[Format, Writer] = {
     "openvino": Writer(
         check=_check_openvino,
         to_bytes=onnx_file.to_bytes,
-        int8=True,
+        int8=openvino_file.runner,
         write=openvino_file.convert,
         runner=openvino_file.runner,
         copy=openvino_file.write,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,12 +163,13 @@ def test_int8(tmp_path: Path, nncf: bool, monkeypatch: pytest.MonkeyPatch) -> No
     assert report.precision == openvino_file.read_metadata(path)["precision"] == "int8"
     assert report.accuracy_before == 1
     assert report.accuracy_after is not None
-    assert any(line.startswith("quantising by nncf") for line in lines) == nncf
-    assert nncf or report.quantiser == "onnxruntime"
-    # The quantiser with the smaller error on the calibration images is used.
-    errors = [(float(line.split(" by ")[1].split()[0]), line) for line in lines if "root mean square" in line]
+    # The way with the smallest error on the calibration images is used.
+    matches = [re.fullmatch(r"int8 by (.*): logits differ by (\S+) \(root mean square\)", line) for line in lines]
+    errors = {match[1]: float(match[2]) for match in matches if match}
+    assert len(errors) == 4 + nncf
+    assert ("nncf" in errors) == nncf
     assert report.quantiser is not None
-    assert report.quantiser in min(errors)[1]
+    assert errors[report.quantiser] == min(errors.values())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="signal stacks are restored on Linux")

@@ -13,11 +13,13 @@ pytest.importorskip("onnxruntime")
 
 from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.exporting import onnx_file
+from cfp_cli.exporting.agreement import Runner
 from cfp_cli.exporting.export import export
 from cfp_cli.exporting.quantise import quantise
-from cfp_cli.foundation.errors import CfpError
+from cfp_cli.foundation.errors import CfpError, StorageError
 
 SIZE = (8, 8)
+WAYS = [f"onnxruntime, {ranges} ranges, {bits}-bit weights" for ranges in ("largest", "mean") for bits in (8, 7)]
 
 
 def network(*layers: nn.Module) -> nn.Module:
@@ -55,24 +57,70 @@ def test_one_bright_pixel_does_not_coarsen_the_rest(tmp_path: Path) -> None:
     assert relative_error(network(pointwise, nn.ReLU6(), last), images, tmp_path / "net.onnx") < 0.03
 
 
+def small() -> nn.Module:
+    """A network whose int8 files are all close to it."""
+    torch.manual_seed(0)
+    return network(nn.Conv2d(3, 2, 3))
+
+
+def small_file() -> bytes:
+    """The ONNX file of `small`."""
+    return onnx_file.to_bytes(small(), torch.rand(2, 3, *SIZE), {})
+
+
+def fails(_: Tensor) -> Tensor:
+    raise RuntimeError("unknown operator")
+
+
 @pytest.mark.parametrize("broken", [0, 3])
-def test_a_file_with_nan_logits_is_never_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: int) -> None:
-    model = network(nn.Conv2d(3, 2, 3))
-    images = torch.rand(16, 3, *SIZE)
-    turns = iter(range(4))
+@pytest.mark.parametrize("run", [fails, lambda images: torch.full((len(images), 2), torch.nan)])
+def test_an_int8_file_that_does_not_work_is_never_kept(broken: int, run: Callable[[Tensor], Tensor]) -> None:
+    images, turns = torch.rand(16, 3, *SIZE), iter(range(4))
+    content = small_file()
 
-    def runner(content: bytes) -> Callable[[Tensor], Tensor]:
-        return (lambda batch: model(batch) * torch.nan) if next(turns) == broken else onnx_file.runner(content)
+    def runner(candidate: bytes) -> Runner:
+        return run if next(turns) == broken else onnx_file.runner(candidate)
 
-    monkeypatch.setattr("cfp_cli.exporting.quantise.runner", runner)
-    content = onnx_file.to_bytes(model, images, {})
-    kept, _ = quantise(model, content, images, {})
+    kept, way = quantise(small(), content, images, {}, runner)
     assert onnx_file.runner(kept)(images).isfinite().all()
+    assert way != WAYS[broken]
 
 
-def test_if_all_files_have_nan_logits_the_network_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = network(nn.Conv2d(3, 2, 3))
+def test_if_no_int8_file_works_the_network_is_refused() -> None:
     images = torch.rand(16, 3, *SIZE)
-    monkeypatch.setattr("cfp_cli.exporting.quantise.runner", lambda _: lambda batch: model(batch) * torch.nan)
-    with pytest.raises(CfpError, match=r"NaN or infinite.*without --int8"):
-        quantise(model, onnx_file.to_bytes(model, images, {}), images, {})
+    with pytest.raises(CfpError, match=r"unknown operator.*without --int8"):
+        quantise(small(), small_file(), images, {}, lambda _: fails)
+
+
+def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr("cfp_cli.exporting.quantise.scratch_folder", full)
+    images = torch.rand(16, 3, *SIZE)
+    with pytest.raises(StorageError, match="the disk is full"):
+        quantise(small(), small_file(), images, {})
+
+
+def test_images_on_which_the_network_is_not_finite_are_refused() -> None:
+    images = torch.rand(16, 3, *SIZE)
+    images[3, 0, 0, 0] = torch.nan
+    with pytest.raises(CfpError, match="NaN or infinite on training images"):
+        quantise(small(), small_file(), images, {})
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_images_calibrate(count: int) -> None:
+    images = torch.rand(count, 3, *SIZE)
+    content, _ = quantise(small(), small_file(), images, {})
+    assert (onnx_file.runner(content)(images) - small()(images)).abs().max() < 0.05
+
+
+def test_large_logits_are_compared() -> None:
+    model = small()
+    assert isinstance(model, nn.Sequential)
+    with torch.no_grad():
+        model[0].weight *= 1e22
+    images = torch.rand(16, 3, *SIZE)
+    content, _ = quantise(model, onnx_file.to_bytes(model, images, {}), images, {})
+    assert onnx_file.runner(content)(images).isfinite().all()
