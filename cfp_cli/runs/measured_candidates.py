@@ -41,6 +41,10 @@ class MeasuredCandidates:
         """
         return self._measured(list(students), lambda each: self.maker.finetune_job(students[each]), trained=True)
 
+    def free(self, compression: float, trained: bool) -> Candidate | None:
+        """Return a candidate that this search or an earlier command measured; None if there is none."""
+        return self._seen(compression, trained) or self._stored(compression, trained)
+
     def _measured(
         self, compressions: Sequence[float], prepare: Callable[[float], Job | None], *, trained: bool
     ) -> dict[float, Candidate | None]:
@@ -72,15 +76,20 @@ class MeasuredCandidates:
         return found | {compression: found[equal] for compression, equal in same.items()}
 
     def _known(self, compression: float, trained: bool) -> Candidate | None:
-        """A candidate of this search or of the run directory."""
-        again = next((each for each in self.seen if (each.compression, each.trained) == (compression, trained)), None)
-        if again is not None:
-            return again
+        """The same, counted among those of this search."""
+        candidate = self.free(compression, trained)
+        if candidate is not None and self._seen(compression, trained) is None:
+            self.seen.append(candidate)
+        return candidate
+
+    def _seen(self, compression: float, trained: bool) -> Candidate | None:
+        return next((each for each in self.seen if (each.compression, each.trained) == (compression, trained)), None)
+
+    def _stored(self, compression: float, trained: bool) -> Candidate | None:
         maker = self.maker
         candidate = maker.stored.find(maker.training_key if trained else maker.plans.key, compression, trained)
         if candidate is None or (trained and maker.finetune_record(candidate) is None):
             return None
-        self.seen.append(candidate)
         return candidate
 
     def _twin(self, plan: Plan) -> Candidate | None:

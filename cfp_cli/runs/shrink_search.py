@@ -230,9 +230,9 @@ class Search:
             )
 
     def _allowed(self, following: list[float], trained: bool) -> list[float]:
-        """Those of the next candidates that may be begun: there are looks and time for them. The first one may always.
+        """Those of the next candidates that may be begun: there are looks and time for them.
 
-        None if there are none.
+        The first one may always. Those that an earlier command measured need no time.
         """
         if not self.seen or not following:
             return following[:LOOKS]
@@ -245,10 +245,19 @@ class Search:
             return []
         spent = self.measured.seconds[trained]
         if not self.maker.limit.allows(max(spent, default=0.0)):
+            if free := [each for each in following if self._is_free(each, trained)]:
+                return free[:looks]
             self.progress.say("the time limit leaves no time for another candidate; using the best one so far")
             self.complete = False
             return []
         return following[:looks]
+
+    def _is_free(self, compression: float, trained: bool) -> bool:
+        """Whether a candidate needs no time: an earlier command measured it, and its refit if it is fine-tuned."""
+        refitted = self.measured.free(compression, False)
+        if refitted is None:
+            return False
+        return not trained or self._passes(refitted) or self.measured.free(compression, True) is not None
 
     def _report(self, candidates: Sequence[Candidate], left: int, then: str = "") -> None:
         """Say how the newest candidates did, about how many of their kind follow, and what follows these."""
