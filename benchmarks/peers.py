@@ -340,7 +340,7 @@ def macro_f1(group: Sequence[dict[str, Any]], split: str = "test") -> tuple[floa
 def figures() -> None:
     """Draw the test macro-F1 against multiply-adds and, where files were timed, against latency of one image.
 
-    Of several learning rates, the one with the best macro-F1 on the validation images is drawn.
+    Only float32 files are drawn. Of several learning rates, the one with the best macro-F1 on the validation images is drawn.
     """
     best: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
     for (network, method, keep, _), group in cells().items():
@@ -356,10 +356,8 @@ def figures() -> None:
                 continue
             macs.setdefault(method, []).append((statistics.mean(row["macs"] for row in group) / 1e6, *macro_f1(group)))
             file = file_name(method, keep, 0)
-            int8 = [row["int8"] for row in group]
-            for series, timed_file, kept in ((method, file, group), (f"{method}, int8", int8_name(file), int8)):
-                if timed_file in times.get(name, {}):
-                    latencies.setdefault(series, []).append((times[name][timed_file], *macro_f1(kept)))
+            if file in times.get(name, {}):
+                latencies.setdefault(method, []).append((times[name][file], *macro_f1(group)))
         draw(name, "multiply-adds", "million multiply-adds", macs)
         draw(name, "latency", "milliseconds for one image", latencies)
 
