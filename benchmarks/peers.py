@@ -340,7 +340,7 @@ def macro_f1(group: Sequence[dict[str, Any]], split: str = "test") -> tuple[floa
 def figures() -> None:
     """Draw the test macro-F1 against multiply-adds and, where files were timed, against latency of one image.
 
-    Only float32 files are drawn. Of several learning rates, the one with the best macro-F1 on the validation images is drawn.
+    Only float32 files are drawn, and of several learning rates the one with the best macro-F1 on the validation images.
     """
     best: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
     for (network, method, keep, _), group in cells().items():
