@@ -9,6 +9,8 @@ from html import escape
 from pathlib import Path
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 360, 64, 240, 36, 48
+# Width of a letter of the legend; long names widen the plot.
+LETTER = 7
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#8c564b")
 
 Point = tuple[float, float, float]
@@ -63,8 +65,9 @@ def line_plot(path: Path, title: str, x: Axis, y: Axis, series: Mapping[str, Seq
         across = LEFT + x.fraction(point[0]) * (WIDTH - LEFT - RIGHT)
         return across, HEIGHT - BOTTOM - min(max(y.fraction(point[1]), 0.0), 1.0) * (HEIGHT - TOP - BOTTOM)
 
+    width = max(WIDTH, WIDTH - RIGHT + 40 + LETTER * max(map(len, series)))
     parts = [
-        _head(title),
+        _head(title, width=width),
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x.label)}</text>',
         f'<text transform="translate(14 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'
         f"{escape(y.label)}</text>",
@@ -116,9 +119,9 @@ def stacked_bar(path: Path, title: str, parts: Mapping[str, float]) -> None:
     path.write_text("\n".join([*drawn, "</svg>"]) + "\n", encoding="utf-8")
 
 
-def _head(title: str, height: int = HEIGHT) -> str:
+def _head(title: str, height: int = HEIGHT, width: int = WIDTH) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" font-family="sans-serif" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" font-family="sans-serif" '
         f'font-size="12"><title>{escape(title)}</title><style>text{{fill:#333}}.l{{stroke:#8884}}'
         "@media(prefers-color-scheme:dark){text{fill:#ddd}}</style>\n"
         f'<text x="{LEFT}" y="20" font-size="14">{escape(title)}</text>'
