@@ -58,10 +58,9 @@ In a run directory, leave out `model.pt` and `--data`: `cfp export` then takes t
 its images.
 
 An export is two files: `small.xml` is the graph and `small.bin` the weights, in float32. Keep both in one folder.
-`cfp export` compares the file with the checkpoint as for ONNX. With `--int8`, onnxruntime and NNCF quantise the
-network, and the file whose logits are closer to those of the network on training images is kept. The accuracy
-before and after is shown. Without the package `nncf`, onnxruntime does it alone. `cfp bench` times checkpoints in
-OpenVINO too, if it is installed.
+`cfp export` compares the file with the checkpoint as for ONNX. With `--int8`, the best of [several int8
+files](int8.md) is kept, and the accuracy before and after is shown. `cfp bench` times checkpoints in OpenVINO too, if
+it is installed.
 
 `rt_info/cfp` of the `.xml` file contains class names and preprocessing. A program without `cfp` runs it as follows:
 ```python
