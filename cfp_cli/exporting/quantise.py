@@ -69,7 +69,7 @@ def quantise(
         ways["nncf"] = _by_nncf
     candidates: list[tuple[float, bytes, str]] = []
     reason = ""
-    for way, quantiser in progress.track(ways.items(), "quantising", total=len(ways), unit="file"):
+    for way, quantiser in progress.track(ways.items(), "quantising", total=len(ways), unit="candidate"):
         try:
             with onnx_file.quiet():
                 proto = quantiser(content, calibration)
