@@ -12,7 +12,6 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from cfp_cli.data.images import load_images, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.exporting import onnx_file
 from cfp_cli.exporting.export import export
-from cfp_cli.exporting.quantise import by_onnxruntime
+from cfp_cli.exporting.quantise import BY_ONNXRUNTIME
 from cfp_cli.measuring.metrics import Loader
 
 RESULTS = Path(__file__).parent / "results" / "int8.jsonl"
@@ -46,17 +45,19 @@ def main() -> None:
     preprocessing = Preprocessing.of(spec_of(network))
     calibration = torch.cat([images for images, _ in sample(dataset, CALIBRATION, 0, preprocessing).batches(BATCH)])
     test = load_images(dataset, "test", preprocessing).batches(BATCH)
-    facts = {"network": arguments.name or arguments.model.stem, "data": arguments.data.name, "vnni": has_vnni()}
-    row: dict[str, Any] = facts | {"float32": accuracy(network.eval(), test)}
+    row: dict[str, Any] = {
+        "network": arguments.name or arguments.model.stem,
+        "data": arguments.data.name,
+        "vnni": has_vnni(),
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         export(network, path)
         content = path.read_bytes()
-        for (ranges, mean), bits in product((("largest", False), ("mean", True)), (8, 7)):
-            file = by_onnxruntime(content, calibration, mean, bits).SerializeToString()
-            row[f"{ranges} ranges, {bits} bits"] = accuracy(onnx_file.runner(file), test)
+        for way, quantiser in BY_ONNXRUNTIME.items():
+            row[way] = accuracy(onnx_file.runner(quantiser(content, calibration).SerializeToString()), test)
         kept = export(network, path, int8=True, calibration=calibration, evaluation=test)
-        row["kept"] = kept.accuracy_after
+        row |= {"float32": kept.accuracy_before, "kept": kept.accuracy_after}
     print(row)
     with RESULTS.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(row) + "\n")

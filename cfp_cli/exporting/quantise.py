@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import product
 from typing import Any
@@ -26,6 +26,9 @@ from cfp_cli.foundation.errors import CfpError, StorageError
 from cfp_cli.foundation.extras import is_installed
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.scratch import scratch_folder
+
+# From a float32 ONNX file and calibration images to an ONNX `ModelProto` in QDQ format.
+Quantiser = Callable[[bytes, Tensor], Any]
 
 _BATCH = 16
 # Fewer images are quantised in smaller batches, so that mean ranges differ from the largest.
@@ -61,12 +64,7 @@ def quantise(
     expected = compute_outputs(network, calibration)[0].double()
     if not expected.isfinite().all():
         raise CfpError("the network has logits that are NaN or infinite on training images, so it cannot be quantised")
-    ways: dict[str, Callable[[bytes, Tensor], Any]] = {
-        f"onnxruntime, {ranges} ranges, {bits}-bit weights": partial(by_onnxruntime, mean=mean, bits=bits)
-        for (ranges, mean), bits in product((("largest", False), ("mean", True)), (8, 7))
-    }
-    if is_installed("nncf"):
-        ways["nncf"] = _by_nncf
+    ways = dict(BY_ONNXRUNTIME) | ({"nncf": _by_nncf} if is_installed("nncf") else {})
     candidates: list[tuple[float, bytes, str]] = []
     reason = ""
     for way, quantiser in progress.track(ways.items(), "quantising", total=len(ways), unit="candidate"):
@@ -98,7 +96,7 @@ def quantise(
     return best, way
 
 
-def by_onnxruntime(content: bytes, calibration: Tensor, mean: bool, bits: int) -> Any:
+def _by_onnxruntime(content: bytes, calibration: Tensor, mean: bool, bits: int) -> Any:
     """Return an ONNX file as onnxruntime quantises it, an ONNX `ModelProto` in QDQ format.
 
     Args:
@@ -139,6 +137,12 @@ def by_onnxruntime(content: bytes, calibration: Tensor, mean: bool, bits: int) -
             extra_options={"CalibMovingAverage": mean},
         )
         return onnx.load(result)
+
+
+BY_ONNXRUNTIME: Mapping[str, Quantiser] = {
+    f"onnxruntime, {ranges} ranges, {bits}-bit weights": partial(_by_onnxruntime, mean=mean, bits=bits)
+    for (ranges, mean), bits in product((("largest", False), ("mean", True)), (8, 7))
+}
 
 
 def _by_nncf(content: bytes, calibration: Tensor) -> Any:
