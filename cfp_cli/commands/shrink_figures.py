@@ -101,9 +101,9 @@ def verdict(done: Shrunk) -> list[str]:
     lines = [
         f"{done.compression:.1f}x fewer parameters ({chosen.params:,}), {done.macs_ratio:.1f}x fewer multiply-adds "
         f"({chosen.macs / 1e6:,.1f} M)",
-        f"it {change(judged.loss)} of {name} on {compared_images(metrics)}, with a standard error of "
-        f"{judged.standard_error:.2f}: {judged.most:.2f} together; {metrics.max_loss:g} may be lost, one image is "
-        f"{100 / images:.2f}",
+        f"it {change(judged.loss.points)} of {name} on {compared_images(metrics)}, with a standard error of "
+        f"{judged.loss.standard_error:.2f}: {judged.most(metrics.max_loss)} together; {metrics.max_loss:g} may be "
+        f"lost, one image is {100 / images:.2f}",
     ]
     if not metrics.complete:
         compared = len(metrics.frontier)

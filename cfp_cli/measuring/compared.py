@@ -37,6 +37,11 @@ class Loss:
         if not (math.isfinite(self.points) and 0 <= self.standard_error < math.inf):
             raise FieldError(f"a loss of {self.points} ± {self.standard_error} points is none")
 
+    @property
+    def most(self) -> float:
+        """The loss plus its standard error."""
+        return self.points + self.standard_error
+
 
 @dataclass(frozen=True)
 class Compared:

@@ -21,22 +21,20 @@ LOOKS = 16
 
 @dataclass(frozen=True)
 class Judged:
-    """The judgement on a network, in points.
+    """The judgement on a network.
 
     Attributes:
         loss: the measured loss.
-        standard_error: its standard error over the images.
         passes: whether the network passes.
     """
 
-    loss: float
-    standard_error: float
+    loss: Loss
     passes: bool
 
-    @property
-    def most(self) -> float:
-        """The loss plus its standard error."""
-        return self.loss + self.standard_error
+    def most(self, max_loss: float) -> str:
+        """The loss plus its standard error, with as many digits as show on which side of `max_loss` it is."""
+        shown = (digits for digits in range(2, 9) if (round(self.loss.most, digits) <= max_loss) == self.passes)
+        return f"{self.loss.most:.{next(shown, 9)}f}"
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,7 @@ class LossRule:
         """Judge a network that was compared with the original."""
         loss: Loss = getattr(network, self.metric)
         # Means of ratios carry rounding errors.
-        passes = loss.points + loss.standard_error <= self.max_loss + 1e-9
-        return Judged(loss.points, loss.standard_error, passes)
+        return Judged(loss, passes=loss.most <= self.max_loss + 1e-9)
 
     def warning(self, images: int) -> str | None:
         """A warning if a network that loses one image in all its views fails, although some loss is allowed; else None.

@@ -97,7 +97,7 @@ class Search:
             self._find_border(least, self._passes, CLOSE)
             return
         then = ", then fine-tuning"
-        self._find_border(least, lambda each: self.judge(each).loss <= self._recoverable, STEP, then)
+        self._find_border(least, lambda each: self.judge(each).loss.points <= self._recoverable, STEP, then)
         if not self._passing():
             self._find_border(least, self._passes, STEP, then)
 
@@ -128,7 +128,7 @@ class Search:
         """
         passing = [each.compression for each in self._passing()]
         tried = {max(passing): True} if passing else {}
-        good = (each.compression for each in self.seen if self.judge(each).loss <= self._recoverable)
+        good = (each.compression for each in self.seen if self.judge(each).loss.points <= self._recoverable)
         start = max(good, default=least)
         if start in tried:
             start *= STEP
@@ -197,8 +197,8 @@ class Search:
         if not self.seen:
             raise TargetError("no candidate was measured; lower the demands of --round-to, --keep or --ignore")
         if passing := self._passing():
-            return min(passing, key=lambda each: (self.costs(each)[self.options.target], self.judge(each).loss))
-        return min(self.seen, key=lambda each: (self.judge(each).most, self.costs(each)[self.options.target]))
+            return min(passing, key=lambda each: (self.costs(each)[self.options.target], self.judge(each).loss.points))
+        return min(self.seen, key=lambda each: (self.judge(each).loss.most, self.costs(each)[self.options.target]))
 
     def costs(self, candidate: Candidate) -> dict[Cost, float]:
         """Return the costs of a candidate; latency is an estimate."""
@@ -272,12 +272,13 @@ class Search:
         if record is not None and record.metrics.best_epoch == START:
             how += " without a gain"
         passes, rule = "passes" if judged.passes else "fails", self.options.rule
-        if self.options.finetune and not candidate.trained and not judged.passes and judged.loss <= self._recoverable:
+        recoverable = not judged.passes and judged.loss.points <= self._recoverable
+        if self.options.finetune and not candidate.trained and recoverable:
             passes += " without training"
         self.progress.say(
             f"{self._named(candidate.compression)}, {how}: {cost_texts(self.costs(candidate))}, "
-            f"loss {judged.loss:.2f} ± {judged.standard_error:.2f} points of {METRIC_NAMES[rule.metric]}, together "
-            f"{judged.most:.2f} (allowed {rule.max_loss:g}): {passes}{outlook}"
+            f"loss {judged.loss.points:.2f} ± {judged.loss.standard_error:.2f} points of {METRIC_NAMES[rule.metric]}, "
+            f"together {judged.most(rule.max_loss)} (allowed {rule.max_loss:g}): {passes}{outlook}"
         )
 
     def _named(self, compression: float) -> str:

@@ -19,6 +19,7 @@ from cfp_cli.foundation.errors import MissingExtraError
 from cfp_cli.foundation.files import sha256
 from cfp_cli.graph import Selection
 from cfp_cli.graph.layer_shapes import LayerShape
+from cfp_cli.measuring.compared import Loss
 from cfp_cli.measuring.latency import Latency
 from cfp_cli.measuring.loss_rule import Judged
 from cfp_cli.pruning.frontier import next_compressions
@@ -49,7 +50,7 @@ def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def judge(self: shrink_search.Search, candidate: Candidate) -> Judged:
         loss = candidate.compression / (100 if candidate.trained else 20)
-        return Judged(loss, 0.0, loss <= self.options.rule.max_loss)
+        return Judged(Loss(loss, 0.0), loss <= self.options.rule.max_loss)
 
     def following(tried: dict[float, bool], count: int, **known: float) -> list[float]:
         return next_compressions(tried, count, **{**known, "close": 4.0})

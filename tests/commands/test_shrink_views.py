@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from cfp_cli.commands.shrink_figures import compared_images, verdict
+from cfp_cli.measuring.compared import Loss
 from cfp_cli.measuring.loss_rule import LOOKS, Judged
 
 
@@ -36,11 +37,13 @@ def test_an_incomplete_search_is_said(complete: bool, looks: int, text: str | No
         val=SimpleNamespace(images=192),
     )
     chosen = SimpleNamespace(params=1000, macs=1e6)
+    loss = Loss(0.3 if passes else 0.4001, 0.1)
     done = SimpleNamespace(
-        metrics=metrics, judged=Judged(0.3, 0.1, passes), chosen=chosen, compression=40.0, macs_ratio=20.0
+        metrics=metrics, judged=Judged(loss, passes), chosen=chosen, compression=40.0, macs_ratio=20.0
     )
     lines = verdict(done)
-    assert "it loses 0.30 points of macro-F1 on 9 views of each of the 192 validation images" in "\n".join(lines)
-    assert "0.10: 0.40 together; 0.5 may be lost" in "\n".join(lines)
+    lost, together = ("0.30", "0.40") if passes else ("0.40", "0.5001")
+    assert f"it loses {lost} points of macro-F1 on 9 views of each of the 192 validation images" in "\n".join(lines)
+    assert f"0.10: {together} together; 0.5 may be lost" in "\n".join(lines)
     assert [line.partition(";")[0] for line in lines if "may pass" in line] == ([text] if text else [])
     assert ("no network that fits is within the loss" in lines[0]) != passes

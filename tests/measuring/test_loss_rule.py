@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 
 from cfp_cli.foundation.errors import UsageError
-from cfp_cli.measuring.compared import Compared
-from cfp_cli.measuring.loss_rule import LOSS_METRICS, LossMetric, LossRule
+from cfp_cli.measuring.compared import Compared, Loss
+from cfp_cli.measuring.loss_rule import LOSS_METRICS, Judged, LossMetric, LossRule
 
 CLASSES = ("a", "b", "c")
 
@@ -29,26 +31,38 @@ def test_equal_predictions_pass_and_a_larger_loss_fails(images: int) -> None:
     for metric in LOSS_METRICS:
         rule = LossRule(0.5, metric)
         assert rule.judge(compared(images, wrong=1)).passes
-        assert rule.judge(compared(images)).loss == 0
+        assert rule.judge(compared(images)).loss.points == 0
         assert not rule.judge(compared(images, lost=images // 100 + 1)).passes
 
 
 def test_the_standard_error_counts() -> None:
     judged = LossRule(0.5, "accuracy").judge(compared(1000, lost=4))
-    assert judged.loss == pytest.approx(0.4)
-    assert judged.most == pytest.approx(0.4 + judged.standard_error)
+    assert judged.loss.points == pytest.approx(0.4)
+    assert judged.loss.most == pytest.approx(0.4 + judged.loss.standard_error)
     assert not judged.passes
-    assert LossRule(judged.most, "accuracy").judge(compared(1000, lost=4)).passes
-    assert not LossRule(judged.most - 0.001, "accuracy").judge(compared(1000, lost=4)).passes
+    assert LossRule(judged.loss.most, "accuracy").judge(compared(1000, lost=4)).passes
+    assert not LossRule(judged.loss.most - 0.001, "accuracy").judge(compared(1000, lost=4)).passes
+
+
+@given(st.floats(0, 5), st.integers(0, 500))
+@example(0.501, 50)
+@example(0.504, 50)
+def test_the_printed_sum_is_on_the_same_side_of_the_limit(loss: float, hundredths: int) -> None:
+    limit = hundredths / 100
+    judged = Judged(Loss(loss, 0.0), passes=loss <= limit)
+    assume(abs(loss - limit) > 1e-8)
+    text = judged.most(limit)
+    assert (float(text) <= limit) == judged.passes
+    assert float(text) == pytest.approx(loss, abs=0.005)
 
 
 def test_many_changed_predictions_fail_without_a_loss() -> None:
     rule = LossRule(0.5, metric="accuracy")
     steady, changed = rule.judge(compared(1500, 5, 5)), rule.judge(compared(1500, 60, 60))
-    assert steady.loss == changed.loss == 0
+    assert steady.loss.points == changed.loss.points == 0
     assert steady.passes
     assert not changed.passes
-    assert LossRule(0.5, "agreement").judge(compared(1500, 8, 8)).loss == pytest.approx(100 * 16 / 1500)
+    assert LossRule(0.5, "agreement").judge(compared(1500, 8, 8)).loss.points == pytest.approx(100 * 16 / 1500)
 
 
 @pytest.mark.parametrize("metric", LOSS_METRICS)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from cfp_cli.measuring.compared import Loss
 from cfp_cli.measuring.loss_rule import LOOKS, Judged
 from cfp_cli.runs.shrink_search import Search
 from cfp_cli.runs.time_limit import OutOfTimeError
@@ -86,7 +87,7 @@ class MadeUpSearch(Search):
 
     def judge(self, candidate: Any) -> Judged:
         loss = self.losses(candidate.compression, candidate.trained)
-        return Judged(loss, 0.0, loss <= 0.5)
+        return Judged(Loss(loss, 0.0), loss <= 0.5)
 
     def result(self) -> Any:
         self.walk(1.05)
@@ -168,7 +169,7 @@ def test_the_least_loss_with_its_standard_error_is_chosen_if_none_passes(monkeyp
     monkeypatch.setattr(
         MadeUpSearch,
         "judge",
-        lambda self, each: Judged(judged(self, each).loss, errors.get(each.compression, 2.0), False),
+        lambda self, each: Judged(Loss(judged(self, each).loss.points, errors.get(each.compression, 2.0)), False),
     )
     assert search.result().compression == 16.0
 

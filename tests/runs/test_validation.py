@@ -82,7 +82,7 @@ def test_a_network_that_is_wrong_only_on_views_fails(dataset: Dataset, cache: Pa
     assert validation.metrics.accuracy == 1
     assert RULE.judge(same).passes
     assert not RULE.judge(other).passes
-    assert RULE.judge(other).loss > 20
+    assert RULE.judge(other).loss.points > 20
     # A repeated command makes the same views.
     again = Validation(reader(*CENTRE), dataset, 64, "geometric", 0, cache, said)
     assert again.compare(reader(*CORNER)) == other
