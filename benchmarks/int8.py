@@ -3,7 +3,8 @@
     python benchmarks/int8.py MODEL DATA [--arch A] [--name NAME]
 
 A row of `results/int8.jsonl` has the test accuracy of the network and of each int8 file in onnxruntime on this machine,
-and whether its processor has VNNI. The file is chosen on training images; the test images are read for this table only.
+with all layers in int8 and with the first ones in float32, and whether its processor has VNNI. The file is chosen on
+training images; the test images are read for this table only.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from cfp_cli.data.images import load_images, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.exporting import onnx_file
 from cfp_cli.exporting.export import export
-from cfp_cli.exporting.quantise import BY_ONNXRUNTIME
+from cfp_cli.exporting.quantise import BY_ONNXRUNTIME, prepare
 from cfp_cli.measuring.metrics import Loader
 
 RESULTS = Path(__file__).parent / "results" / "int8.jsonl"
@@ -53,9 +55,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         export(network, path)
-        content = path.read_bytes()
-        for way, quantiser in BY_ONNXRUNTIME.items():
-            row[way] = accuracy(onnx_file.runner(quantiser(content, calibration).SerializeToString()), test)
+        prepared, first, layers = prepare(path.read_bytes())
+        row |= {"float32_layers": len(first), "layers": layers}
+        for (way, quantiser), names in product(BY_ONNXRUNTIME.items(), ([], first)):
+            file = quantiser(prepared, names, calibration).SerializeToString()
+            row[f"{way}{', first layers in float32' if names else ''}"] = accuracy(onnx_file.runner(file), test)
         kept = export(network, path, int8=True, calibration=calibration, evaluation=test)
         row |= {"float32": kept.accuracy_before, "kept": kept.accuracy_after}
     print(row)

@@ -129,6 +129,8 @@ def export_table(report: ExportReport) -> Table:
     table.add_row("file", sentence(f"{report.bytes:,} bytes, {compared}"))
     if report.quantiser is not None:
         table.add_row("quantised by", report.quantiser)
+    if report.float32_layers:
+        table.add_row("layers in float32", sentence(f"the first {report.float32_layers} of {report.layers}"))
     table.add_row("compared on", f"{report.images} {'test' if report.samples == 'given' else 'generated'} images")
     if report.top1_agreement is not None:
         table.add_row("same class", f"{report.top1_agreement:.2%}")

@@ -15,7 +15,7 @@ from cfp_cli.checkpoints.spec import ModelSpec, spec_of
 from cfp_cli.exporting import onnx_file
 from cfp_cli.exporting.agreement import TOLERANCE, Runner, check, compare
 from cfp_cli.exporting.metadata import describe_file
-from cfp_cli.exporting.quantise import quantise
+from cfp_cli.exporting.quantise import Quantised, quantise
 from cfp_cli.exporting.samples import procedural_images
 from cfp_cli.exporting.writers import WRITERS
 from cfp_cli.foundation.errors import UsageError
@@ -54,6 +54,8 @@ class ExportReport:
         checkpoint_float64_error: error of the checkpoint in float32 against itself in float64; None likewise.
         quantiser: how the int8 file was quantised: `nncf`, or `onnxruntime` with its ranges of activations and the bits
             of its weights; None for float32.
+        float32_layers: number of the first layers that stay in float32 in an int8 file; None for float32.
+        layers: number of convolutions and linear layers of an int8 file; None for float32.
     """
 
     path: Path
@@ -75,6 +77,8 @@ class ExportReport:
     float64_error: float | None = None
     checkpoint_float64_error: float | None = None
     quantiser: str | None = None
+    float32_layers: int | None = None
+    layers: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain data."""
@@ -141,7 +145,7 @@ def export(
     example = torch.rand(2, *spec.input_shape, generator=torch.Generator().manual_seed(0))
     metadata = describe_file(spec, int8=False)
     content = writer.to_bytes(network, example, metadata)
-    quantiser: str | None = None
+    int8_file: Quantised | None = None
     with scratch_folder() as folder:
         candidate = folder / f"candidate{ENDINGS[format]}"
         writer.write(content, candidate, metadata)
@@ -154,8 +158,8 @@ def export(
         if writer.int8 and int8 and calibration is not None and evaluation is not None:
             _check_images(calibration, spec)
             metadata = describe_file(spec, int8=True)
-            content, quantiser = quantise(network, content, calibration.cpu(), metadata, writer.int8, progress)
-            writer.write(content, candidate, metadata)
+            int8_file = quantise(network, content, calibration.cpu(), metadata, writer.int8, progress)
+            writer.write(int8_file.content, candidate, metadata)
             run = writer.runner(candidate)
             quantised = compare(network, run, images)
             top1, error = quantised.top1, quantised.error
@@ -182,7 +186,9 @@ def export(
         error_budget=agreement.budget,
         float64_error=agreement.float64_error,
         checkpoint_float64_error=agreement.checkpoint_float64_error,
-        quantiser=quantiser,
+        quantiser=int8_file.quantiser if int8_file is not None else None,
+        float32_layers=int8_file.float32_layers if int8_file is not None else None,
+        layers=int8_file.layers if int8_file is not None else None,
     )
 
 

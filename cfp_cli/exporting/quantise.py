@@ -4,16 +4,21 @@ onnxruntime quantises in four ways. The range of an activation is that of all tr
 which a few outliers widen less. Weights have 8 bits, or 7: processors without VNNI add pairs of products in 16 bits,
 which saturate with 8. If NNCF is installed, it quantises too. Each file runs on this machine, and the one whose logits
 are closest to those of the network on the training images is used; test images take no part in the choice.
+
+The first layer stays in float32, and those that follow it while all have a small part of the multiply-adds together:
+they have few weights, and their errors reach all other layers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import accumulate, chain, product, repeat
 from typing import Any
 
 from torch import Tensor
@@ -27,14 +32,36 @@ from cfp_cli.foundation.extras import is_installed
 from cfp_cli.foundation.progress import SILENT, Progress
 from cfp_cli.foundation.scratch import scratch_folder
 
-# From a float32 ONNX file and calibration images to an ONNX `ModelProto` in QDQ format.
-Quantiser = Callable[[bytes, Tensor], Any]
+# From a prepared ONNX file, the names of the layers that stay in float32 and calibration images to an ONNX `ModelProto`
+# in QDQ format.
+Quantiser = Callable[[bytes, Sequence[str], Tensor], Any]
 
+# Largest part of the multiply-adds in the layers that stay in float32: in the first alone, and in all.
+FIRST_SHARE, FLOAT_SHARE = 1 / 2, 1 / 8
+
+_LAYERS = ("Conv", "Gemm", "MatMul")
 _BATCH = 16
 # Fewer images are quantised in smaller batches, so that mean ranges differ from the largest.
 _BATCHES = 4
 # NNCF reports its use to a server of its makers unless this is set when it is imported.
 _NO_TELEMETRY = "NNCF_CI"
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """An int8 file.
+
+    Attributes:
+        content: an ONNX file in QDQ format.
+        quantiser: how it was quantised, such as `nncf`.
+        float32_layers: number of the first layers that stay in float32.
+        layers: number of convolutions and linear layers.
+    """
+
+    content: bytes
+    quantiser: str
+    float32_layers: int
+    layers: int
 
 
 def quantise(
@@ -44,8 +71,8 @@ def quantise(
     metadata: dict[str, str],
     runner: Callable[[bytes], Runner] = onnx_file.runner,
     progress: Progress = SILENT,
-) -> tuple[bytes, str]:
-    """Return the int8 form of an ONNX file in QDQ format, and how it was quantised, such as `nncf`.
+) -> Quantised:
+    """Return the int8 form of an ONNX file.
 
     Args:
         network: the network of the file, on the CPU, in eval mode, or a function of the same outputs.
@@ -64,13 +91,15 @@ def quantise(
     expected = compute_outputs(network, calibration)[0].double()
     if not expected.isfinite().all():
         raise CfpError("the network has logits that are NaN or infinite on training images, so it cannot be quantised")
+    with onnx_file.quiet():
+        prepared, first, layers = prepare(content)
     ways = dict(BY_ONNXRUNTIME) | ({"nncf": _by_nncf} if is_installed("nncf") else {})
     candidates: list[tuple[float, bytes, str]] = []
     reason = ""
     for way, quantiser in progress.track(ways.items(), "quantising", total=len(ways), unit="candidate"):
         try:
             with onnx_file.quiet():
-                proto = quantiser(content, calibration)
+                proto = quantiser(prepared, first, calibration)
             onnx_file.strip(proto)
             for key, value in metadata.items():
                 proto.metadata_props.add(key=key, value=value)
@@ -93,14 +122,62 @@ def quantise(
     if not candidates:
         raise CfpError(f"the network cannot be quantised ({reason}); export it without --int8")
     _, best, way = min(candidates, key=lambda candidate: candidate[0])
-    return best, way
+    return Quantised(best, way, len(first), layers)
 
 
-def _by_onnxruntime(content: bytes, calibration: Tensor, mean: bool, bits: int) -> Any:
-    """Return an ONNX file as onnxruntime quantises it, an ONNX `ModelProto` in QDQ format.
+def prepare(content: bytes) -> tuple[bytes, list[str], int]:
+    """Return an ONNX file as onnxruntime prepares it for quantisation, and its layers that stay in float32.
+
+    Layers are convolutions and linear layers. The first has at most `FIRST_SHARE` of the multiply-adds. More follow if
+    they have, with it, at most `FLOAT_SHARE`.
 
     Args:
         content: the float32 file.
+
+    Returns:
+        The prepared file, the names of the layers that stay in float32, and the number of layers.
+    """
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with scratch_folder() as folder:
+        source, prepared = folder / "float.onnx", folder / "prepared.onnx"
+        source.write_bytes(content)
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        model = onnx.load(prepared)
+    costs = _multiply_adds(model)
+    whole, totals = sum(costs.values()), accumulate(costs.values())
+    limits = chain([FIRST_SHARE * whole], repeat(FLOAT_SHARE * whole))
+    first = [name for name, total, limit in zip(costs, totals, limits, strict=False) if total <= limit]
+    return model.SerializeToString(), first, len(costs)
+
+
+def _multiply_adds(model: Any) -> dict[str, int]:
+    """Multiply-adds of each convolution and linear layer for one image, by name, in the order in which they run.
+
+    Args:
+        model: ONNX `ModelProto` with the shapes of its values. A size that is not known counts once.
+    """
+    weights = {each.name: list(each.dims) for each in model.graph.initializer}
+    shapes = {
+        each.name: [dim.dim_value or 1 for dim in each.type.tensor_type.shape.dim]
+        for each in (*model.graph.value_info, *model.graph.output)
+    }
+    costs: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type in _LAYERS and node.input[1] in weights:
+            output = shapes.get(node.output[0], [])
+            positions = output[2:] if node.op_type == "Conv" else output[1:-1]
+            costs[node.name] = math.prod(weights[node.input[1]]) * math.prod(positions)
+    return costs
+
+
+def _by_onnxruntime(prepared: bytes, first: Sequence[str], calibration: Tensor, mean: bool, bits: int) -> Any:
+    """Return an ONNX file as onnxruntime quantises it, an ONNX `ModelProto` in QDQ format.
+
+    Args:
+        prepared: the file, prepared for quantisation.
+        first: names of the layers that stay in float32.
         calibration: training images, float32 [n, channels, H, W], preprocessed.
         mean: whether the range of an activation is the mean over batches of about 16 images, not that of all images.
         bits: of the weights, 8 or 7.
@@ -108,7 +185,6 @@ def _by_onnxruntime(content: bytes, calibration: Tensor, mean: bool, bits: int) 
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.calibrate import CalibrationDataReader
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Images(CalibrationDataReader):  # type: ignore[misc]
         """The calibration images in batches."""
@@ -122,11 +198,9 @@ def _by_onnxruntime(content: bytes, calibration: Tensor, mean: bool, bits: int) 
             return None if batch is None else {INPUT: batch.contiguous().numpy()}
 
     with scratch_folder() as folder:
-        source, prepared, result = (folder / f"{stage}.onnx" for stage in ("float", "prepared", "int8"))
-        source.write_bytes(content)
-        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        result = folder / "int8.onnx"
         quantize_static(
-            str(prepared),
+            onnx.load_from_string(prepared),
             str(result),
             Images(),
             quant_format=QuantFormat.QDQ,
@@ -134,6 +208,7 @@ def _by_onnxruntime(content: bytes, calibration: Tensor, mean: bool, bits: int) 
             activation_type=QuantType.QInt8,
             weight_type=QuantType.QInt8,
             reduce_range=bits == 7,
+            nodes_to_exclude=list(first),
             extra_options={"CalibMovingAverage": mean},
         )
         return onnx.load(result)
@@ -145,7 +220,7 @@ BY_ONNXRUNTIME: Mapping[str, Quantiser] = {
 }
 
 
-def _by_nncf(content: bytes, calibration: Tensor) -> Any:
+def _by_nncf(prepared: bytes, first: Sequence[str], calibration: Tensor) -> Any:
     import onnx
 
     # NNCF shows its own progress bars.
@@ -153,7 +228,12 @@ def _by_nncf(content: bytes, calibration: Tensor) -> Any:
         import nncf
 
         images = nncf.Dataset([{INPUT: image.unsqueeze(0).contiguous().numpy()} for image in calibration])
-        return nncf.quantize(onnx.load_from_string(content), images, subset_size=len(calibration))
+        return nncf.quantize(
+            onnx.load_from_string(prepared),
+            images,
+            subset_size=len(calibration),
+            ignored_scope=nncf.IgnoredScope(names=list(first)),
+        )
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.exporting import onnx_file
 from cfp_cli.exporting.agreement import Runner
 from cfp_cli.exporting.export import export
-from cfp_cli.exporting.quantise import quantise
+from cfp_cli.exporting.quantise import prepare, quantise
 from cfp_cli.foundation.errors import CfpError, StorageError
 
 SIZE = (8, 8)
@@ -57,6 +58,53 @@ def test_one_bright_pixel_does_not_coarsen_the_rest(tmp_path: Path) -> None:
     assert relative_error(network(pointwise, nn.ReLU6(), last), images, tmp_path / "net.onnx") < 0.03
 
 
+def test_the_first_layer_is_not_coarsened_by_the_range_of_another_input_channel(tmp_path: Path) -> None:
+    # Eight bits for all channels have steps of 4, and the other two channels are below 1.
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 8, 1)
+    with torch.no_grad():
+        first.weight[:, :1] *= 1e-3
+    images = torch.rand(64, 3, *SIZE) * torch.tensor([1000.0, 1.0, 1.0]).reshape(1, 3, 1, 1)
+    model = network(first, nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Conv2d(16, 2, 3))
+    assert relative_error(model, images, tmp_path / "net.onnx") < 0.03
+
+
+@pytest.mark.parametrize(
+    ("widths", "first"),
+    [
+        # Multiply-adds of one position of the layers in turn: the products of neighbouring widths.
+        ((3, 4), 0),
+        ((3, 4, 2), 0),
+        ((3, 4, 3), 1),
+        ((3, 4, 4, 4, 8), 1),
+        ((3, 4, 4, 16, 16), 2),
+        ((3, 2, 2, 2, 16, 32), 4),
+    ],
+)
+@pytest.mark.parametrize("spatial", [True, False])
+def test_the_first_layers_stay_in_float32_while_they_cost_little(
+    widths: tuple[int, ...], first: int, spatial: bool
+) -> None:
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Conv2d(inputs, outputs, 1) if spatial else nn.Linear(inputs, outputs), nn.ReLU()]
+    model = network(*layers) if spatial else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *layers).eval()
+    images = torch.rand(16, 3, *SIZE)
+    content = onnx_file.to_bytes(model, images[:2], {})
+    _, names, count = prepare(content)
+    assert (len(names), count) == (first, len(widths) - 1)
+    made = quantise(model, content, images, {})
+    assert (made.float32_layers, made.layers) == (first, count)
+    import onnx
+
+    graph = onnx.load_from_string(made.content).graph
+    makers = {output: node.op_type for node in graph.node for output in node.output}
+    layer_inputs = [node.input[0] for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    assert [makers.get(each) == "DequantizeLinear" for each in layer_inputs] == [
+        index >= first for index in range(count)
+    ]
+
+
 def small() -> nn.Module:
     """A network whose int8 files are all close to it."""
     torch.manual_seed(0)
@@ -81,9 +129,9 @@ def test_an_int8_file_that_does_not_work_is_never_kept(broken: int, run: Callabl
     def runner(candidate: bytes) -> Runner:
         return run if next(turns) == broken else onnx_file.runner(candidate)
 
-    kept, way = quantise(small(), content, images, {}, runner)
-    assert onnx_file.runner(kept)(images).isfinite().all()
-    assert way != WAYS[broken]
+    kept = quantise(small(), content, images, {}, runner)
+    assert onnx_file.runner(kept.content)(images).isfinite().all()
+    assert kept.quantiser != WAYS[broken]
 
 
 def test_if_no_int8_file_works_the_network_is_refused() -> None:
@@ -112,7 +160,7 @@ def test_images_on_which_the_network_is_not_finite_are_refused() -> None:
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_few_images_calibrate(count: int) -> None:
     images = torch.rand(count, 3, *SIZE)
-    content, _ = quantise(small(), small_file(), images, {})
+    content = quantise(small(), small_file(), images, {}).content
     assert (onnx_file.runner(content)(images) - small()(images)).abs().max() < 0.05
 
 
@@ -122,5 +170,5 @@ def test_large_logits_are_compared() -> None:
     with torch.no_grad():
         model[0].weight *= 1e22
     images = torch.rand(16, 3, *SIZE)
-    content, _ = quantise(model, onnx_file.to_bytes(model, images, {}), images, {})
+    content = quantise(model, onnx_file.to_bytes(model, images, {}), images, {}).content
     assert onnx_file.runner(content)(images).isfinite().all()
