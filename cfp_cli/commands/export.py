@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     "--int8",
     is_flag=True,
     help="Also quantise to 8 bits, calibrated on training images; not for pt2. Of several int8 files, the one that is "
-    "closest to the network on this processor is kept.",
+    "closest to the network on this processor is kept. The first layers stay in float32 where they cost little.",
 )
 @click.option(
     "--data",

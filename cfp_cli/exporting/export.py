@@ -111,6 +111,7 @@ def export(
         samples: images to compare on, float32 [n, channels, H, W], preprocessed; None generates some.
         int8: also quantise weights and activations to 8 bits; not for pt2. onnxruntime quantises in four ways, and
             NNCF if it is installed; the file with the smallest logit error on `calibration` on this machine is kept.
+            The first layers stay in float32 where they have a small part of the multiply-adds.
         calibration: training images that give the ranges of the activations, float32 [n, channels, H, W], preprocessed;
             int8 only.
         evaluation: labelled images to measure the accuracy before and after on; int8 only.
