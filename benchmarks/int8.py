@@ -27,7 +27,8 @@ from cfp_cli.data.images import load_images, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.exporting import onnx_file
 from cfp_cli.exporting.export import export
-from cfp_cli.exporting.quantise import BY_ONNXRUNTIME, prepare
+from cfp_cli.exporting.float_part import prepare
+from cfp_cli.exporting.quantise import BY_ONNXRUNTIME
 from cfp_cli.measuring.metrics import Loader
 
 RESULTS = Path(__file__).parent / "results" / "int8.jsonl"
@@ -55,10 +56,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         export(network, path)
-        prepared, first, layers = prepare(path.read_bytes())
-        row |= {"float32_layers": len(first), "layers": layers}
-        for (way, quantiser), names in product(BY_ONNXRUNTIME.items(), ([], first)):
-            file = quantiser(prepared, names, calibration).SerializeToString()
+        prepared = prepare(path.read_bytes())
+        row |= {"float32_layers": prepared.float32_layers, "layers": prepared.layers}
+        for (way, quantiser), names in product(BY_ONNXRUNTIME.items(), ([], prepared.nodes)):
+            file = quantiser(prepared.content, names, calibration).SerializeToString()
             row[f"{way}{', first layers in float32' if names else ''}"] = accuracy(onnx_file.runner(file), test)
         kept = export(network, path, int8=True, calibration=calibration, evaluation=test)
         row |= {"float32": kept.accuracy_before, "kept": kept.accuracy_after}

@@ -55,7 +55,7 @@ class ExportReport:
         quantiser: how the int8 file was quantised: `nncf`, or `onnxruntime` with its ranges of activations and the bits
             of its weights; None for float32.
         float32_layers: number of the first layers that stay in float32 in an int8 file; None for float32.
-        layers: number of convolutions and linear layers of an int8 file; None for float32.
+        layers: number of convolutions, linear layers and matrix products of an int8 file; None for float32.
     """
 
     path: Path

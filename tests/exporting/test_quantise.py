@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from cfp_cli.checkpoints.spec import ModelSpec, describe
 from cfp_cli.exporting import onnx_file
 from cfp_cli.exporting.agreement import Runner
 from cfp_cli.exporting.export import export
-from cfp_cli.exporting.quantise import prepare, quantise
+from cfp_cli.exporting.quantise import quantise
 from cfp_cli.foundation.errors import CfpError, StorageError
 
 SIZE = (8, 8)
@@ -69,42 +68,6 @@ def test_the_first_layer_is_not_coarsened_by_the_range_of_another_input_channel(
     assert relative_error(model, images, tmp_path / "net.onnx") < 0.03
 
 
-@pytest.mark.parametrize(
-    ("widths", "first"),
-    [
-        # Multiply-adds of one position of the layers in turn: the products of neighbouring widths.
-        ((3, 4), 0),
-        ((3, 4, 2), 0),
-        ((3, 4, 3), 1),
-        ((3, 4, 4, 4, 8), 1),
-        ((3, 4, 4, 16, 16), 2),
-        ((3, 2, 2, 2, 16, 32), 4),
-    ],
-)
-@pytest.mark.parametrize("spatial", [True, False])
-def test_the_first_layers_stay_in_float32_while_they_cost_little(
-    widths: tuple[int, ...], first: int, spatial: bool
-) -> None:
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(widths):
-        layers += [nn.Conv2d(inputs, outputs, 1) if spatial else nn.Linear(inputs, outputs), nn.ReLU()]
-    model = network(*layers) if spatial else nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), *layers).eval()
-    images = torch.rand(16, 3, *SIZE)
-    content = onnx_file.to_bytes(model, images[:2], {})
-    _, names, count = prepare(content)
-    assert (len(names), count) == (first, len(widths) - 1)
-    made = quantise(model, content, images, {})
-    assert (made.float32_layers, made.layers) == (first, count)
-    import onnx
-
-    graph = onnx.load_from_string(made.content).graph
-    makers = {output: node.op_type for node in graph.node for output in node.output}
-    layer_inputs = [node.input[0] for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
-    assert [makers.get(each) == "DequantizeLinear" for each in layer_inputs] == [
-        index >= first for index in range(count)
-    ]
-
-
 def small() -> nn.Module:
     """A network whose int8 files are all close to it."""
     torch.manual_seed(0)
@@ -140,11 +103,16 @@ def test_if_no_int8_file_works_the_network_is_refused() -> None:
         quantise(small(), small_file(), images, {}, lambda _: fails)
 
 
+def test_a_file_that_cannot_be_prepared_is_refused() -> None:
+    with pytest.raises(CfpError, match=r"cannot be quantised \(.+\); export it without --int8"):
+        quantise(small(), b"no onnx file", torch.rand(16, 3, *SIZE), {})
+
+
 def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr("cfp_cli.exporting.quantise.scratch_folder", full)
+    monkeypatch.setattr("cfp_cli.exporting.float_part.scratch_folder", full)
     images = torch.rand(16, 3, *SIZE)
     with pytest.raises(StorageError, match="the disk is full"):
         quantise(small(), small_file(), images, {})
