@@ -2,7 +2,7 @@
 
     python benchmarks/peers.py make TEACHER DATA [--arch A] [--cl CL.pt] [--keep 0.5 0.25 0.1] [--epochs 15] [--lr 3e-4]
         [--seeds 0 1 2] [--methods NAME...] [--device cpu]
-    python benchmarks/peers.py int8 TEACHER DATA [--arch A]     # quantise the files of TEACHER's rows again
+    python benchmarks/peers.py int8 TEACHER DATA     # quantise the files of TEACHER's rows again
     python benchmarks/peers.py latency [--threads 2]     # on an idle machine
     python benchmarks/peers.py table
     python benchmarks/peers.py figures
@@ -45,6 +45,7 @@ from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution.device import choose_device
 from cfp_cli.exporting import onnx_file
 from cfp_cli.exporting.export import export
+from cfp_cli.exporting.metadata import read_spec
 from cfp_cli.exporting.quantise import quantise
 from cfp_cli.exporting.runtimes import opener
 from cfp_cli.graph import Selection, channel_sets
@@ -272,23 +273,22 @@ def measured(work: Work, network: nn.Module, path: Path) -> dict[str, Any]:
 
 def quantise_again(arguments: argparse.Namespace) -> None:
     """Quantise the files of the rows of a teacher again, and replace what their rows say of int8."""
-    dataset = open_dataset(arguments.data)
-    network = load(arguments.teacher, arguments.arch)
-    preprocessing, classes = Preprocessing.of(spec_of(network)), spec_of(network).classes
-    test = load_images(dataset, "test", preprocessing).batches(BATCH)
-    labels = torch.cat([each for _, each in test])
-    known = list(rows())
+    dataset, known = open_dataset(arguments.data), list(rows())
     for row in known:
         seed = row.get("seed", arguments.seeds[0])
         file = arguments.folder / arguments.teacher.stem / file_name(row["method"], row.get("keep", 1.0), seed)
         if row["network"] != arguments.teacher.stem or row["method"] == LATENCY or not file.exists():
             continue
+        metadata = onnx_file.read_metadata(file)
+        spec = read_spec(metadata, file)
+        preprocessing = Preprocessing.of(spec)
         calibration = torch.cat([each for each, _ in sample(dataset, CALIBRATION, seed, preprocessing).batches(BATCH)])
-        made = quantise(onnx_file.runner(file), file.read_bytes(), calibration, onnx_file.read_metadata(file))
+        made = quantise(onnx_file.runner(file), file.read_bytes(), calibration, metadata)
         file.with_name(int8_name(file.name)).write_bytes(made.content)
         run = onnx_file.runner(made.content)
-        predicted = torch.cat([run(images).argmax(1) for images, _ in test])
-        metrics = scores_of(compute_metrics(predicted, labels, classes))
+        test = load_images(dataset, "test", preprocessing).batches(BATCH)
+        predicted, labels = (torch.cat(each) for each in zip(*((run(x).argmax(1), y) for x, y in test), strict=True))
+        metrics = scores_of(compute_metrics(predicted, labels, spec.classes))
         print(row["method"], row.get("keep"), seed, row["int8"], metrics, flush=True)
         row["int8"] = {"bytes": len(made.content), "test": metrics}
         RESULTS.write_text("".join(json.dumps(each) + "\n" for each in known), encoding="utf-8")
@@ -412,7 +412,6 @@ def main() -> None:
     for each in (making, quantising):
         each.add_argument("teacher", type=Path)
         each.add_argument("data", type=Path)
-        each.add_argument("--arch")
         each.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     making.add_argument("--cl", type=Path)
     making.add_argument("--keep", type=float, nargs="+", default=[0.25], help="shares of the multiply-adds to keep")
@@ -420,6 +419,7 @@ def main() -> None:
     making.add_argument("--lr", type=float, default=PRESETS["short"]["lr"])
     making.add_argument("--methods", nargs="+", default=list(METHODS), help="names of `METHODS`")
     making.add_argument("--device", default="cpu")
+    making.add_argument("--arch")
     timing = commands.add_parser("latency")
     for each in (making, timing):
         each.add_argument("--threads", type=int, default=2)
