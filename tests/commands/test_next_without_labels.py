@@ -77,10 +77,22 @@ def test_each_next_command_works(
     assert seen == commands
 
 
-def test_a_file_as_large_as_its_weights() -> None:
+def exported(**facts: object) -> str:
+    """The table of an exported file, as one line."""
     report = SimpleNamespace(format="onnx", precision="float32", parameters=10, bytes=40, overhead=-1e-5)
-    figures = {"quantiser": None, "images": 1, "samples": "given", "top1_agreement": None, "max_relative_error": 0.0}
+    figures = {"images": 1, "samples": "given", "top1_agreement": None, "max_relative_error": 0.0}
     missing = ("float64_error", "checkpoint_float64_error", "accuracy_before", "macro_f1_before")
-    vars(report).update(figures, **dict.fromkeys(missing))
-    cells = list(map(str, export_table(report).columns[1].cells))  # type: ignore[arg-type]
-    assert "40 bytes, as many as the weights alone" in " ".join(cells)
+    vars(report).update(figures, **dict.fromkeys((*missing, "quantiser", "float32_layers", "layers")))
+    vars(report).update(facts)
+    columns = export_table(report).columns  # type: ignore[arg-type]
+    return " ".join(f"{name}: {value}" for name, value in zip(columns[0].cells, columns[1].cells, strict=True))
+
+
+def test_a_file_as_large_as_its_weights() -> None:
+    assert "file: 40 bytes, as many as the weights alone" in exported()
+
+
+@pytest.mark.parametrize(("count", "text"), [(3, "layers in float32: the first 3 of 53"), (0, None), (None, None)])
+def test_layers_that_stay_in_float32_are_said(count: int | None, text: str | None) -> None:
+    table = exported(quantiser="nncf", float32_layers=count, layers=53)
+    assert (text in table) if text else "in float32" not in table
