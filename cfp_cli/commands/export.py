@@ -86,9 +86,9 @@ def export(
 ) -> None:
     """Export MODEL, run the exported file and compare its logits with those of the checkpoint.
 
-    The file is kept only if both agree up to float32 rounding. Without MODEL, the newest checkpoint of the run is
-    exported, from `cfp prune` or `cfp finetune`. The file accepts any batch size. Its metadata contain class names,
-    input size, mean, std and lineage.
+    A float32 file is kept only if both agree up to float32 rounding. An int8 file is kept at any loss of accuracy, and
+    the loss is shown. Without MODEL, the newest checkpoint of the run is exported, from `cfp prune` or `cfp finetune`.
+    The file accepts any batch size. Its metadata contain class names, input size, mean, std and lineage.
     """
     from cfp_cli.runs.directory import Run
     from cfp_cli.runs.export import run_export
