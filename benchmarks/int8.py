@@ -12,13 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cfp_cli.checkpoints.load import load
 from cfp_cli.checkpoints.spec import spec_of
@@ -26,10 +24,9 @@ from cfp_cli.data.dataset import open_dataset
 from cfp_cli.data.images import load_images, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.exporting import onnx_file
-from cfp_cli.exporting.export import export
+from cfp_cli.exporting.export import export, metrics_of
 from cfp_cli.exporting.float_part import prepare
 from cfp_cli.exporting.quantise import BY_ONNXRUNTIME
-from cfp_cli.measuring.metrics import Loader
 
 RESULTS = Path(__file__).parent / "results" / "int8.jsonl"
 CALIBRATION, BATCH = 128, 32
@@ -45,7 +42,8 @@ def main() -> None:
     arguments = parser.parse_args()
     network = load(arguments.model, arguments.arch)
     dataset = open_dataset(arguments.data)
-    preprocessing = Preprocessing.of(spec_of(network))
+    spec = spec_of(network)
+    preprocessing = Preprocessing.of(spec)
     calibration = torch.cat([images for images, _ in sample(dataset, CALIBRATION, 0, preprocessing).batches(BATCH)])
     test = load_images(dataset, "test", preprocessing).batches(BATCH)
     row: dict[str, Any] = {
@@ -60,19 +58,14 @@ def main() -> None:
         row |= {"float32_layers": prepared.float32_layers, "layers": prepared.layers}
         for (way, quantiser), names in product(BY_ONNXRUNTIME.items(), ([], prepared.nodes)):
             file = quantiser(prepared.content, names, calibration).SerializeToString()
-            row[f"{way}{', first layers in float32' if names else ''}"] = accuracy(onnx_file.runner(file), test)
+            row[f"{way}{', first layers in float32' if names else ''}"] = metrics_of(
+                onnx_file.runner(file), test, spec
+            ).accuracy
         kept = export(network, path, int8=True, calibration=calibration, evaluation=test)
         row |= {"float32": kept.accuracy_before, "kept": kept.accuracy_after}
     print(row)
     with RESULTS.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(row) + "\n")
-
-
-@torch.inference_mode()
-def accuracy(run: Callable[[Tensor], Any], test: Loader) -> float:
-    """The fraction of the images whose largest logit is that of their label."""
-    right = [run(images).argmax(1) == labels for images, labels in test]
-    return torch.cat(right).double().mean().item()
 
 
 def has_vnni() -> bool:

@@ -44,13 +44,14 @@ from cfp_cli.data.images import ImageStore, load_images, sample
 from cfp_cli.data.transforms import Preprocessing
 from cfp_cli.execution.device import choose_device
 from cfp_cli.exporting import onnx_file
-from cfp_cli.exporting.export import export
-from cfp_cli.exporting.metadata import read_spec
+from cfp_cli.exporting.export import export, metrics_of
+from cfp_cli.exporting.metadata import describe_file
+from cfp_cli.exporting.open_file import open_export
 from cfp_cli.exporting.quantise import quantise
 from cfp_cli.exporting.runtimes import opener
 from cfp_cli.graph import Selection, channel_sets
 from cfp_cli.measuring.latency import time_in_turns
-from cfp_cli.measuring.metrics import Metrics, compute_metrics, evaluate
+from cfp_cli.measuring.metrics import Metrics, evaluate
 from cfp_cli.measuring.predictions import predict
 from cfp_cli.measuring.runtimes import Runtime
 from cfp_cli.models.registry import create
@@ -279,16 +280,13 @@ def quantise_again(arguments: argparse.Namespace) -> None:
         file = arguments.folder / arguments.teacher.stem / file_name(row["method"], row.get("keep", 1.0), seed)
         if row["network"] != arguments.teacher.stem or row["method"] == LATENCY or not file.exists():
             continue
-        metadata = onnx_file.read_metadata(file)
-        spec = read_spec(metadata, file)
+        run, spec = open_export(file, "onnx")
         preprocessing = Preprocessing.of(spec)
         calibration = torch.cat([each for each, _ in sample(dataset, CALIBRATION, seed, preprocessing).batches(BATCH)])
-        made = quantise(onnx_file.runner(file), file.read_bytes(), calibration, metadata)
+        made = quantise(run, file.read_bytes(), calibration, describe_file(spec, int8=True))
         file.with_name(int8_name(file.name)).write_bytes(made.content)
-        run = onnx_file.runner(made.content)
         test = load_images(dataset, "test", preprocessing).batches(BATCH)
-        predicted, labels = (torch.cat(each) for each in zip(*((run(x).argmax(1), y) for x, y in test), strict=True))
-        metrics = scores_of(compute_metrics(predicted, labels, spec.classes))
+        metrics = scores_of(metrics_of(onnx_file.runner(made.content), test, spec))
         print(row["method"], row.get("keep"), seed, row["int8"], metrics, flush=True)
         row["int8"] = {"bytes": len(made.content), "test": metrics}
         RESULTS.write_text("".join(json.dumps(each) + "\n" for each in known), encoding="utf-8")

@@ -102,7 +102,7 @@ def verdict(done: Shrunk) -> list[str]:
         f"{done.compression:.1f}x fewer parameters ({chosen.params:,}), {done.macs_ratio:.1f}x fewer multiply-adds "
         f"({chosen.macs / 1e6:,.1f} M)",
         f"it {change(judged.loss.points)} of {name} on {compared_images(metrics)}, with a standard error of "
-        f"{judged.loss.standard_error:.2f}: {judged.most(metrics.max_loss)} together; {metrics.max_loss:g} may be "
+        f"{judged.loss.standard_error:.2f}: {judged.together(metrics.max_loss)} together; {metrics.max_loss:g} may be "
         f"lost, one image is {100 / images:.2f}",
     ]
     if not metrics.complete:

@@ -164,7 +164,7 @@ def export(
             run = writer.runner(candidate)
             quantised = compare(network, run, images)
             top1, error = quantised.top1, quantised.error
-            before, after = _metrics(network, evaluation, spec), _metrics(run, evaluation, spec)
+            before, after = metrics_of(network, evaluation, spec), metrics_of(run, evaluation, spec)
         size = writer.copy(candidate, path)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     weight = parameters * (1 if int8 else 4)
@@ -193,7 +193,14 @@ def export(
     )
 
 
-def _metrics(run: Runner | nn.Module, loader: Loader, spec: ModelSpec) -> Metrics:
+def metrics_of(run: Runner | nn.Module, loader: Loader, spec: ModelSpec) -> Metrics:
+    """Return the metrics of a network or of an exported file, as a function from images to logits.
+
+    Args:
+        run: the network, or the file.
+        loader: batches of images float32 [n, channels, H, W], preprocessed, and labels int64 [n].
+        spec: has the class names, in the order of the logits.
+    """
     predictions, labels = [], []
     with torch.inference_mode():
         for images, truth in loader:

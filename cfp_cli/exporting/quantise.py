@@ -35,7 +35,6 @@ from cfp_cli.foundation.scratch import scratch_folder
 # in QDQ format.
 Quantiser = Callable[[bytes, Sequence[str], Tensor], Any]
 
-
 _BATCH = 16
 # Fewer images are quantised in smaller batches, so that mean ranges differ from the largest.
 _BATCHES = 4

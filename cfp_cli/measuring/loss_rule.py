@@ -31,7 +31,7 @@ class Judged:
     loss: Loss
     passes: bool
 
-    def most(self, max_loss: float) -> str:
+    def together(self, max_loss: float) -> str:
         """The loss plus its standard error, with as many digits as show on which side of `max_loss` it is."""
         shown = (digits for digits in range(2, 9) if (round(self.loss.most, digits) <= max_loss) == self.passes)
         return f"{self.loss.most:.{next(shown, 9)}f}"

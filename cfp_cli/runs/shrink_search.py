@@ -278,7 +278,7 @@ class Search:
         self.progress.say(
             f"{self._named(candidate.compression)}, {how}: {cost_texts(self.costs(candidate))}, "
             f"loss {judged.loss.points:.2f} ± {judged.loss.standard_error:.2f} points of {METRIC_NAMES[rule.metric]}, "
-            f"together {judged.most(rule.max_loss)} (allowed {rule.max_loss:g}): {passes}{outlook}"
+            f"together {judged.together(rule.max_loss)} (allowed {rule.max_loss:g}): {passes}{outlook}"
         )
 
     def _named(self, compression: float) -> str:

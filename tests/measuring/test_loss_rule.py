@@ -51,7 +51,7 @@ def test_the_printed_sum_is_on_the_same_side_of_the_limit(loss: float, hundredth
     limit = hundredths / 100
     judged = Judged(Loss(loss, 0.0), passes=loss <= limit)
     assume(abs(loss - limit) > 1e-8)
-    text = judged.most(limit)
+    text = judged.together(limit)
     assert (float(text) <= limit) == judged.passes
     assert float(text) == pytest.approx(loss, abs=0.005)
 
